@@ -1,0 +1,57 @@
+# The commands of this project; README.md explains each. Every target sets up what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+export DAGSTER_HOME := $(CURDIR)/.dagster
+
+.PHONY: help setup samples demo dev test test-ui check format bench schema clean
+
+help:
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), f"Python 3.11 is needed, PYTHON={sys.executable} is {sys.version}"'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup: .venv/installed ## virtual environment with pinned dependencies
+
+samples: setup ## sample corpus and base model, checked by SHA-256
+	$(BIN)/trainpipe samples
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml dagster.postgres.yaml
+	mkdir -p $(DAGSTER_HOME)
+	cat $(if $(DAGSTER_POSTGRES_HOST),dagster.postgres.yaml) dagster.yaml > $@
+
+demo: samples $(DAGSTER_HOME)/dagster.yaml ## the whole pipeline on the movie reviews, from landing to report
+	$(BIN)/trainpipe land data/samples/corpora/movies.csv
+	$(BIN)/dagster asset materialize -m trainpipe_assets.definitions --select '*'
+	$(BIN)/trainpipe status
+
+dev: samples $(DAGSTER_HOME)/dagster.yaml ## the Dagster UI with daemon, sensors on: http://localhost:3000
+	$(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $(or $(PORT),3000)
+
+test: samples ## all tests; TESTS=path narrows them
+	$(BIN)/python -m pytest $(TESTS)
+
+check: setup ## linter, types, import rules, links of the docs, definitions
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m trainpipe_tests.check_docs
+	$(BIN)/dg check defs && $(BIN)/dg check yaml
+
+format: setup ## put the code into the project's format
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: samples ## measure speed against its peers, into docs/benchmarks.md and benchmarks/latest.json
+	$(BIN)/python -m benchmarks
+
+schema: setup ## write the JSON schema of defs.yaml for editors
+	$(BIN)/trainpipe schema > docs/defs.schema.json
+
+clean: ## remove what demo, dev and tests made, but not the samples
+	rm -rf .dagster data/lake data/landing data/scratch artifacts

@@ -1,0 +1,90 @@
+"""The `trainpipe` command: for what Dagster has no verb for.
+
+Parses, delegates and prints. Materializing, scheduling and browsing are done with `dagster` and `dg`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from trainpipe_assets import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="trainpipe")
+def main() -> None:
+    """Land data, fetch the samples, and see where a training pipeline stands."""
+
+
+@main.command()
+@click.option("--folder", default="data/samples", show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Where the corpora go.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def samples(folder: Path, as_json: bool) -> None:
+    """Fetch the sample corpora and the sample base model, checked by SHA-256."""
+    from trainpipe_assets.pipeline.resources import lake_from_environment
+    from trainpipe_assets.samples import fetch_samples
+
+    fetched = _or_exit(fetch_samples, folder, Path(lake_from_environment().models))
+    report = {"base_model": str(fetched.base_model), "corpora": {name: str(path) for name, path in fetched.corpora.items()}}
+    lines = [f"base model  {fetched.base_model}", *(f"corpus      {path}" for path in fetched.corpora.values())]
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--pipeline", default="reviews", show_default=True, help="The pipeline whose landing folder takes the files.")
+@click.option("--force", is_flag=True, help="Land a file even if it does not look like one the pipeline can read.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def land(files: tuple[Path, ...], pipeline: str, force: bool, as_json: bool) -> None:
+    """Check FILES and copy each, whole or not at all, into the landing folder."""
+    from trainpipe_assets.data.landing import land as land_files
+    from trainpipe_assets.pipeline.resources import lake_from_environment
+    from trainpipe_assets.pipeline.status import load_pipelines
+
+    source = _or_exit(load_pipelines, pipeline)[pipeline].source
+    landed = _or_exit(land_files, list(files), lake_from_environment().landing_uri(source), source, force=force)
+    click.echo(json.dumps({"landed": landed}, indent=2) if as_json else "\n".join(f"landed {uri}" for uri in landed))
+
+
+@main.command()
+@click.option("--pipeline", default=None, help="Only this pipeline; by default all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(pipeline: str | None, as_json: bool) -> None:
+    """What has arrived, what is pending, the current model and its verdict."""
+    from trainpipe_assets.pipeline.resources import lake_from_environment
+    from trainpipe_assets.pipeline.status import describe, pipeline_status
+
+    lake = lake_from_environment()
+    settings = _or_exit(_load_pipelines, pipeline)
+    report: dict[str, Any] = {name: _or_exit(pipeline_status, lake, chosen) for name, chosen in settings.items()}
+    text = "\n\n".join(describe(name, found) for name, found in report.items())
+    click.echo(json.dumps({"pipelines": report}, indent=2) if as_json else text)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of a pipeline's defs.yaml, for editors."""
+    from trainpipe_assets.settings import defs_schema
+
+    click.echo(json.dumps(defs_schema(), indent=2))
+
+
+def _load_pipelines(only: str | None) -> Any:
+    from trainpipe_assets.pipeline.status import load_pipelines
+
+    return load_pipelines(only)
+
+
+def _or_exit(action: Any, *arguments: Any, **options: Any) -> Any:
+    """The result of `action`; a mistake that a person can mend ends the command with its one message."""
+    try:
+        return action(*arguments, **options)
+    except (ValueError, OSError) as error:
+        _stop(str(error))
+
+
+def _stop(message: str) -> NoReturn:
+    click.echo(f"trainpipe: {message}", err=True)
+    raise SystemExit(2)

@@ -1,0 +1,231 @@
+"""One evaluation of one model on one test split: every number and row of the report, from probabilities.
+
+Puts together metrics, intervals and gate. Probabilities come from `scoring.py`; pages and pictures are `report.py`'s.
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from trainpipe_assets.evaluation import metrics
+from trainpipe_assets.evaluation.gate import Verdict, judge
+from trainpipe_assets.evaluation.intervals import (
+    HEADLINE_METRICS,
+    Bootstrap,
+    Estimate,
+    Outcomes,
+    bootstrap,
+    outcomes,
+    paired_difference,
+    proportion,
+)
+from trainpipe_assets.evaluation.metrics import CalibrationBin, FloatArray
+from trainpipe_assets.evaluation.slices import slice_masks
+from trainpipe_assets.schemas import PREDICTIONS
+from trainpipe_assets.settings import EvaluationSettings
+
+EXAMPLE_COLUMNS = ("row_id", "source_file", "text", "label", "label_id", "n_tokens")
+PREDICTION_COLUMNS = tuple(name for name in PREDICTIONS if name != "evaluation_id")
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """How the model does on one class; `support` counts its examples, `predicted` its predictions."""
+
+    label: str
+    support: int
+    predicted: int
+    precision: Estimate
+    recall: Estimate
+    f1: float
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """How the model does on one part of the test split."""
+
+    dimension: str
+    name: str
+    n: int
+    accuracy: Estimate
+    macro_f1: Estimate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The previous model on the same examples; a difference is candidate minus previous.
+
+    `fixed` counts examples that only the candidate gets right, `broken` those that only the previous model did.
+    """
+
+    metrics: dict[str, Estimate]
+    differences: dict[str, Estimate]
+    fixed: int
+    broken: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found. `metrics` and `baseline` are keyed by metric name; `confusion` is [label, predicted].
+
+    `predictions` has the columns of `schemas.PREDICTIONS` but for `evaluation_id`, in the order of the examples;
+    `mistakes` are those of its rows that are wrong, the most confident first.
+    """
+
+    labels: tuple[str, ...]
+    n_examples: int
+    metrics: dict[str, Estimate]
+    classes: tuple[ClassRow, ...]
+    confusion: NDArray[np.int64]
+    calibration: tuple[CalibrationBin, ...]
+    slices: tuple[SliceRow, ...]
+    mistakes: pl.DataFrame
+    baseline_label: str
+    baseline: dict[str, float]
+    comparison: Comparison | None
+    verdict: Verdict
+    predictions: pl.DataFrame
+
+    def history_fields(self) -> dict[str, object]:
+        """The fields of a row of `schemas.EVAL_REPORT` that an evaluation decides; the others say what was evaluated."""
+        values: dict[str, object] = {name: estimate.value for name, estimate in self.metrics.items()}
+        return values | {
+            "n_examples": self.n_examples,
+            "metrics": json.dumps({name: estimate.as_dict() for name, estimate in self.metrics.items()}),
+            "gate_passed": self.verdict.passed,
+            "gate_reasons": json.dumps(list(self.verdict.reasons), ensure_ascii=False),
+        }
+
+
+def evaluate(
+    examples: pl.DataFrame,
+    labels: tuple[str, ...],
+    probabilities: FloatArray,
+    previous_probabilities: FloatArray | None,
+    settings: EvaluationSettings,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate a model by its `probabilities` [n, k] of `examples`, row by row; `labels` are the k classes by id.
+
+    `examples` has the columns of `EXAMPLE_COLUMNS`. `previous_probabilities` [n, k] are those that the current model gives
+    the same rows, over the same labels (`scoring.align_labels` brings them there). The same input gives the same output:
+    the resampling is seeded by `seed`. Raises ValueError when the examples, labels and probabilities do not fit together.
+    """
+    label_ids = _label_ids(examples, labels)
+    sample = _outcomes("the model", label_ids, probabilities, labels, settings)
+    resampled = bootstrap(sample, settings.bootstrap_samples, seed)
+    estimates = resampled.estimates() | {"accuracy": _accuracy(sample)}
+    comparison = None
+    if previous_probabilities is not None:
+        previous = _outcomes("the previous model", label_ids, previous_probabilities, labels, settings)
+        comparison = _compare(sample, resampled, previous, bootstrap(previous, settings.bootstrap_samples, seed))
+    majority, baseline = _majority_baseline(label_ids, len(labels))
+    difference = comparison.differences[settings.gate.metric] if comparison else None
+    table = _predictions(examples, labels, probabilities)
+    return Evaluation(
+        labels=labels,
+        n_examples=examples.height,
+        metrics=estimates,
+        classes=_class_rows(sample, labels),
+        confusion=metrics.confusion_matrix(sample.labels, sample.predicted, len(labels)),
+        calibration=metrics.calibration_table(label_ids, probabilities, settings.calibration_bins),
+        slices=_slice_rows(examples, sample, settings, seed),
+        mistakes=_mistakes(table, settings.mistakes),
+        baseline_label=labels[majority],
+        baseline=baseline,
+        comparison=comparison,
+        verdict=judge(settings.gate, estimates, difference, baseline),
+        predictions=table,
+    )
+
+
+def _label_ids(examples: pl.DataFrame, labels: tuple[str, ...]) -> NDArray[np.int64]:
+    missing = [name for name in EXAMPLE_COLUMNS if name not in examples.columns]
+    if missing:
+        raise ValueError(f"the examples of an evaluation lack the columns {missing}; found {examples.columns}")
+    if examples.is_empty():
+        raise ValueError("there is no example to evaluate on: the test split is empty; raise split.test or land more data")
+    known = pl.col("label_id").is_between(0, len(labels) - 1).fill_null(False)
+    wrong = examples.filter(~known)
+    if wrong.height:
+        row = wrong.row(0, named=True)
+        raise ValueError(
+            f"{wrong.height} test examples have a label that the model does not know, the first is row {row['row_id']} with "
+            f"{row['label']!r} (id {row['label_id']}); the model knows {list(labels)}: train it on this dataset"
+        )
+    return examples["label_id"].to_numpy().astype(np.int64)
+
+
+def _outcomes(
+    whose: str, label_ids: NDArray[np.int64], probabilities: FloatArray, labels: tuple[str, ...], settings: EvaluationSettings
+) -> Outcomes:
+    expected = (len(label_ids), len(labels))
+    if probabilities.shape != expected:
+        raise ValueError(
+            f"the probabilities of {whose} have shape {probabilities.shape}; {expected[0]} examples of {expected[1]} labels expected"
+        )
+    return outcomes(label_ids, probabilities, settings.calibration_bins)
+
+
+def _accuracy(sample: Outcomes) -> Estimate:
+    return proportion(int((sample.labels == sample.predicted).sum()), len(sample.labels))
+
+
+def _compare(sample: Outcomes, resampled: Bootstrap, previous: Outcomes, previous_resampled: Bootstrap) -> Comparison:
+    right, was_right = sample.labels == sample.predicted, previous.labels == previous.predicted
+    return Comparison(
+        metrics=previous_resampled.estimates() | {"accuracy": _accuracy(previous)},
+        differences={name: paired_difference(resampled, previous_resampled, name) for name in HEADLINE_METRICS},
+        fixed=int((right & ~was_right).sum()),
+        broken=int((was_right & ~right).sum()),
+    )
+
+
+def _majority_baseline(label_ids: NDArray[np.int64], n_classes: int) -> tuple[int, dict[str, float]]:
+    """The most frequent label of the examples (lowest id among equals), and what predicting it always would score."""
+    majority = int(np.bincount(label_ids, minlength=n_classes).argmax())
+    constant = np.full_like(label_ids, majority)
+    return majority, {"accuracy": metrics.accuracy(label_ids, constant), "macro_f1": metrics.macro_f1(label_ids, constant, n_classes)}
+
+
+def _class_rows(sample: Outcomes, labels: tuple[str, ...]) -> tuple[ClassRow, ...]:
+    counts = metrics.class_counts(sample.labels, sample.predicted, len(labels))
+    hits, support, predicted = counts.hits.tolist(), counts.support.tolist(), counts.predicted.tolist()
+    f1 = counts.f1().tolist()
+    return tuple(
+        ClassRow(label, support[i], predicted[i], proportion(hits[i], predicted[i]), proportion(hits[i], support[i]), f1[i])
+        for i, label in enumerate(labels)
+    )
+
+
+def _slice_rows(examples: pl.DataFrame, sample: Outcomes, settings: EvaluationSettings, seed: int) -> tuple[SliceRow, ...]:
+    rows = []
+    for dimension in settings.slices:
+        for name, mask in slice_masks(dimension, examples):
+            part = sample.take(mask)
+            resampled = bootstrap(part, settings.bootstrap_samples, seed)
+            rows.append(SliceRow(dimension, name, len(part.labels), _accuracy(part), resampled.estimate("macro_f1")))
+    return tuple(rows)
+
+
+def _predictions(examples: pl.DataFrame, labels: tuple[str, ...], probabilities: FloatArray) -> pl.DataFrame:
+    predicted = metrics.predictions(probabilities)
+    return examples.select(
+        "row_id",
+        "source_file",
+        "n_tokens",
+        "text",
+        "label",
+        pl.Series("predicted", [labels[i] for i in predicted]),
+        pl.Series("confidence", probabilities.max(axis=1)),
+        pl.Series("probabilities", probabilities).arr.to_list(),
+    ).cast({name: PREDICTIONS[name] for name in PREDICTION_COLUMNS})
+
+
+def _mistakes(predictions: pl.DataFrame, count: int) -> pl.DataFrame:
+    """The wrong predictions of highest confidence; the row id decides between equals."""
+    wrong = predictions.filter(pl.col("predicted") != pl.col("label"))
+    return wrong.sort(["confidence", "row_id"], descending=[True, False]).head(count)

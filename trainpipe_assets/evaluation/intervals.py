@@ -1,0 +1,166 @@
+"""95% intervals of the metrics, and of the difference between two models on the same examples.
+
+What has no closed form is resampled; a proportion has one. The metrics themselves are defined in `metrics.py`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainpipe_assets.evaluation import metrics
+from trainpipe_assets.evaluation.metrics import ClassCounts, FloatArray, IntArray
+
+HEADLINE_METRICS = ("accuracy", "macro_f1", "log_loss", "calibration_error")
+LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
+
+PERCENTILES = (2.5, 97.5)
+NORMAL_QUANTILE = 1.959963984540054  # 97.5% point of the standard normal
+CHUNK_ELEMENTS = 1_000_000  # draws held at once: a few arrays of 8 MB each (more only if one resample alone is larger)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """As stored in the history of evaluations: {value, low, high}."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What the headline metrics need to know of each of n examples; arrays [n], built by `outcomes`."""
+
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    losses: FloatArray
+    gaps: FloatArray
+    bin_of: NDArray[np.int64]
+    n_classes: int
+    n_bins: int
+
+    def take(self, rows: NDArray[np.bool_]) -> "Outcomes":
+        """The outcomes of the examples where `rows` [n] is true."""
+        return Outcomes(
+            self.labels[rows], self.predicted[rows], self.losses[rows], self.gaps[rows], self.bin_of[rows], self.n_classes, self.n_bins
+        )
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """The metrics of one sample (`values`) and of each of its resamples (`resampled`, arrays [samples])."""
+
+    values: dict[str, float]
+    resampled: dict[str, FloatArray]
+    n_examples: int
+    seed: int
+
+    def estimate(self, metric: str) -> Estimate:
+        """The value of `metric` with its percentile interval."""
+        return _percentile_estimate(self.values[metric], self.resampled[metric])
+
+    def estimates(self) -> dict[str, Estimate]:
+        """The estimate of each headline metric."""
+        return {metric: self.estimate(metric) for metric in self.values}
+
+
+def outcomes(labels: IntArray, probabilities: FloatArray, bins: int) -> Outcomes:
+    """The outcomes of examples with class ids `labels` [n] and `probabilities` [n, k]; `bins` of calibration.
+
+    Raises ValueError for what `metrics.log_loss` refuses, and for bins < 1.
+    """
+    return Outcomes(
+        labels=labels.astype(np.int64),
+        predicted=metrics.predictions(probabilities),
+        losses=metrics.example_losses(labels, probabilities),
+        gaps=metrics.calibration_gaps(labels, probabilities),
+        bin_of=metrics.confidence_bins(probabilities, bins),
+        n_classes=probabilities.shape[1],
+        n_bins=bins,
+    )
+
+
+def bootstrap(sample: Outcomes, samples: int, seed: int = 0) -> Bootstrap:
+    """Resample the examples with replacement `samples` times and take every headline metric of each.
+
+    The percentile method of Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. The
+    same seed and number of examples draw the same rows, so two models' bootstraps are paired. The resampled
+    calibration errors are shifted by the bootstrap's estimate of their bias (chapter 10): resampling adds noise to
+    each bin and a sum of absolute values only grows by it, so that the sample's own value would lie at or below
+    the interval's end. Memory stays within a few times `CHUNK_ELEMENTS` whatever the number of samples.
+    """
+    parts = [_metrics_of(sample, rows) for rows in _draws(len(sample.labels), samples, seed)]
+    values = {name: float(array[0]) for name, array in _metrics_of(sample, np.arange(len(sample.labels))[None, :]).items()}
+    resampled = {name: np.concatenate([part[name] for part in parts]) for name in HEADLINE_METRICS}
+    calibration = resampled["calibration_error"]
+    resampled["calibration_error"] = np.maximum(calibration - (calibration.mean() - values["calibration_error"]), 0.0)
+    return Bootstrap(values, resampled, len(sample.labels), seed)
+
+
+def paired_difference(candidate: Bootstrap, previous: Bootstrap, metric: str) -> Estimate:
+    """Candidate minus previous in `metric`, with the 95% interval over resamples that both models share.
+
+    Sharing the rows takes out what the two have in common, the difficulty of the examples, so that the interval
+    is narrower than those of the two models suggest. Raises ValueError when the two bootstraps are not paired.
+    """
+    shapes = [(b.n_examples, b.seed, len(b.resampled[metric])) for b in (candidate, previous)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"two models are compared on the same resamples; found (examples, seed, samples) {shapes[0]} and {shapes[1]}")
+    difference = candidate.resampled[metric] - previous.resampled[metric]
+    return _percentile_estimate(candidate.values[metric] - previous.values[metric], difference)
+
+
+def proportion(hits: int, total: int) -> Estimate:
+    """The share `hits / total` with Wilson's score interval; (0, 0, 1) for nothing out of nothing.
+
+    Unlike a bootstrap it keeps a width when all or none are hits, as happens in a small class or slice.
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
+    """
+    if total == 0:
+        return Estimate(0.0, 0.0, 1.0)
+    share, z2 = hits / total, NORMAL_QUANTILE**2 / total
+    centre = (share + z2 / 2) / (1 + z2)
+    margin = float(np.sqrt(share * (1 - share) * z2 + z2**2 / 4)) / (1 + z2)
+    return Estimate(share, max(0.0, min(share, centre - margin)), min(1.0, max(share, centre + margin)))
+
+
+def _percentile_estimate(value: float, resampled: FloatArray) -> Estimate:
+    low, high = np.percentile(resampled, PERCENTILES)
+    return Estimate(value, float(low), float(high))
+
+
+def _draws(n_examples: int, samples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers drawn with replacement, in chunks [resamples, n_examples]."""
+    generator = np.random.default_rng(seed)
+    chunk = max(1, CHUNK_ELEMENTS // n_examples)
+    for start in range(0, samples, chunk):
+        yield generator.integers(n_examples, size=(min(chunk, samples - start), n_examples))
+
+
+def _metrics_of(sample: Outcomes, rows: NDArray[np.int64]) -> dict[str, FloatArray]:
+    """Every headline metric of each resample; `rows` [resamples, n] are row numbers."""
+    labels, predicted = sample.labels[rows], sample.predicted[rows]
+    counts = ClassCounts(
+        hits=_count(np.where(labels == predicted, labels, sample.n_classes), sample.n_classes + 1)[:, :-1],
+        support=_count(labels, sample.n_classes),
+        predicted=_count(predicted, sample.n_classes),
+    )
+    gap_sums = _count(sample.bin_of[rows], sample.n_bins, weights=sample.gaps[rows])
+    return {
+        "accuracy": counts.accuracy(),
+        "macro_f1": counts.macro_f1(),
+        "log_loss": sample.losses[rows].mean(axis=1),
+        "calibration_error": np.abs(gap_sums).sum(axis=1) / rows.shape[1],
+    }
+
+
+def _count(ids: NDArray[np.int64], n_ids: int, weights: FloatArray | None = None) -> NDArray[np.int64]:
+    """How often each id occurs in each row of `ids`, [rows, n_ids]; the sum of `weights` where given."""
+    cells = ids + np.arange(len(ids))[:, None] * n_ids
+    return np.bincount(cells.ravel(), None if weights is None else weights.ravel(), minlength=len(ids) * n_ids).reshape(len(ids), n_ids)

@@ -1,0 +1,221 @@
+"""Pictures of an evaluation and of a training, as PNG bytes: numbers in, pictures out.
+
+Drawn on matplotlib's own Figure objects, so that no state is shared between threads and no display is needed.
+Colours are Okabe and Ito's, which colour-blind readers tell apart ("Color Universal Design", 2008).
+"""
+
+import io
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.typing import NDArray
+
+from trainpipe_assets.evaluation.intervals import Estimate
+from trainpipe_assets.evaluation.metrics import CalibrationBin
+
+MAX_CLASSES = 16  # of a confusion matrix; the rarer classes share its last row and column
+MAX_NAME = 26  # characters of a class or slice name
+MAX_POINTS = 400  # of a loss curve; more are averaged in runs
+DOTS_PER_INCH = 160
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a picture, for a page of one brightness."""
+
+    surface: str
+    ink: str
+    muted: str
+    grid: str
+    first: str
+    second: str
+    ramp: tuple[str, str, str]
+
+
+LIGHT = Theme("#ffffff", "#1f2430", "#656d7b", "#e4e7ec", "#0072b2", "#d55e00", ("#f3f7fb", "#6aaed6", "#08519c"))
+DARK = Theme("#1a1d24", "#e6e9ef", "#9aa3b2", "#343a46", "#56b4e9", "#e69f00", ("#1f2630", "#2b6c99", "#8fd0f5"))
+
+
+def confusion_plot(matrix: NDArray[np.int64], labels: Sequence[str], theme: Theme = LIGHT) -> bytes:
+    """A confusion matrix [label, predicted]: colour is the share of the row, text is share and count.
+
+    Beyond `MAX_CLASSES` classes the rarest are summed up as one.
+    """
+    matrix, names = _fold_rare(matrix, [_short(label) for label in labels])
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    size = min(8.5, max(4.6, 2.2 + 0.62 * len(names)))
+    figure, axes = _figure(size + 0.6, size - 0.5, theme)
+    axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("ramp", theme.ramp), vmin=0.0, vmax=1.0, aspect="auto")
+    _write_cells(axes, matrix, shares, theme)
+    axes.set_xticks(
+        range(len(names)), names, rotation=0 if _fit_side_by_side(names) else 40, ha="center" if _fit_side_by_side(names) else "right"
+    )
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
+    axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(len(names) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color=theme.surface, linewidth=2)
+    axes.tick_params(which="minor", length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return _png(figure)
+
+
+def reliability_plot(bins: Sequence[CalibrationBin], theme: Theme = LIGHT) -> bytes:
+    """Accuracy against confidence in each bin, and below it how the examples are spread over the bins."""
+    figure = Figure(figsize=(5.2, 4.6), dpi=DOTS_PER_INCH, facecolor=theme.surface, layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
+    held = [b for b in bins if b.count]
+    top.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
+    top.vlines(
+        [b.mean_confidence for b in held], [b.mean_confidence for b in held], [b.accuracy for b in held], color=theme.second, linewidth=2
+    )
+    top.plot([b.mean_confidence for b in held], [b.accuracy for b in held], color=theme.first, marker="o", markersize=6, label="model")
+    top.set_ylim(-0.02, 1.02)
+    top.set_xlim(0, 1)
+    top.set_ylabel("accuracy")
+    top.legend(loc="upper left", frameon=False, labelcolor=theme.ink, fontsize=9)
+    total = max(1, sum(b.count for b in bins))
+    bottom.bar([(b.low + b.high) / 2 for b in bins], [b.count / total for b in bins], width=0.92 / len(bins), color=theme.first)
+    bottom.set_ylabel("share")
+    bottom.set_xlabel("confidence")
+    for axes in (top, bottom):
+        _style(axes, theme)
+    return _png(figure)
+
+
+def loss_curves(history: Sequence[Mapping[str, float]], validations: Sequence[Mapping[str, float]], theme: Theme = LIGHT) -> bytes:
+    """Training loss by step (`history`: step, loss) and validation loss and accuracy (`validations`: step, loss, accuracy).
+
+    Accuracy has a panel of its own, since a second axis would suggest a relation that is not there.
+    """
+    figure = Figure(figsize=(8.4, 3.3), dpi=DOTS_PER_INCH, facecolor=theme.surface, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    steps, losses = _thinned(history)
+    left.plot(steps, losses, color=theme.first, linewidth=1.4, label="training", **_dots_if_few(len(steps)))
+    at = [row["step"] for row in validations]
+    if at:
+        left.plot(at, [row["loss"] for row in validations], color=theme.second, marker="s", markersize=6, linewidth=1.6, label="validation")
+        right.plot(at, [row["accuracy"] for row in validations], color=theme.second, marker="s", markersize=6, linewidth=1.6)
+    left.set_ylabel("loss (nats per example)")
+    right.set_ylabel("validation accuracy")
+    left.legend(loc="upper right", frameon=False, labelcolor=theme.ink, fontsize=9)
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlim(0, max([1.0, *steps, *at]) * 1.03)
+        _style(axes, theme)
+    return _png(figure)
+
+
+def slices_plot(names: Sequence[str], estimates: Sequence[Estimate], overall: Estimate, metric: str, theme: Theme = LIGHT) -> bytes:
+    """The estimate of each slice with its interval, against the overall one (line and band)."""
+    figure, axes = _figure(8.4, 1.1 + 0.34 * max(1, len(names)), theme)
+    rows = np.arange(len(names))[::-1]
+    values = np.array([estimate.value for estimate in estimates], dtype=float)
+    below = values - np.array([estimate.low for estimate in estimates], dtype=float)
+    above = np.array([estimate.high for estimate in estimates], dtype=float) - values
+    axes.axvspan(overall.low, overall.high, color=theme.grid, linewidth=0, zorder=0)
+    axes.axvline(overall.value, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.errorbar(values, rows, xerr=np.maximum([below, above], 0), fmt="o", color=theme.first, markersize=6, elinewidth=2, capsize=0)
+    axes.set_yticks(rows, [_short(name) for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel(f"{metric.replace('_', ' ')} (dashed: whole test split)")
+    _style(axes, theme, grid_axis="x")
+    axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
+    return _png(figure)
+
+
+def _figure(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=theme.surface, layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor(theme.surface)
+    axes.tick_params(colors=theme.ink, labelsize=9)
+    axes.xaxis.label.set_color(theme.muted)
+    axes.yaxis.label.set_color(theme.muted)
+    return figure, axes
+
+
+def _style(axes: Axes, theme: Theme, grid_axis: str = "both") -> None:
+    axes.set_facecolor(theme.surface)
+    axes.tick_params(colors=theme.muted, labelsize=9, length=0)
+    axes.xaxis.label.set_color(theme.muted)
+    axes.yaxis.label.set_color(theme.muted)
+    axes.set_axisbelow(True)
+    axes.xaxis.grid(visible=True, color=theme.grid, linewidth=0.8)
+    if grid_axis == "both":
+        axes.yaxis.grid(visible=True, color=theme.grid, linewidth=0.8)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(theme.grid)
+
+
+def _write_cells(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64], theme: Theme) -> None:
+    """Share and count in each cell; a cell without examples stays empty."""
+    few = len(matrix) <= 8
+    dark_page = theme.surface != LIGHT.surface
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            strong = shares[row, column] > (0.6 if dark_page else 0.5)
+            colour = theme.surface if strong else theme.ink
+            text = f"{shares[row, column]:.0%}\n{count:,}" if few else f"{count:,}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9 if few else 7.5, linespacing=1.4)
+
+
+def _fold_rare(matrix: NDArray[np.int64], names: list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """The matrix with all but the most frequent classes summed into one last row and column."""
+    if len(names) <= MAX_CLASSES:
+        return matrix, names
+    order = np.argsort(-matrix.sum(axis=1), kind="stable")
+    kept = np.sort(order[: MAX_CLASSES - 1])
+    group = np.full(len(names), MAX_CLASSES - 1)
+    group[kept] = np.arange(MAX_CLASSES - 1)
+    folded = np.zeros((MAX_CLASSES, MAX_CLASSES), dtype=np.int64)
+    np.add.at(folded, (group[:, None], group[None, :]), matrix)
+    return folded, [*(names[i] for i in kept), f"{len(names) - len(kept)} others"]
+
+
+def _thinned(history: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
+    """Steps and losses of the training, means of equal runs of entries where there are more than `MAX_POINTS`."""
+    points = np.array([(row["step"], row["loss"]) for row in history], dtype=float).reshape(-1, 2)
+    if len(points) > MAX_POINTS:
+        points = np.array([run.mean(axis=0) for run in np.array_split(points, MAX_POINTS)])
+    return points[:, 0].tolist(), points[:, 1].tolist()
+
+
+def _dots_if_few(count: int) -> dict[str, str]:
+    return {"marker": "o"} if count == 1 else {}
+
+
+def _fit_side_by_side(names: list[str]) -> bool:
+    return max(map(len, names)) <= (12 if len(names) <= 4 else 5)
+
+
+def _short(name: str) -> str:
+    """A name of the user's data for a picture: on one line, printable, its middle left out where it is long."""
+    visible = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in name)
+    line = " ".join(visible.split()) or "(empty)"
+    if len(line) <= MAX_NAME:
+        return line
+    half = MAX_NAME // 2 - 1
+    return f"{line[:half]}…{line[-half:]}"
+
+
+def _png(figure: Figure) -> bytes:
+    """Draw; text is taken literally ('$' is no formula) and a script that the font lacks shows as boxes."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,183 @@
+"""The pipeline: five assets in flow order, and what was rejected on the way.
+
+Each asset loads its inputs, calls one function of the core and returns a value with metadata. How values are stored is
+`io_managers.py`'s; when assets run is `automation.py`'s; what must hold of them is `checks.py`'s.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from trainpipe_assets.data import cleaning, ingestion, tokenization
+from trainpipe_assets.data.sources import list_landed, wait_until_settled
+from trainpipe_assets.data.splitting import require_trainable
+from trainpipe_assets.pipeline import descriptions
+from trainpipe_assets.pipeline.evaluation import evaluate_model
+from trainpipe_assets.pipeline.failures import explained
+from trainpipe_assets.pipeline.io_managers import TrainedModel, upstream
+from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
+from trainpipe_assets.pipeline.outputs import model_output, versioned
+from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest
+from trainpipe_assets.pipeline.resources import Lake
+from trainpipe_assets.pipeline.run_config import training_config
+from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.storage import base_models
+from trainpipe_assets.storage.artifacts import Artifact, read_manifest
+from trainpipe_assets.storage.delta import Table, find
+from trainpipe_assets.storage.increments import Increment, Upstream
+from trainpipe_assets.storage.uris import join
+
+
+@dataclass(frozen=True)
+class PipelineKeys:
+    """The asset keys of one pipeline."""
+
+    prefix: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> dg.AssetKey:
+        return dg.AssetKey([*self.prefix, name])
+
+
+def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinition]:
+    """The assets of the pipeline `name`, each named as in the lineage graph.
+
+    One long function on purpose: read from top to bottom it is the product.
+    """
+    keys = PipelineKeys(settings.key_prefix)
+    TrainingConfig = training_config(settings.training)
+    common: dict[str, Any] = {"group_name": name, "owners": list(settings.owners) or None}
+    retry = dg.RetryPolicy(
+        max_retries=settings.automation.max_retries, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+    )
+
+    @dg.asset(
+        key=keys["raw_data"],
+        **common,
+        **descriptions.raw_data(),
+        io_manager_key="delta_io_manager",
+        code_version=ingestion.VERSION,
+        retry_policy=retry,
+    )
+    def raw_data(context: dg.AssetExecutionContext, lake: Lake) -> dg.Output[Increment]:
+        with explained():
+            landing = lake.landing_uri(settings.source)
+            landed = list_landed(landing, settings.source)
+            ready, growing = wait_until_settled(landing, landed, settings.source, now=time.time(), sleep=time.sleep)
+            waiting = frozenset(file.path for file in growing)
+            uri = lake.table_uri(context.asset_key)
+            increment = ingestion.ingest(uri, find(uri), [*ready, *growing], waiting, settings.source, datetime.now(UTC))
+        metadata = {"landing": landing, "files_landed": len(landed), "files_still_arriving": sorted(waiting)}
+        return versioned(increment, metadata)
+
+    @dg.multi_asset(
+        name="__".join((*settings.key_prefix, "cleaned_features")),
+        outs={
+            output: dg.AssetOut(
+                key=keys[output], io_manager_key="delta_io_manager", code_version=cleaning.VERSION, **common, **descriptions.clean(output, keys)
+            )
+            for output in ("cleaned_features", "rejected_rows")
+        },
+        ins={"raw_data": upstream(keys["raw_data"], cleaned_features=keys["cleaned_features"], rejected_rows=keys["rejected_rows"])},
+        retry_policy=retry,
+    )
+    def cleaned_features(raw_data: Upstream) -> Iterator[dg.Output[Increment]]:
+        with explained():
+            changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split)
+            examples, rejected = cleaning.clean_changes(changes, settings.cleaning, settings.split)
+        yield versioned(rejected, output_name="rejected_rows")
+        yield versioned(examples, output_name="cleaned_features")
+
+    @dg.asset(
+        key=keys["tokenized_dataset"],
+        **common,
+        **descriptions.tokenized_dataset(keys),
+        ins={"cleaned_features": upstream(keys["cleaned_features"], tokenized_dataset=keys["tokenized_dataset"])},
+        io_manager_key="delta_io_manager",
+        code_version=tokenization.VERSION,
+        retry_policy=retry,
+    )
+    def tokenized_dataset(lake: Lake, cleaned_features: Upstream) -> dg.Output[Increment]:
+        with explained():
+            base = base_models.resolve(settings.model.base, lake.models)
+            tokenizer = tokenization.load_tokenizer(base.folder, settings.model.max_length)
+            labels = settings.cleaning.labels or tokenization.labels_of(cleaned_features.table.scan())
+            changes = cleaned_features.changes(tokenization.VERSION, tokenizer.digest, tokenizer.max_length, labels)
+            increment = tokenization.tokenize_changes(changes, tokenizer, labels)
+        return versioned(increment, {"labels": list(labels), "base_model": base.name, "max_length": tokenizer.max_length})
+
+    @dg.asset(
+        key=keys["fine_tuned_model"],
+        **common,
+        **descriptions.fine_tuned_model(),
+        ins={"tokenized_dataset": dg.AssetIn(key=keys["tokenized_dataset"]), "cleaned_features": dg.AssetIn(key=keys["cleaned_features"])},
+        io_manager_key="model_io_manager",
+        retry_policy=retry,
+        pool="gpu",
+    )
+    def fine_tuned_model(
+        context: dg.AssetExecutionContext,
+        config: TrainingConfig,  # type: ignore[valid-type]  # made from the YAML's values, so that the Launchpad shows them
+        lake: Lake,
+        launcher: dg.ResourceParam[Launcher],
+        tokenized_dataset: Table,
+        cleaned_features: Table,
+    ) -> dg.Output[Artifact | TrainedModel]:
+        with explained():
+            labels = settings.cleaning.labels or tokenization.labels_of(cleaned_features.scan())
+            counts = tokenized_dataset.scan().group_by("split", "label_id").agg(n=pl.len()).collect()
+            require_trainable(counts, labels, settings.split)
+            plan = TrainingPlan(
+                dataset=tokenized_dataset,
+                digest=dataset_digest(tokenized_dataset),
+                labels=labels,
+                base=base_models.resolve(settings.model.base, lake.models),
+                model=settings.model,
+                training=config.settings(),
+                forced_by=context.run_id if config.force else None,
+            )
+            present = read_manifest(join(lake.models_uri(context.asset_key), plan.fingerprint))
+            if present is not None:
+                context.log.info(f"nothing to train: this very training made {present.uri} before (force trains it anew)")
+                return model_output(present, reused=True)
+            work_dir = launcher.work_dir(plan.fingerprint)
+            folder = launcher.train(context, plan.spec(launcher.compute, work_dir))
+            tables = {"tokenized_dataset": tokenized_dataset, "cleaned_features": cleaned_features}
+            manifest = plan.manifest(read_training_record(folder), tables, context.run_id, datetime.now(UTC))
+        return model_output(TrainedModel(folder, manifest, scratch=work_dir), reused=False)
+
+    @dg.asset(
+        key=keys["eval_report"],
+        **common,
+        **descriptions.eval_report(),
+        ins={name: dg.AssetIn(key=keys[name]) for name in ("fine_tuned_model", "tokenized_dataset", "cleaned_features")},
+        io_manager_key="delta_io_manager",
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=settings.automation.freshness_hours)),
+        retry_policy=retry,
+        pool="gpu",
+    )
+    def eval_report(
+        context: dg.AssetExecutionContext,
+        lake: Lake,
+        launcher: dg.ResourceParam[Launcher],
+        fine_tuned_model: Artifact,
+        tokenized_dataset: Table,
+        cleaned_features: Table,
+    ) -> dg.Output[Increment]:
+        with explained():
+            done = evaluate_model(
+                history_uri=lake.table_uri(context.asset_key),
+                model=fine_tuned_model,
+                tokens=tokenized_dataset,
+                texts=cleaned_features,
+                compute=launcher.compute,
+                settings=settings.evaluation,
+                now=datetime.now(UTC),
+            )
+        return versioned(done.increment, done.metadata)
+
+    return [raw_data, cleaned_features, tokenized_dataset, fine_tuned_model, eval_report]

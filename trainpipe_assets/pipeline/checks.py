@@ -1,0 +1,91 @@
+"""What must hold of the assets, proved at every run: conservation, splits that do not leak, intact files, the gate.
+
+Each check reads tables at the versions that this run committed. Computing the numbers it judges is left to the core.
+"""
+
+import dagster as dg
+import polars as pl
+
+from trainpipe_assets.pipeline.assets import PipelineKeys
+from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.storage.delta import Table
+
+
+def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
+    """The checks of one pipeline; all but the gate are blocking."""
+    keys = PipelineKeys(settings.key_prefix)
+
+    @dg.asset_check(asset=keys["raw_data"], blocking=True, description="Each file's records are all there, each once.")
+    def records_are_conserved(raw_data: Table) -> dg.AssetCheckResult:
+        return _conserved(raw_data)
+
+    @dg.asset_check(
+        asset=keys["cleaned_features"],
+        blocking=True,
+        additional_ins={"raw_data": dg.AssetIn(key=keys["raw_data"]), "rejected_rows": dg.AssetIn(key=keys["rejected_rows"])},
+        description="Every raw record is either a cleaned example or a rejected row, and never both.",
+    )
+    def rows_are_conserved(cleaned_features: Table, raw_data: Table, rejected_rows: Table) -> dg.AssetCheckResult:
+        return _partitioned(raw_data, cleaned_features, rejected_rows)
+
+    @dg.asset_check(asset=keys["cleaned_features"], blocking=True, description="No duplicate group has examples in two splits.")
+    def splits_do_not_leak(cleaned_features: Table) -> dg.AssetCheckResult:
+        groups = cleaned_features.scan().group_by("duplicate_group").agg(splits=pl.col("split").n_unique())
+        leaking = groups.filter(pl.col("splits") > 1).select(pl.len()).collect().item()
+        shares = cleaned_features.scan().group_by("split").len().collect()
+        return dg.AssetCheckResult(passed=leaking == 0, metadata={"groups_in_two_splits": leaking, **dict(shares.iter_rows())})
+
+    @dg.asset_check(
+        asset=keys["tokenized_dataset"],
+        blocking=True,
+        additional_ins={"cleaned_features": dg.AssetIn(key=keys["cleaned_features"])},
+        description="Every cleaned example is tokenized, once.",
+    )
+    def examples_are_conserved(tokenized_dataset: Table, cleaned_features: Table) -> dg.AssetCheckResult:
+        return _partitioned(cleaned_features, tokenized_dataset)
+
+    @dg.asset_check(asset=keys["eval_report"], description="The verdict of the gate on the newest evaluation.")
+    def gate(eval_report: Table) -> dg.AssetCheckResult:
+        newest = eval_report.scan().sort("evaluated_at").last().collect().row(0, named=True)
+        return dg.AssetCheckResult(
+            passed=newest["gate_passed"],
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"reasons": dg.MetadataValue.json({"reasons": newest["gate_reasons"]}), "model_uri": newest["model_uri"]},
+        )
+
+    return [records_are_conserved, rows_are_conserved, splits_do_not_leak, examples_are_conserved, gate]
+
+
+def _conserved(raw: Table) -> dg.AssetCheckResult:
+    """Row ids carry the record's position: positions without gap or repeat mean that no record was lost or doubled."""
+    position = pl.col("row_id").str.split("-").list.last().cast(pl.Int64)
+    files = (
+        raw.scan()
+        .group_by("file_id", "source_file")
+        .agg(rows=pl.len(), different=pl.col("row_id").n_unique(), first=position.min(), last=position.max(), problems=pl.col("problem").count())
+        .collect()
+    )
+    expected = pl.col("last") - pl.when(pl.col("first") == 0).then(-1).otherwise(0)
+    broken = files.filter((pl.col("rows") != pl.col("different")) | (pl.col("rows") != expected) | (pl.col("first") > 1))
+    versions = files.group_by("source_file").len().filter(pl.col("len") > 1)
+    return dg.AssetCheckResult(
+        passed=broken.is_empty() and versions.is_empty(),
+        metadata={
+            "files": files.height,
+            "rows": int(files["rows"].sum()),
+            "unusable_records": int(files["problems"].sum()),
+            "files_with_lost_or_doubled_records": broken["source_file"].to_list(),
+            "files_in_two_versions": versions["source_file"].to_list(),
+        },
+    )
+
+
+def _partitioned(whole: Table, *parts: Table) -> dg.AssetCheckResult:
+    """Whether the keys of `whole` are those of `parts` put together, none missing, none twice, none from elsewhere."""
+    together = pl.concat([part.scan().select("row_id") for part in parts])
+    repeated = together.group_by("row_id").len().filter(pl.col("len") > 1)
+    lost = whole.scan().select("row_id").join(together, on="row_id", how="anti")
+    foreign = together.join(whole.scan().select("row_id"), on="row_id", how="anti")
+    counts = dict(zip(("twice", "lost", "foreign"), (frame.select(pl.len()).collect().item() for frame in (repeated, lost, foreign)), strict=True))
+    rows = {f"rows_{number}": part.rows for number, part in enumerate(parts)}
+    return dg.AssetCheckResult(passed=not any(counts.values()), metadata={"rows_upstream": whole.rows, **rows, **counts})

@@ -1,0 +1,43 @@
+"""The component: one folder under `defs/` with a `defs.yaml` becomes one training pipeline."""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel
+
+from trainpipe_assets.pipeline.assets import build_assets
+from trainpipe_assets.pipeline.automation import build_automation
+from trainpipe_assets.pipeline.checks import build_checks
+from trainpipe_assets.settings import PipelineSettings
+
+
+class TrainingPipeline(dg.Component, dg.Resolvable):
+    """A governed training pipeline: raw_data, cleaned_features, rejected_rows, tokenized_dataset, fine_tuned_model, eval_report.
+
+    Its attributes are `PipelineSettings`. A string may be a template, e.g. "{{ env.REVIEWS_BUCKET }}".
+    """
+
+    def __init__(self, settings: PipelineSettings | None = None) -> None:
+        self.settings = settings or PipelineSettings()
+
+    @classmethod
+    def model(cls) -> type[BaseModel]:
+        """The schema of the attributes: what editors complete and what `dg check yaml` validates."""
+        return PipelineSettings
+
+    @classmethod
+    def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> "TrainingPipeline":
+        """The component with the templates of its attributes filled in."""
+        values: dict[str, Any] = context.resolve_value(model.model_dump(exclude_unset=True))
+        return cls(PipelineSettings.model_validate(values))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Assets, checks, jobs, sensor and schedule of the pipeline, named after its folder."""
+        return build_pipeline(context.path.name, self.settings)
+
+
+def build_pipeline(name: str, settings: PipelineSettings) -> dg.Definitions:
+    """The definitions of the pipeline `name`, without resources: those are shared by all pipelines of a code location."""
+    assets = dg.with_source_code_references(build_assets(name, settings))
+    jobs, schedules, sensors = build_automation(name, settings)
+    return dg.Definitions(assets=assets, asset_checks=build_checks(settings), jobs=jobs, schedules=schedules, sensors=sensors)

@@ -1,0 +1,77 @@
+"""What the UI says of each asset before it is ever materialized: description, kinds, columns and their lineage."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from trainpipe_assets import schemas
+from trainpipe_assets.pipeline.metadata import column_lineage, column_schema
+
+if TYPE_CHECKING:
+    from trainpipe_assets.pipeline.assets import PipelineKeys
+
+_SAME = ("row_id", "file_id", "source_file", "line_number")
+
+
+def raw_data() -> dict[str, Any]:
+    """For `raw_data`."""
+    return {
+        "description": "Every record that arrived, usable or not, with the file version it came from.\n\n"
+        "New, replaced and withdrawn files of the landing folder are found by comparing it with this table.",
+        "kinds": {"polars", "deltalake"},
+        "metadata": {"dagster/column_schema": column_schema(schemas.RAW_DATA)},
+    }
+
+
+def clean(output: str, keys: "PipelineKeys") -> dict[str, Any]:
+    """For `cleaned_features` and `rejected_rows`, which one step makes together."""
+    if output == "cleaned_features":
+        columns = {**_same(*_SAME), "text": ("text",), "label": ("label",), **dict.fromkeys(("n_chars", "n_words"), ("text",)),
+                   **dict.fromkeys(("content_hash", "duplicate_group", "split"), ("text",))}  # fmt: skip
+        schema = schemas.CLEANED_FEATURES
+        text = "Normalised, labelled, unique examples, each in a split that never changes."
+    else:
+        columns = {**_same(*_SAME, "text", "label"), "rule": ("text", "label", "problem"), "reason": ("text", "label", "problem"),
+                   "content_hash": ("text",)}  # fmt: skip
+        schema = schemas.REJECTED_ROWS
+        text = "Every record that is not a cleaned example, as it arrived, with the rule it broke and the reason."
+    return {
+        "description": text,
+        "kinds": {"polars", "deltalake"},
+        "metadata": {"dagster/column_schema": column_schema(schema), "dagster/column_lineage": column_lineage(keys["raw_data"], columns)},
+    }
+
+
+def tokenized_dataset(keys: "PipelineKeys") -> dict[str, Any]:
+    """For `tokenized_dataset`."""
+    columns = {**_same("row_id", "file_id", "split"), "label_id": ("label",), "input_ids": ("text",), "n_tokens": ("text",)}
+    return {
+        "description": "Token ids of the cleaned examples, by the base model's own tokenizer.",
+        "kinds": {"huggingface", "deltalake"},
+        "metadata": {
+            "dagster/column_schema": column_schema(schemas.TOKENIZED_DATASET),
+            "dagster/column_lineage": column_lineage(keys["cleaned_features"], columns),
+        },
+    }
+
+
+def fine_tuned_model() -> dict[str, Any]:
+    """For `fine_tuned_model`."""
+    return {
+        "description": "The base model fine-tuned on the training split: safetensors, tokenizer, and a manifest of all it came from.\n\n"
+        "Asked for a training that was done before, it reuses its model.",
+        "kinds": {"pytorch", "huggingface"},
+    }
+
+
+def eval_report() -> dict[str, Any]:
+    """For `eval_report`."""
+    return {
+        "description": "The history of evaluations: each is one model on one pinned test split, with intervals, the comparison with the "
+        "model before it, and the verdict of the gate. An HTML report and the predictions lie beside the model.",
+        "kinds": {"pytorch", "deltalake"},
+        "metadata": {"dagster/column_schema": column_schema(schemas.EVAL_REPORT)},
+    }
+
+
+def _same(*columns: str) -> Mapping[str, tuple[str, ...]]:
+    return {name: (name,) for name in columns}

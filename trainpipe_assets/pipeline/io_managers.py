@@ -1,0 +1,139 @@
+"""How assets are kept: tables as Delta, models as sealed folders.
+
+An input is read at the version that the same run committed, else at the version that stands when the step starts; an output is
+committed at once, with what it was made from. The mechanics are `storage`'s.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from trainpipe_assets.pipeline.failures import explained
+from trainpipe_assets.pipeline.metadata import column_schema, preview
+from trainpipe_assets.pipeline.resources import Lake
+from trainpipe_assets.storage.artifacts import Artifact, list_artifacts, publish, read_manifest, seal, verify
+from trainpipe_assets.storage.delta import Table, find
+from trainpipe_assets.storage.increments import Increment, Upstream
+from trainpipe_assets.storage.uris import join
+
+VERSION_KEY, MODEL_KEY = "table_version", "model_uri"
+
+
+def upstream(key: dg.AssetKey, **outputs: dg.AssetKey) -> dg.AssetIn:
+    """An input that can tell what its asset's own outputs (name → key) have not processed yet."""
+    return dg.AssetIn(key=key, metadata={"outputs": {name: output.to_user_string() for name, output in outputs.items()}})
+
+
+def _logged(context: dg.InputContext, name: str, *, this_run: bool = True) -> Any | None:
+    """Metadata `name` of the newest materialization of the input, by default only if it belongs to this very run."""
+    run_id = context.step_context.run_id
+    records = context.instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=context.asset_key), limit=20).records
+    for record in records:
+        if (record.run_id == run_id or not this_run) and record.asset_materialization is not None:
+            value = record.asset_materialization.metadata.get(name)
+            return None if value is None else value.value
+    return None
+
+
+class DeltaIOManager(dg.ConfigurableIOManager):
+    """Tables. An input annotated `Upstream` gives changes, `Table` a pinned version, `pl.LazyFrame` all its rows."""
+
+    lake: Lake
+
+    def load_input(self, context: dg.InputContext) -> Upstream | Table | pl.LazyFrame:
+        """The input at its pinned version.
+
+        Raises:
+            dagster.Failure: the table has never been materialized.
+        """
+        table = self._pinned(context)
+        context.add_input_metadata({VERSION_KEY: table.version, "rows": table.rows})
+        wanted = context.dagster_type.typing_type
+        if wanted is Upstream:
+            outputs: Mapping[str, str] = (context.definition_metadata or {})["outputs"]
+            return Upstream(table, {name: self.lake.table_uri(dg.AssetKey.from_user_string(key)) for name, key in outputs.items()})
+        return table.scan() if wanted is pl.LazyFrame else table
+
+    def _pinned(self, context: dg.InputContext) -> Table:
+        with explained():
+            table = find(self.lake.table_uri(context.asset_key), _logged(context, VERSION_KEY))
+            if table is None:
+                raise ValueError(f"{context.asset_key.to_user_string()} has never been materialized: materialize it first, or everything at once")
+            return table
+
+    def handle_output(self, context: dg.OutputContext, obj: Increment) -> None:
+        """Commit the increment and log what became of the table."""
+        with explained():
+            done = obj.commit({"run_id": context.run_id, "asset": context.asset_key.to_user_string(), "fingerprint": f"{obj.fingerprint:016x}",
+                               "upstream_version": str(obj.upstream)})  # fmt: skip
+        table = done.table
+        context.add_output_metadata(
+            {
+                VERSION_KEY: table.version,
+                "dagster/row_count": table.rows,
+                "dagster/uri": table.uri,
+                "dagster/column_schema": column_schema(table.schema),
+                "rows_added": done.added,
+                "rows_removed": done.removed,
+                "size_bytes": table.size_bytes,
+                "update": "nothing new" if obj.empty else "rebuilt" if obj.rebuild else "incremental",
+                "fingerprint": f"{obj.fingerprint:016x}",
+                "preview": preview(table),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished model folder on local disk, what its manifest is to say of it, and the scratch to remove once it is published."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    scratch: Path
+
+
+class ModelIOManager(dg.ConfigurableIOManager):
+    """Models: published whole under their fingerprint, verified by hash whenever they are read."""
+
+    lake: Lake
+
+    def load_input(self, context: dg.InputContext) -> Artifact:
+        """The model of this run, else the one that was materialized last.
+
+        Raises:
+            dagster.Failure: there is none, or its files are not those of its manifest.
+        """
+        uri = _logged(context, MODEL_KEY) or self._latest(context)
+        with explained():
+            artifact = read_manifest(uri) if uri else None
+            if artifact is None:
+                raise ValueError(f"{context.asset_key.to_user_string()} has never been materialized: materialize it first, or everything at once")
+            verify(artifact)
+        return artifact
+
+    def _latest(self, context: dg.InputContext) -> str | None:
+        """The model materialized last; where Dagster's memory of it is gone, the one trained last."""
+        uri = _logged(context, MODEL_KEY, this_run=False)
+        if uri is not None and read_manifest(uri) is not None:
+            return str(uri)
+        artifacts = list_artifacts(self.lake.models_uri(context.asset_key))
+        return max(artifacts, key=lambda artifact: str(artifact.manifest["trained_at"])).uri if artifacts else None
+
+    def handle_output(self, context: dg.OutputContext, obj: TrainedModel | Artifact) -> None:
+        """Seal and publish a trained model; one that is there already is only verified."""
+        with explained():
+            if isinstance(obj, Artifact):
+                verify(obj)
+                artifact = obj
+            else:
+                seal(obj.folder, obj.manifest)
+                artifact = publish(obj.folder, join(self.lake.models_uri(context.asset_key), obj.manifest["fingerprint"]))
+                shutil.rmtree(obj.scratch, ignore_errors=True)
+        size = sum(file["bytes"] for file in artifact.manifest["files"].values())
+        context.add_output_metadata({MODEL_KEY: artifact.uri, "fingerprint": artifact.fingerprint, "size_bytes": size})
+

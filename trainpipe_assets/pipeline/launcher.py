@@ -1,0 +1,120 @@
+"""The compute that training gets, and how the training program is started on it.
+
+A launcher takes a `TrainSpec` and gives back the folder of the finished model. This one starts a child process on this machine through
+Dagster Pipes, so that whatever kills the training never takes the orchestrator with it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import dagster as dg
+from pydantic import Field
+
+from trainpipe_assets.settings import ComputeSettings
+from trainpipe_assets.training.spec import TrainSpec
+
+GRACE_SECONDS = 20.0  # after a cancel: time for every rank to leave a checkpoint before it is killed
+USER_MISTAKE = 2  # exit code of the training program for a message that a person has to act on
+
+
+class Launcher(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # generic only for typed resource values
+    """Runs a training to its end somewhere; subclasses say where."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Device; auto takes the best one present.")
+    processes: int = Field(default=1, ge=1, le=64, description="Training processes; more than one runs under torchrun.")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto", description="auto is bf16 where the device computes it natively, else float32."
+    )
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; by default the cores shared out.")
+    scratch: str = Field(default="data/scratch", description="Local folder for checkpoints of trainings under way.")
+
+    @property
+    def compute(self) -> ComputeSettings:
+        """The compute as plain settings."""
+        return ComputeSettings(device=self.device, processes=self.processes, precision=self.precision, threads=self.threads)
+
+    def work_dir(self, fingerprint: str) -> Path:
+        """The scratch folder of one training: its identity, so that a killed one is found again."""
+        return Path(self.scratch).absolute() / fingerprint
+
+    @abstractmethod
+    def train(self, context: dg.AssetExecutionContext, spec: TrainSpec) -> Path:
+        """Train, or go on with a training that was killed; the finished model folder.
+
+        Raises:
+            dagster.Failure: the training stopped, with its own words where it gave any.
+        """
+
+
+class LocalLauncher(Launcher):
+    """Training as a child process of this machine, under torchrun when there are several processes."""
+
+    def train(self, context: dg.AssetExecutionContext, spec: TrainSpec) -> Path:
+        """See `Launcher.train`."""
+        output = Path(spec.output_dir)
+        if (output / "training.json").is_file():
+            context.log.info("this training had already finished; its model only has to be published")
+            return output
+        path = Path(spec.work_dir) / "spec.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(spec.model_dump_json(indent=2))
+        with dg.open_pipes_session(
+            context=context, context_injector=dg.PipesEnvContextInjector(), message_reader=dg.PipesTempFileMessageReader()
+        ) as session:
+            code = _run_to_end(self._command(path), {**os.environ, **session.get_bootstrap_env_vars()})
+        reported: list[Mapping[str, Any]] = [message for message in session.get_custom_messages() if isinstance(message, Mapping)]
+        _require_success(code, reported, output)
+        return output
+
+    def _command(self, spec: Path) -> list[str]:
+        program = ["-m", "trainpipe_assets.training", str(spec), "--stop-with-parent"]
+        if self.processes == 1:
+            return [sys.executable, *program]
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", *program]
+
+
+def _run_to_end(command: list[str], environment: Mapping[str, str]) -> int:
+    """Exit code of the command. Its stdin stays open as long as this process lives, which is how the child notices that it died."""
+    process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:  # a cancelled run comes through here
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _require_success(code: int, reported: list[Mapping[str, Any]], output: Path) -> None:
+    said = next((str(message["error"]) for message in reported if "error" in message), None)
+    if said is not None:
+        raise dg.Failure(description=said, allow_retries=False)
+    if code < 0 or code > 128:
+        number = -code if code < 0 else code - 128
+        name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
+        hint = " (out of memory? lower training.batch_tokens)" if number == signal.SIGKILL else ""
+        raise dg.Failure(description=f"the training process was ended by {name}{hint}; run again to go on from its last checkpoint")
+    if code != 0:
+        raise dg.Failure(description=f"the training process failed with exit code {code}; its traceback is in the run's stderr")
+    if not any("output_dir" in message for message in reported) or not (output / "training.json").is_file():
+        raise dg.Failure(description=f"the training process ended without reporting a model in {output}; look into the run's stdout and stderr")
+
+
+def read_training_record(folder: Path) -> dict[str, Any]:
+    """What the training program says of a finished training: history, timing, hardware."""
+    record: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    return record

@@ -1,0 +1,48 @@
+"""What a materialization says of itself in the UI: schema, lineage of columns, previews and pictures."""
+
+import base64
+from collections.abc import Mapping
+
+import dagster as dg
+import polars as pl
+
+from trainpipe_assets.storage.delta import Table
+
+PREVIEW_ROWS, PREVIEW_CHARS = 5, 80
+
+
+def column_schema(schema: pl.Schema) -> dg.TableSchema:
+    """A Polars schema in Dagster's terms."""
+    return dg.TableSchema(columns=[dg.TableColumn(name=name, type=str(dtype)) for name, dtype in schema.items()])
+
+
+def column_lineage(upstream: dg.AssetKey, columns: Mapping[str, tuple[str, ...]]) -> dg.TableColumnLineage:
+    """Which upstream columns each column is made from."""
+    return dg.TableColumnLineage(
+        {name: [dg.TableColumnDep(asset_key=upstream, column_name=origin) for origin in origins] for name, origins in columns.items()}
+    )
+
+
+def preview(table: Table) -> dg.MarkdownMetadataValue:
+    """The first rows as a Markdown table; long cells are cut."""
+    return markdown_table(table.scan().head(PREVIEW_ROWS).collect())
+
+
+def markdown_table(frame: pl.DataFrame) -> dg.MarkdownMetadataValue:
+    """A frame as a Markdown table."""
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * frame.width]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in frame.iter_rows()]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    text = text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
+    for mark, escaped in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", " "), ("\r", " "), ("`", "\\`")):
+        text = text.replace(mark, escaped)
+    return text
+
+
+def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    """A PNG picture, shown inline."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")

@@ -1,0 +1,42 @@
+"""Asset values on their way out: with the data version that keeps unchanged downstream assets fresh, and with metadata."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from trainpipe_assets.evaluation.plots import loss_curves
+from trainpipe_assets.pipeline.io_managers import TrainedModel
+from trainpipe_assets.pipeline.launcher import read_training_record
+from trainpipe_assets.pipeline.metadata import picture
+from trainpipe_assets.storage.artifacts import Artifact, local_copy
+from trainpipe_assets.storage.increments import Increment
+
+
+def versioned(increment: Increment, metadata: Mapping[str, Any] | None = None, output_name: str = "result") -> dg.Output[Increment]:
+    """An increment with the data version that its table will have."""
+    return dg.Output(increment, output_name=output_name, metadata=metadata, data_version=dg.DataVersion(increment.data_version))
+
+
+def model_output(model: Artifact | TrainedModel, *, reused: bool) -> dg.Output[Artifact | TrainedModel]:
+    """A model with its fingerprint as data version, and its training in numbers and pictures."""
+    folder = local_copy(model) if isinstance(model, Artifact) else model.folder
+    record = read_training_record(folder)
+    best, timing = record["best"], record["timing"]
+    metadata: dict[str, Any] = {
+        "reused": reused,
+        "labels": list(model.manifest["labels"]),
+        "base_model": model.manifest["base_model"]["name"],
+        "validation_loss": best["loss"],
+        "validation_accuracy": best["accuracy"],
+        "validation_macro_f1": best["macro_f1"],
+        "train_seconds": timing["seconds"],
+        "examples_per_second": timing["examples_per_second"],
+        "tokens_per_second": timing["tokens_per_second"],
+        "padding_fraction": timing["padding_fraction"],
+        "data_wait_fraction": timing["data_wait_fraction"],
+        "hardware": record["hardware"],
+        "training_curves": picture(loss_curves(record["history"], record["validations"]), "loss and accuracy by step"),
+        "manifest": dg.MetadataValue.json(dict(model.manifest)),
+    }
+    return dg.Output(model, metadata=metadata, data_version=dg.DataVersion(str(model.manifest["fingerprint"])))

@@ -1,0 +1,34 @@
+"""Run config of the training step: the YAML's hyper-parameters as defaults, for the Launchpad and `--config`."""
+
+from typing import Any, cast
+
+import dagster as dg
+from pydantic import Field, create_model
+
+from trainpipe_assets.settings import TrainingSettings
+
+
+class TrainingRunConfig(dg.Config):
+    """Hyper-parameters of one run; what is not given stays as the pipeline's YAML has it.
+
+    Bounds are checked by `settings`, inside the step, where a value out of bounds becomes one clear message.
+    """
+
+    force: bool = Field(default=False, description="Train even where this very training was done before.")
+
+    def settings(self) -> TrainingSettings:
+        """The hyper-parameters as plain settings.
+
+        Raises:
+            pydantic.ValidationError: a value is out of bounds.
+        """
+        return TrainingSettings.model_validate(self.model_dump(include=set(TrainingSettings.model_fields)))
+
+
+def training_config(defaults: TrainingSettings) -> type[TrainingRunConfig]:
+    """`TrainingRunConfig` with one field for each hyper-parameter, whose default is its value in `defaults`."""
+    fields: dict[str, Any] = {
+        name: (field.annotation, Field(default=getattr(defaults, name), description=field.description))
+        for name, field in TrainingSettings.model_fields.items()
+    }
+    return cast(type[TrainingRunConfig], create_model("TrainingConfig", __base__=TrainingRunConfig, __doc__=TrainingRunConfig.__doc__, **fields))

@@ -1,0 +1,202 @@
+"""The settings of each stage of a training pipeline: typed, frozen, bounded, described.
+
+A `defs.yaml` is validated into these models once, when the definitions load; everything below the
+`pipeline` folder receives them as plain values. What is not a choice of the user does not belong here.
+"""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Settings(BaseModel):
+    """The base of all settings: immutable, and a key that is not known is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
+
+
+class SourceSettings(Settings):
+    """Where labelled text arrives and how its files are read."""
+
+    uri: str = Field(
+        default="",
+        description="Folder or bucket prefix where files arrive. A relative one lies under TRAINPIPE_LANDING.",
+    )
+    format: FileFormat | Literal["auto"] = Field(
+        default="auto",
+        description="File format; auto tells it from the name (.csv .tsv .jsonl .ndjson .parquet, each also with .gz or .zst).",
+    )
+    text_column: str = Field(default="text", min_length=1, description="Column that holds the text.")
+    label_column: str = Field(default="label", min_length=1, description="Column that holds the label.")
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="Field delimiter of CSV and TSV; by default ',' and tab."
+    )
+    quote_char: str | None = Field(
+        default=None,
+        max_length=1,
+        description="Quote character of CSV and TSV, '' for none; by default '\"' for CSV and none for TSV.",
+    )
+    max_record_bytes: int = Field(
+        default=1_048_576, ge=64, le=64 * 1_048_576, description="A longer record is rejected, with its first 1,000 characters kept."
+    )
+    settle_seconds: float = Field(
+        default=2.0, ge=0.0, le=3600.0, description="A file younger than this must keep its size for as long before it is read."
+    )
+
+    @field_validator("uri")
+    @classmethod
+    def _no_parent_steps(cls, uri: str) -> str:
+        if ".." in PurePosixPath(uri).parts:
+            raise ValueError(f"source.uri {uri!r} steps out of its folder with '..'; name the folder itself")
+        return uri
+
+
+class CleaningSettings(Settings):
+    """How a record becomes an example, and which records do not."""
+
+    unicode_form: Literal["NFC", "NFKC"] = Field(default="NFKC", description="Unicode normal form of the text.")
+    unescape_html: bool = Field(default=True, description="Turn HTML entities (&amp;) into their characters.")
+    min_chars: int = Field(default=2, ge=1, le=100_000, description="Shortest text kept, in characters after normalisation.")
+    max_chars: int = Field(default=20_000, ge=1, le=10_000_000, description="Longest text kept, in characters after normalisation.")
+    labels: tuple[str, ...] | None = Field(
+        default=None,
+        description="Labels allowed, in the order of their ids; by default those found in the data, sorted.",
+    )
+    label_aliases: dict[str, str] = Field(
+        default_factory=dict, description="Other spellings of labels, e.g. {pos: positive}. Case and outer space never matter."
+    )
+    drop_duplicates: bool = Field(default=True, description="Reject all but the first of the records with the same normalised text.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CleaningSettings":
+        if self.max_chars < self.min_chars:
+            raise ValueError(f"cleaning.max_chars ({self.max_chars}) is smaller than cleaning.min_chars ({self.min_chars})")
+        if self.labels is not None:
+            if len(set(self.labels)) < max(2, len(self.labels)):
+                raise ValueError(f"cleaning.labels needs two or more different labels, found {list(self.labels)}")
+            unknown = sorted(set(self.label_aliases.values()) - set(self.labels))
+            if unknown:
+                raise ValueError(f"cleaning.label_aliases leads to {unknown}, which cleaning.labels does not list ({list(self.labels)})")
+        return self
+
+
+class SplitSettings(Settings):
+    """The shares of the examples that validate and test; the rest trains.
+
+    The split of an example is a function of its duplicate group and the seed alone.
+    """
+
+    validation: Fraction = Field(default=0.1, description="Share of examples for validation during training.")
+    test: Fraction = Field(default=0.1, description="Share of examples for the final evaluation.")
+    seed: int = Field(default=0, ge=0, description="Another seed gives another split.")
+    min_examples: int = Field(default=8, ge=1, description="Fewest examples that each of the three splits must have.")
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> "SplitSettings":
+        if self.validation + self.test >= 1.0:
+            raise ValueError(f"split.validation + split.test is {self.validation + self.test:g}: nothing is left to train on")
+        if not self.validation or not self.test:
+            raise ValueError("split.validation and split.test must both be above 0: early stopping and the gate need them")
+        return self
+
+
+class ModelSettings(Settings):
+    """The base model and how long its inputs may be."""
+
+    base: str = Field(
+        default="samples/all-MiniLM-L6-v2",
+        min_length=1,
+        description="Base model: a local folder (relative ones lie under TRAINPIPE_MODELS) or a Hugging Face hub id. Safetensors only.",
+    )
+    max_length: int = Field(default=128, ge=8, le=8192, description="Longest input in tokens; a longer text is cut at its end.")
+
+
+class TrainingSettings(Settings):
+    """Hyper-parameters of fine-tuning. Each is also run config, for one run."""
+
+    epochs: int = Field(default=1, ge=1, le=1000, description="Passes over the training split at most.")
+    learning_rate: float = Field(default=1e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(default=0.01, ge=0.0, le=1.0, description="Decoupled weight decay; none on biases and norms.")
+    warmup_fraction: Fraction = Field(default=0.1, description="Share of the steps over which the learning rate rises from 0.")
+    schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", description="Decay of the learning rate after warm-up.")
+    batch_tokens: int = Field(default=1024, ge=16, le=1_048_576, description="Token budget of one optimizer step, padding included.")
+    micro_batch_tokens: int | None = Field(
+        default=None, ge=16, description="Token budget of one forward pass; by default the whole batch at once."
+    )
+    max_grad_norm: float = Field(default=1.0, gt=0.0, description="Gradients are clipped to this global norm.")
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0, description="Label smoothing of the training loss (never of a reported one).")
+    early_stopping_patience: int = Field(default=2, ge=1, description="Epochs without a better validation loss before training stops.")
+    checkpoint_seconds: float = Field(
+        default=60.0, ge=0.0, description="Seconds between checkpoints inside an epoch (one always follows a validation); 0 is every step."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the head's initial weights, dropout and batch order.")
+
+
+class GateSettings(Settings):
+    """What a model must reach to become the current one."""
+
+    metric: Literal["accuracy", "macro_f1"] = Field(default="macro_f1", description="Metric that the gate looks at.")
+    min_value: Fraction = Field(default=0.0, description="Floor for the metric's value on the test split.")
+    max_regression: Fraction = Field(
+        default=0.0,
+        description="Loss against the previous model that is forgiven, beyond what the paired 95% interval leaves open.",
+    )
+
+
+class EvaluationSettings(Settings):
+    """What the test evaluation reports."""
+
+    gate: GateSettings = Field(default_factory=GateSettings, description="The gate.")
+    slices: tuple[Literal["source", "length"], ...] = Field(default=("source", "length"), description="Breakdowns of the headline metrics.")
+    bootstrap_samples: int = Field(default=1000, ge=100, le=100_000, description="Resamples behind each 95% interval.")
+    calibration_bins: int = Field(default=10, ge=2, le=100, description="Equal-width confidence bins of the calibration error.")
+    mistakes: int = Field(default=20, ge=0, le=1000, description="How many of the most confident mistakes the report shows.")
+    batch_tokens: int = Field(default=8192, ge=16, description="Token budget of one scoring batch.")
+
+
+class AutomationSettings(Settings):
+    """When the pipeline runs by itself."""
+
+    min_new_rows: int = Field(default=1, ge=1, description="Retrain once at least so many rows are pending.")
+    sensor_seconds: int = Field(default=30, ge=5, le=86_400, description="Seconds between looks at the landing folder.")
+    schedule: str | None = Field(default="0 3 * * *", description="Cron expression of the nightly run; null for none.")
+    timezone: str = Field(default="UTC", description="Time zone of the schedule.")
+    enabled: bool = Field(default=True, description="Start sensor and schedule switched on.")
+    freshness_hours: float = Field(default=48.0, gt=0.0, description="The report is expected to be renewed within so many hours.")
+    max_retries: int = Field(default=3, ge=0, le=20, description="Retries, with back-off, of a step that a storage fault broke.")
+
+
+class ComputeSettings(Settings):
+    """The compute that training gets."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Device; auto takes the best one present.")
+    processes: int = Field(default=1, ge=1, le=64, description="Training processes; more than one runs under torchrun.")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto", description="auto is bf16 where the device computes it natively, else float32."
+    )
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; by default the cores shared out.")
+
+
+class PipelineSettings(Settings):
+    """One training pipeline: the `attributes` of a `defs.yaml`."""
+
+    key_prefix: tuple[str, ...] = Field(default=(), description="Prefix of the asset keys; needed by every pipeline but one.")
+    owners: tuple[str, ...] = Field(default=(), description="Owners of the assets: e-mail addresses, or teams as team:NAME.")
+    task: Literal["text-classification"] = Field(default="text-classification", description="What is trained.")
+    source: SourceSettings = Field(default_factory=SourceSettings, description="Where labelled text arrives.")
+    cleaning: CleaningSettings = Field(default_factory=CleaningSettings, description="How records become examples.")
+    split: SplitSettings = Field(default_factory=SplitSettings, description="Validation and test shares.")
+    model: ModelSettings = Field(default_factory=ModelSettings, description="The base model.")
+    training: TrainingSettings = Field(default_factory=TrainingSettings, description="Hyper-parameters.")
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="The report and the gate.")
+    automation: AutomationSettings = Field(default_factory=AutomationSettings, description="When it runs by itself.")
+
+    @field_validator("key_prefix", "owners", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value

@@ -1,0 +1,271 @@
+"""Delta tables: pinned reads, changes between two versions, and one commit for each increment.
+
+Every commit is a compare-and-swap on the table's version and carries, in Delta's own application transactions,
+what the table was made by and from. Which assets exist, and what their rows mean, is not known here.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from trainpipe_assets.storage.uris import absolute, open_filesystem
+
+KEY = "row_id"  # the key of every table; a row is immutable, so the same key is the same row
+
+_FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
+
+
+class ConcurrentWrite(RuntimeError):
+    """Another writer committed to the table after this one had read it: nothing was written, run again."""
+
+
+class MissingTable(ValueError):
+    """A table, or a version of it, that cannot be read."""
+
+
+def fingerprint(*determinants: Any) -> int:
+    """A stable 63-bit identity of what determines a table's content, small enough for a Delta transaction."""
+    canonical = json.dumps(determinants, sort_keys=True, separators=(",", ":"), default=_plain)
+    return int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:8], "big") >> 1
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"cannot take the fingerprint of a {type(value).__name__}")
+
+
+def data_version(made_by: int | None, content: int) -> str:
+    """Identity of a table's rows: what determines them, and the commit that last changed them."""
+    return f"{made_by or 0:016x}-{content}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One version of a Delta table.
+
+    `content` is the version of the last commit that changed rows; maintenance moves `version` but not `content`.
+    `upstream` is the content version of the upstream table that the rows cover.
+    """
+
+    uri: str
+    version: int
+    fingerprint: int | None
+    upstream: int | None
+    content: int
+
+    @cached_property
+    def _delta(self) -> DeltaTable:
+        return DeltaTable(self.uri, version=self.version)
+
+    @cached_property
+    def _files(self) -> pl.DataFrame:
+        return pl.DataFrame(self._delta.get_add_actions(flatten=True)).select("path", "size_bytes", "num_records")
+
+    @property
+    def rows(self) -> int:
+        """Rows at this version, from the log alone."""
+        return int(self._files["num_records"].sum())
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the data files at this version."""
+        return int(self._files["size_bytes"].sum())
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Columns and dtypes."""
+        return self.scan().collect_schema()
+
+    @property
+    def data_version(self) -> str:
+        """Identity of the rows: unchanged by runs that had nothing to do and by maintenance."""
+        return data_version(self.fingerprint, self.content)
+
+    def scan(self) -> pl.LazyFrame:
+        """All rows of this version, lazily."""
+        return pl.scan_delta(self._delta)
+
+    def file_uris(self) -> set[str]:
+        """The data files of this version."""
+        return set(self._delta.file_uris())
+
+
+def find(uri: str, version: int | None = None) -> Table | None:
+    """The table at `uri`, now or at `version`; None where there is none.
+
+    Raises:
+        MissingTable: the table is there but not at that version any more.
+    """
+    try:
+        delta = DeltaTable(absolute(uri), version=version)
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise MissingTable(f"table {uri} cannot be read at version {version}: {error}") from error
+    return _describe(delta)
+
+
+def _describe(delta: DeltaTable) -> Table:
+    content = delta.transaction_version(_CONTENT)
+    return Table(
+        uri=absolute(delta.table_uri),
+        version=delta.version(),
+        fingerprint=delta.transaction_version(_FINGERPRINT),
+        upstream=delta.transaction_version(_UPSTREAM),
+        content=delta.version() if content is None else content,
+    )
+
+
+def scan(uri: str, version: int) -> pl.LazyFrame:
+    """All rows of the table at exactly `version`.
+
+    Raises:
+        MissingTable: no such table or version.
+    """
+    table = find(uri, version)
+    if table is None:
+        raise MissingTable(f"there is no Delta table at {uri}; materialize the asset that makes it")
+    return table.scan()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Rows that came (`added`, whole rows) and went (`removed`, keys only) between two versions of a table."""
+
+    added: pl.LazyFrame
+    removed: pl.LazyFrame
+
+
+def difference(table: Table, since: int) -> Difference | None:
+    """What changed in `table` after version `since`; None where that version cannot be read any more.
+
+    Only data files that came or went between the two versions are read. A file rewritten by a merge or a compaction
+    shows up on both sides, and its unchanged rows cancel out by their key.
+    """
+    try:
+        before = find(table.uri, since)
+    except MissingTable:
+        return None
+    if before is None or before.version > table.version:
+        return None
+    old, new = before.file_uris(), table.file_uris()
+    gone, come = sorted(old - new), sorted(new - old)
+    if gone and not _all_exist(gone):
+        return None
+    added, removed = _read(come, table.schema), _read(gone, table.schema)
+    return Difference(
+        added=added.join(removed.select(KEY), on=KEY, how="anti") if gone else added,
+        removed=removed.select(KEY).join(added.select(KEY), on=KEY, how="anti") if come else removed.select(KEY),
+    )
+
+
+def _read(files: list[str], schema: pl.Schema) -> pl.LazyFrame:
+    return pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=schema)
+
+
+def _all_exist(files: list[str]) -> bool:
+    filesystem, _ = open_filesystem(files[0])
+    return all(filesystem.exists(file) for file in files)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a commit did: the table after it, and how many rows came and went."""
+
+    table: Table
+    added: int
+    removed: int
+
+
+def commit(
+    uri: str,
+    base: Table | None,
+    added: pl.LazyFrame,
+    removed: pl.DataFrame | None,
+    *,
+    fingerprint: int,
+    upstream: int,
+    note: Mapping[str, str],
+) -> Commit:
+    """Apply an increment to `base` in one Delta commit.
+
+    `removed` holds keys; None replaces every row of the table. A key on both sides is updated. `note` goes to the
+    commit's history (run id, asset, upstream versions).
+
+    Raises:
+        ConcurrentWrite: the table is not at `base` any more. Nothing was written.
+    """
+    delta = _open_at(uri, base, added.collect_schema())
+    before = _describe(delta)
+    properties = CommitProperties(
+        custom_metadata=dict(note),
+        max_commit_retries=0,  # a retry would commit onto rows that the increment has not seen
+        app_transactions=[
+            Transaction(_FINGERPRINT, fingerprint),
+            Transaction(_UPSTREAM, upstream),
+            Transaction(_CONTENT, delta.version() + 1),
+        ],
+    )
+    try:
+        if removed is not None and removed.height:
+            _merge(delta, added, removed, properties)
+        else:
+            _write(delta, added, overwrite=removed is None, properties=properties)
+    except CommitFailedError as error:
+        raise ConcurrentWrite(f"another run committed to {uri} meanwhile; nothing was written here, run again ({error})") from error
+    return _outcome(before, _describe(DeltaTable(absolute(uri), version=delta.version())), delta)
+
+
+def _open_at(uri: str, base: Table | None, schema: pl.Schema) -> DeltaTable:
+    if base is not None:
+        return DeltaTable(base.uri, version=base.version)
+    location = absolute(uri)
+    if "://" not in location:
+        open_filesystem(location)[0].makedirs(location, exist_ok=True)
+    return DeltaTable.create(location, schema=pl.DataFrame(schema=schema).to_arrow().schema, mode="ignore")
+
+
+_WRITER = WriterProperties(compression="ZSTD")
+
+
+def _write(delta: DeltaTable, added: pl.LazyFrame, *, overwrite: bool, properties: CommitProperties) -> None:
+    options: dict[str, Any] = {"commit_properties": properties, "writer_properties": _WRITER}
+    if overwrite:
+        options["schema_mode"] = "overwrite"
+    added.sink_delta(delta, mode="overwrite" if overwrite else "append", delta_write_options=options)
+
+
+def _merge(delta: DeltaTable, added: pl.LazyFrame, removed: pl.DataFrame, properties: CommitProperties) -> None:
+    """Deletes, updates and inserts in one commit; the operation travels as a column of the merge's source."""
+    upserts = added.with_columns(_delete=pl.lit(False)).collect()
+    deletes = removed.select(KEY).unique().join(upserts, on=KEY, how="anti").with_columns(_delete=pl.lit(True))
+    source = pl.concat([upserts, deletes], how="diagonal")
+    columns = {name: f's."{name}"' for name in upserts.columns if name != "_delete"}
+    (
+        delta.merge(
+            source,
+            predicate=f"t.{KEY} = s.{KEY}",
+            source_alias="s",
+            target_alias="t",
+            commit_properties=properties,
+            writer_properties=_WRITER,
+        )
+        .when_matched_delete("s._delete")
+        .when_matched_update(columns, predicate="NOT s._delete")
+        .when_not_matched_insert(columns, predicate="NOT s._delete")
+        .execute()
+    )
+
+
+def _outcome(before: Table, after: Table, delta: DeltaTable) -> Commit:
+    metrics = delta.history(1)[0].get("operationMetrics", {})
+    added = int(metrics.get("num_added_rows", metrics.get("num_target_rows_inserted", 0)))
+    return Commit(table=after, added=added, removed=before.rows + added - after.rows)

@@ -1,0 +1,40 @@
+"""Where things are: local folders and `s3://` prefixes under one notation.
+
+Joins and opens URIs. What is stored there, and how, belongs to `delta.py` and `artifacts.py`.
+"""
+
+from pathlib import Path
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` names an object store rather than a local folder."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def absolute(uri: str) -> str:
+    """`uri` without a trailing slash; a local one as an absolute path."""
+    if is_remote(uri):
+        return uri.rstrip("/")
+    return str(Path(uri.removeprefix("file://")).expanduser().absolute())
+
+
+def join(root: str, *parts: str) -> str:
+    """`root` and `parts` joined by '/'; an absolute part starts anew, as with `pathlib`."""
+    joined = root
+    for part in parts:
+        if part:
+            joined = part if is_remote(part) or part.startswith(("/", "~")) else f"{joined.rstrip('/')}/{part}"
+    return joined
+
+
+def open_filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
+    """The fsspec filesystem of `uri` and the path of `uri` on it.
+
+    Credentials and endpoint of S3 come from the environment, as the AWS tools read them.
+    Listings are not cached: a sensor must see what arrived a moment ago.
+    """
+    filesystem, path = fsspec.core.url_to_fs(absolute(uri), use_listings_cache=False) if is_remote(uri) else fsspec.core.url_to_fs(absolute(uri))
+    return filesystem, path

@@ -1,0 +1,188 @@
+"""Cleaning: normalisation, rules, duplicates, conflicts, splits, and the law that increments equal one clean run."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainpipe_assets.data import cleaning
+from trainpipe_assets.data.cleaning import Cleaned, clean, clean_changes
+from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
+from trainpipe_assets.settings import CleaningSettings, SplitSettings
+from trainpipe_assets.storage.delta import Table, commit, find
+from trainpipe_assets.storage.increments import Upstream
+
+CLEANING = CleaningSettings(labels=("negative", "positive"), label_aliases={"pos": "positive"})
+SPLIT = SplitSettings()
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+Record = tuple[str | None, str | None]
+
+
+def records(file: str, *content: Record, problem: str | None = None) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {"row_id": f"{file}-{n:09d}", "file_id": file, "source_file": f"{file}.csv", "file_version": "1", "line_number": n + 1,
+             "text": text, "label": label, "extra": "{}", "problem": problem, "ingested_at": NOW}
+            for n, (text, label) in enumerate(content, 1)
+        ],
+        schema=RAW_DATA,
+    )  # fmt: skip
+
+
+def cleaned(*content: Record, using: CleaningSettings = CLEANING) -> Cleaned:
+    return clean(records("f", *content), using, SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("  two\t spaces \n and lines ", "two spaces and lines"),
+        ("fish &amp; chips &lt;3 &#39;ok&#39;", "fish & chips <3 'ok'"),
+        ("ﬁne Ｗｉｄｅ", "fine Wide"),
+        ("cafe\u0301", "café"),
+        ("zero\u200bwidth\ufeff bell\u0007", "zerowidth bell"),
+        ("non\u00a0breaking", "non breaking"),
+    ],
+)
+def test_texts_are_normalised(text: str, expected: str) -> None:
+    assert cleaned((text, "positive")).examples["text"].to_list() == [expected]
+
+
+@pytest.mark.parametrize("label", ["positive", " Positive ", "POSITIVE", "pos", "Pos"])
+def test_spellings_of_a_label_are_one_label(label: str) -> None:
+    assert cleaned(("fine", label)).examples["label"].to_list() == ["positive"]
+
+
+@pytest.mark.parametrize(
+    ("record", "rule", "words"),
+    [
+        ((None, "positive"), "missing_text", "null"),
+        (("fine", None), "missing_label", "null or empty"),
+        (("fine", "  "), "missing_label", "null or empty"),
+        (("fine", "meh"), "unknown_label", "'meh' is not one of: negative, positive"),
+        ((" \t ", "positive"), "empty_text", "nothing is left"),
+        (("x", "positive"), "too_short", "1 characters, at least 2"),
+        (("x" * 20_001, "positive"), "too_long", "20001 characters, at most 20000"),
+    ],
+)
+def test_a_rule_names_itself_and_its_reason(record: Record, rule: str, words: str) -> None:
+    result = cleaned(record)
+    assert result.examples.is_empty()
+    row = result.rejected.row(0, named=True)
+    assert row["rule"] == rule
+    assert words in row["reason"]
+    assert (row["text"], row["label"]) == record
+
+
+def test_an_unparsed_record_keeps_its_problem_as_reason() -> None:
+    result = clean(records("f", ("raw line", None), problem="3 fields, the header has 2"), CLEANING, SPLIT)
+    assert result.rejected.select("rule", "reason").row(0) == ("unreadable", "3 fields, the header has 2")
+
+
+def test_the_first_of_equal_texts_stays_and_the_others_name_it() -> None:
+    result = cleaned(("Good film", "positive"), ("good  FILM", "positive"), ("other", "negative"))
+    assert result.examples["line_number"].to_list() == [2, 4]
+    assert result.rejected["reason"].to_list() == ["repeats f.csv line 2 (row f-000000001)"]
+
+
+def test_contradicting_labels_reject_all_and_name_each_other() -> None:
+    result = cleaned(("same", "positive"), ("same", "negative"), ("same", "positive"))
+    assert result.examples.is_empty()
+    assert result.rejected["rule"].to_list() == ["conflicting_label"] * 3
+    first, second, _ = result.rejected["reason"].to_list()
+    assert "'positive' here and 'negative' at f.csv line 3" in first
+    assert "'negative' here and 'positive' at f.csv line 2" in second
+
+
+def test_duplicates_may_stay_but_share_group_and_split() -> None:
+    result = cleaned(("same", "positive"), ("SAME", "positive"), using=CLEANING.model_copy(update={"drop_duplicates": False}))
+    assert result.examples.height == 2
+    assert result.examples.select("duplicate_group", "split").unique().height == 1
+
+
+def test_splits_have_their_shares_and_follow_the_seed() -> None:
+    many = [(f"text number {n}", "positive") for n in range(20_000)]
+    shares = dict(cleaned(*many).examples["split"].value_counts(normalize=True).iter_rows())
+    assert shares["test"] == pytest.approx(0.1, abs=0.01)
+    assert shares["validation"] == pytest.approx(0.1, abs=0.01)
+    other = clean(records("f", *many), CLEANING, SplitSettings(seed=1)).examples["split"]
+    assert 0.2 < (other != cleaned(*many).examples["split"]).mean() < 0.5
+
+
+texts = st.sampled_from(["good film", "Good  film", "bad film", "BAD film", "fine", "x", "", None, "a &amp; b", "a & b"])
+labels = st.sampled_from(["positive", "negative", "pos", "meh", None])
+files = st.lists(st.tuples(texts, labels), min_size=1, max_size=4)
+landings = st.lists(st.dictionaries(st.sampled_from("abc"), files, min_size=1), min_size=1, max_size=4)
+
+
+@given(files)
+def test_every_record_ends_up_once(content: list[Record]) -> None:
+    result = cleaned(*content)
+    together = sorted([*result.examples["row_id"], *result.rejected["row_id"]])
+    assert together == [f"f-{n:09d}" for n in range(1, len(content) + 1)]
+    assert dict(result.examples.schema) == dict(CLEANED_FEATURES)
+    assert dict(result.rejected.schema) == dict(REJECTED_ROWS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(landings)
+def test_increments_give_the_tables_of_one_clean_run(states: list[dict[str, list[Record]]]) -> None:
+    with TemporaryDirectory() as folder:
+        raw: Table | None = None
+        for version, state in enumerate(states):
+            frames = [records(f"{name}{hash(tuple(content)) & 0xFFFF}", *content) for name, content in sorted(state.items())]
+            raw = _replace(f"{folder}/raw", raw, pl.concat(frames), version)
+            _run_cleaning(raw, folder)
+        assert raw is not None
+        expected = clean(raw.scan().collect(), CLEANING, SPLIT)
+        for name, frame in (("cleaned_features", expected.examples), ("rejected_rows", expected.rejected)):
+            table = find(f"{folder}/{name}")
+            assert table is not None
+            assert table.scan().collect().sort("row_id").equals(frame.sort("row_id"), null_equal=True)
+
+
+def _replace(uri: str, raw: Table | None, now: pl.DataFrame, version: int) -> Table:
+    """Bring the raw table to `now` the way ingestion does: rows that went are removed, rows that came are added."""
+    if raw is None:
+        return commit(uri, None, now.lazy(), None, fingerprint=1, upstream=0, note={}).table
+    before = raw.scan().collect()
+    removed = before.join(now, on="row_id", how="anti").select("row_id")
+    added = now.join(before, on="row_id", how="anti")
+    if removed.is_empty() and added.is_empty():
+        return raw
+    return commit(uri, raw, added.lazy(), removed, fingerprint=1, upstream=version, note={}).table
+
+
+def _run_cleaning(raw: Table, folder: str) -> None:
+    outputs = {name: f"{folder}/{name}" for name in ("cleaned_features", "rejected_rows")}
+    changes = Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SPLIT)
+    for increment in clean_changes(changes, CLEANING, SPLIT):
+        increment.commit({})
+
+
+def test_a_run_killed_between_the_two_commits_is_made_good(tmp_path: Path) -> None:
+    raw = _replace(f"{tmp_path}/raw", None, records("a", ("one", "positive"), ("two", "negative")), 0)
+    _run_cleaning(raw, str(tmp_path))
+    raw = _replace(raw.uri, raw, pl.concat([raw.scan().collect(), records("b", ("one", "positive"), ("three", "negative"))]), 1)
+    outputs = {name: f"{tmp_path}/{name}" for name in ("cleaned_features", "rejected_rows")}
+    changes = Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SPLIT)
+    clean_changes(changes, CLEANING, SPLIT)[1].commit({})  # rejected_rows is committed, cleaned_features is not
+    _run_cleaning(raw, str(tmp_path))
+    expected = clean(raw.scan().collect(), CLEANING, SPLIT)
+    tables = {name: find(uri) for name, uri in outputs.items()}
+    assert all(table is not None and table.upstream == raw.content for table in tables.values())
+    assert tables["cleaned_features"].scan().collect().sort("row_id").equals(expected.examples.sort("row_id"))  # type: ignore[union-attr]
+    assert tables["rejected_rows"].scan().collect().sort("row_id").equals(expected.rejected.sort("row_id"))  # type: ignore[union-attr]
+
+
+def test_other_settings_build_the_tables_anew(tmp_path: Path) -> None:
+    raw = _replace(f"{tmp_path}/raw", None, records("a", ("one", "positive")), 0)
+    outputs = {name: f"{tmp_path}/{name}" for name in ("cleaned_features", "rejected_rows")}
+    _run_cleaning(raw, str(tmp_path))
+    assert Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SPLIT).empty
+    assert Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SplitSettings(seed=5)).rebuild

@@ -1,0 +1,130 @@
+"""Delta tables: compare-and-swap commits, pinned reads, and what changed between two versions."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from trainpipe_assets.storage.delta import Commit, ConcurrentWrite, MissingTable, Table, commit, difference, find, fingerprint, scan
+
+SCHEMA = {"row_id": pl.String, "ids": pl.List(pl.Int32), "note": pl.String}
+
+
+def rows(*keys: str, note: str | None = None) -> pl.LazyFrame:
+    return pl.LazyFrame({"row_id": keys, "ids": [[len(key), 7] for key in keys], "note": [note] * len(keys)}, schema=SCHEMA)
+
+
+def keys(*names: str) -> pl.DataFrame:
+    return pl.DataFrame({"row_id": names}, schema={"row_id": pl.String})
+
+
+def apply(uri: Path | str, base: Table | None, added: pl.LazyFrame, removed: pl.DataFrame | None) -> Commit:
+    return commit(str(uri), base, added, removed, fingerprint=11, upstream=5, note={"run_id": "r1"})
+
+
+def content(table: Table) -> list[str]:
+    return sorted(table.scan().collect()["row_id"])
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Table:
+    return apply(tmp_path / "t", None, rows("a", "b", "c"), None).table
+
+
+def test_a_commit_records_what_made_it(first: Table) -> None:
+    assert (first.fingerprint, first.upstream, first.content, first.rows) == (11, 5, 1, 3)
+    assert DeltaTable(first.uri).history(1)[0]["run_id"] == "r1"
+    assert first.size_bytes == sum(path.stat().st_size for path in Path(first.uri).glob("*.parquet"))
+
+
+def test_deletes_updates_and_inserts_are_one_commit(first: Table) -> None:
+    done = apply(first.uri, first, rows("b", "d", note="new"), keys("a", "b"))
+    assert done.table.version == first.version + 1
+    assert content(done.table) == ["b", "c", "d"]
+    assert done.table.scan().filter(pl.col("note") == "new").collect().height == 2
+
+
+def test_values_survive_the_round_trip_unscrambled(tmp_path: Path) -> None:
+    texts = [f"text {number} ✓ {'x' * (number % 50)}" for number in range(5000)]
+    frame = pl.LazyFrame({"row_id": [f"{n:05d}" for n in range(5000)], "ids": [[n, -n] for n in range(5000)], "note": texts}, schema=SCHEMA)
+    table = apply(tmp_path / "t", None, frame, None).table
+    assert table.scan().collect().sort("row_id").equals(frame.collect())
+
+
+@pytest.mark.parametrize("removed", [None, keys(), keys("a")], ids=["rebuild", "append", "merge"])
+def test_a_commit_onto_a_table_that_moved_is_refused(first: Table, removed: pl.DataFrame | None) -> None:
+    winner = apply(first.uri, first, rows("d"), keys()).table
+    with pytest.raises(ConcurrentWrite, match="run again"):
+        apply(first.uri, first, rows("e"), removed)
+    now = find(first.uri)
+    assert now == winner
+    assert content(winner) == ["a", "b", "c", "d"]
+
+
+def test_a_commit_after_maintenance_is_refused_too(first: Table) -> None:
+    second = apply(first.uri, first, rows("d"), keys()).table
+    DeltaTable(first.uri).optimize.compact()
+    with pytest.raises(ConcurrentWrite):
+        apply(first.uri, second, rows("e"), keys())
+
+
+def test_a_rebuild_may_change_the_columns(first: Table) -> None:
+    done = apply(first.uri, first, pl.LazyFrame({"row_id": ["z"], "size": [1]}), None)
+    assert done.table.schema.names() == ["row_id", "size"]
+    assert done.removed == 3
+
+
+def test_an_old_version_reads_as_it_was(first: Table) -> None:
+    apply(first.uri, first, rows("d"), keys("a"))
+    assert sorted(scan(first.uri, first.version).collect()["row_id"]) == ["a", "b", "c"]
+
+
+def test_the_difference_is_what_came_and_went(first: Table) -> None:
+    second = apply(first.uri, first, rows("d", "e"), keys("a")).table
+    third = apply(first.uri, second, rows("f"), keys("e")).table
+    found = difference(third, first.version)
+    assert found is not None
+    assert sorted(found.added.collect()["row_id"]) == ["d", "f"]
+    assert found.removed.collect()["row_id"].to_list() == ["a"]
+
+
+def test_compaction_is_no_difference(first: Table) -> None:
+    second = apply(first.uri, first, rows("d"), keys()).table
+    DeltaTable(first.uri).optimize.compact()
+    now = find(first.uri)
+    assert now is not None
+    assert now.content == second.content
+    found = difference(now, second.version)
+    assert found is not None
+    assert found.added.collect().is_empty()
+    assert found.removed.collect().is_empty()
+
+
+def test_a_rewrite_of_the_same_rows_is_no_difference(first: Table) -> None:
+    again = apply(first.uri, first, rows("a", "b", "c"), None).table
+    found = difference(again, first.version)
+    assert found is not None
+    assert found.added.collect().is_empty()
+    assert found.removed.collect().is_empty()
+
+
+def test_a_vacuumed_version_has_no_difference_to_read(first: Table) -> None:
+    second = apply(first.uri, first, rows("d"), keys("a")).table
+    DeltaTable(first.uri).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    assert difference(second, first.version) is None
+
+
+def test_a_missing_table_is_told_from_a_missing_version(first: Table, tmp_path: Path) -> None:
+    assert find(str(tmp_path / "nothing")) is None
+    with pytest.raises(MissingTable, match="no Delta table"):
+        scan(str(tmp_path / "nothing"), 0)
+    with pytest.raises(MissingTable, match="version 99"):
+        find(first.uri, 99)
+
+
+def test_the_fingerprint_tells_values_and_structures_apart() -> None:
+    prints = [fingerprint("a", 1), fingerprint("a", 2), fingerprint("a1"), fingerprint("a", "1"), fingerprint(["a", 1])]
+    assert len(set(prints)) == 5
+    assert all(0 <= value < 2**63 for value in prints)
+    assert fingerprint("a", {"x": 1, "y": 2}) == fingerprint("a", {"y": 2, "x": 1})
