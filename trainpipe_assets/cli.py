@@ -19,7 +19,9 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--folder", default="data/samples", show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Where the corpora go.")
+@click.option(
+    "--folder", default="data/samples", show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Where the corpora go."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def samples(folder: Path, as_json: bool) -> None:
     """Fetch the sample corpora and the sample base model, checked by SHA-256."""

@@ -129,7 +129,9 @@ class TrainingSettings(Settings):
         default=None, ge=16, description="Token budget of one forward pass; by default the whole batch at once."
     )
     max_grad_norm: float = Field(default=1.0, gt=0.0, description="Gradients are clipped to this global norm.")
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0, description="Label smoothing of the training loss (never of a reported one).")
+    label_smoothing: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="Label smoothing of the training loss (never of a reported one)."
+    )
     early_stopping_patience: int = Field(default=2, ge=1, description="Epochs without a better validation loss before training stops.")
     checkpoint_seconds: float = Field(
         default=60.0, ge=0.0, description="Seconds between checkpoints inside an epoch (one always follows a validation); 0 is every step."
@@ -200,3 +202,18 @@ class PipelineSettings(Settings):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+
+def defs_schema() -> dict[str, object]:
+    """JSON schema of a `defs.yaml`, for editors."""
+    attributes = PipelineSettings.model_json_schema()
+    definitions = attributes.pop("$defs")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A trainpipe pipeline (defs.yaml)",
+        "type": "object",
+        "required": ["type"],
+        "additionalProperties": False,
+        "properties": {"type": {"const": "trainpipe_assets.TrainingPipeline"}, "attributes": attributes},
+        "$defs": definitions,
+    }

@@ -56,8 +56,8 @@ def _no_regression(settings: GateSettings, difference: Estimate | None) -> tuple
         return True, "There is no previous model to compare with."
     passed = difference.high >= -settings.max_regression
     found = f"{settings.metric} differs from the previous model's by {difference.value:+.4f} (95% interval {_interval(difference)})"
-    allowed = f"a loss of up to {settings.max_regression:.4f}" if settings.max_regression else "no loss"
-    verdict = f"which is compatible with {allowed}" if passed else f"which is worse than the allowed {allowed}"
+    allowed = f"loss of up to {settings.max_regression:.4f}"
+    verdict = f"which leaves open a {allowed}" if passed else f"which is worse than the allowed {allowed}"
     return passed, f"{found}, {verdict}."
 
 

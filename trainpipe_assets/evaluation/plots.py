@@ -2,6 +2,7 @@
 
 Drawn on matplotlib's own Figure objects, so that no state is shared between threads and no display is needed.
 Colours are Okabe and Ito's, which colour-blind readers tell apart ("Color Universal Design", 2008).
+matplotlib is imported where a picture is drawn, so that importing this module stays quick.
 """
 
 import io
@@ -9,20 +10,22 @@ import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.metrics import CalibrationBin
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 MAX_CLASSES = 16  # of a confusion matrix; the rarer classes share its last row and column
 MAX_NAME = 26  # characters of a class or slice name
-MAX_POINTS = 400  # of a loss curve; more are averaged in runs
+MAX_POINTS = 300  # of a loss curve; more are averaged in runs
+SMOOTHED_OVER = 25  # points of a loss curve that its running mean spans
 DOTS_PER_INCH = 160
 
 
@@ -48,43 +51,44 @@ def confusion_plot(matrix: NDArray[np.int64], labels: Sequence[str], theme: Them
 
     Beyond `MAX_CLASSES` classes the rarest are summed up as one.
     """
+    from matplotlib.colors import LinearSegmentedColormap
+
     matrix, names = _fold_rare(matrix, [_short(label) for label in labels])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size = min(8.5, max(4.6, 2.2 + 0.62 * len(names)))
-    figure, axes = _figure(size + 0.6, size - 0.5, theme)
-    axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("ramp", theme.ramp), vmin=0.0, vmax=1.0, aspect="auto")
+    figure = _figure(size + 0.6, size - 0.5, theme)
+    axes = figure.subplots()
+    _style(axes, theme, grid_axes="")
+    ramp = LinearSegmentedColormap.from_list("ramp", theme.ramp)
+    axes.imshow(shares, cmap=ramp, vmin=0.0, vmax=1.0, aspect="auto")
     _write_cells(axes, matrix, shares, theme)
-    axes.set_xticks(
-        range(len(names)), names, rotation=0 if _fit_side_by_side(names) else 40, ha="center" if _fit_side_by_side(names) else "right"
-    )
+    level = _fit_side_by_side(names)
+    axes.set_xticks(range(len(names)), names, rotation=0 if level else 40, ha="center" if level else "right")
     axes.set_yticks(range(len(names)), names)
-    axes.tick_params(length=0)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("label")
     axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) - 1) + 0.5, minor=True)
     axes.grid(which="minor", color=theme.surface, linewidth=2)
-    axes.tick_params(which="minor", length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.tick_params(which="both", length=0, labelcolor=theme.ink)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
     return _png(figure)
 
 
 def reliability_plot(bins: Sequence[CalibrationBin], theme: Theme = LIGHT) -> bytes:
     """Accuracy against confidence in each bin, and below it how the examples are spread over the bins."""
-    figure = Figure(figsize=(5.2, 4.6), dpi=DOTS_PER_INCH, facecolor=theme.surface, layout="constrained")
+    figure = _figure(5.2, 4.6, theme)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
     held = [b for b in bins if b.count]
     top.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
-    top.vlines(
-        [b.mean_confidence for b in held], [b.mean_confidence for b in held], [b.accuracy for b in held], color=theme.second, linewidth=2
-    )
-    top.plot([b.mean_confidence for b in held], [b.accuracy for b in held], color=theme.first, marker="o", markersize=6, label="model")
+    total = max(1, sum(b.count for b in bins))
+    confidence, share_right = [b.mean_confidence for b in held], [b.accuracy for b in held]
+    top.vlines(confidence, confidence, share_right, color=theme.second, linewidth=2, label="gap")
+    top.plot(confidence, share_right, color=theme.first, linewidth=1.2)
+    top.scatter(confidence, share_right, s=[24 + 200 * b.count / total for b in held], color=theme.first, zorder=3, label="bin, by size")
     top.set_ylim(-0.02, 1.02)
     top.set_xlim(0, 1)
     top.set_ylabel("accuracy")
     top.legend(loc="upper left", frameon=False, labelcolor=theme.ink, fontsize=9)
-    total = max(1, sum(b.count for b in bins))
     bottom.bar([(b.low + b.high) / 2 for b in bins], [b.count / total for b in bins], width=0.92 / len(bins), color=theme.first)
     bottom.set_ylabel("share")
     bottom.set_xlabel("confidence")
@@ -98,10 +102,13 @@ def loss_curves(history: Sequence[Mapping[str, float]], validations: Sequence[Ma
 
     Accuracy has a panel of its own, since a second axis would suggest a relation that is not there.
     """
-    figure = Figure(figsize=(8.4, 3.3), dpi=DOTS_PER_INCH, facecolor=theme.surface, layout="constrained")
+    figure = _figure(8.4, 3.3, theme)
     left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
     steps, losses = _thinned(history)
-    left.plot(steps, losses, color=theme.first, linewidth=1.4, label="training", **_dots_if_few(len(steps)))
+    many = len(steps) > SMOOTHED_OVER
+    left.plot(steps, losses, color=theme.first, linewidth=1, alpha=0.35 if many else 1.0, marker="" if many else ".", label="training")
+    if many:
+        left.plot(steps, _running_mean(losses), color=theme.first, linewidth=1.8, label="training, running mean")
     at = [row["step"] for row in validations]
     if at:
         left.plot(at, [row["loss"] for row in validations], color=theme.second, marker="s", markersize=6, linewidth=1.6, label="validation")
@@ -119,7 +126,8 @@ def loss_curves(history: Sequence[Mapping[str, float]], validations: Sequence[Ma
 
 def slices_plot(names: Sequence[str], estimates: Sequence[Estimate], overall: Estimate, metric: str, theme: Theme = LIGHT) -> bytes:
     """The estimate of each slice with its interval, against the overall one (line and band)."""
-    figure, axes = _figure(8.4, 1.1 + 0.34 * max(1, len(names)), theme)
+    figure = _figure(8.4, 1.1 + 0.34 * max(1, len(names)), theme)
+    axes = figure.subplots()
     rows = np.arange(len(names))[::-1]
     values = np.array([estimate.value for estimate in estimates], dtype=float)
     below = values - np.array([estimate.low for estimate in estimates], dtype=float)
@@ -130,36 +138,32 @@ def slices_plot(names: Sequence[str], estimates: Sequence[Estimate], overall: Es
     axes.set_yticks(rows, [_short(name) for name in names])
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(f"{metric.replace('_', ' ')} (dashed: whole test split)")
-    _style(axes, theme, grid_axis="x")
+    _style(axes, theme, grid_axes="x")
     axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
     return _png(figure)
 
 
-def _figure(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=theme.surface, layout="constrained")
-    axes = figure.subplots()
-    axes.set_facecolor(theme.surface)
-    axes.tick_params(colors=theme.ink, labelsize=9)
-    axes.xaxis.label.set_color(theme.muted)
-    axes.yaxis.label.set_color(theme.muted)
-    return figure, axes
+def _figure(width: float, height: float, theme: Theme) -> "Figure":
+    """An empty picture; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=theme.surface, layout="constrained")
 
 
-def _style(axes: Axes, theme: Theme, grid_axis: str = "both") -> None:
+def _style(axes: "Axes", theme: Theme, grid_axes: str = "xy") -> None:
     axes.set_facecolor(theme.surface)
     axes.tick_params(colors=theme.muted, labelsize=9, length=0)
     axes.xaxis.label.set_color(theme.muted)
     axes.yaxis.label.set_color(theme.muted)
     axes.set_axisbelow(True)
-    axes.xaxis.grid(visible=True, color=theme.grid, linewidth=0.8)
-    if grid_axis == "both":
-        axes.yaxis.grid(visible=True, color=theme.grid, linewidth=0.8)
+    for name in grid_axes:
+        axes.grid(axis="x" if name == "x" else "y", color=theme.grid, linewidth=0.8)
     for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
+        spine.set_visible(side == "bottom" and bool(grid_axes))
         spine.set_color(theme.grid)
 
 
-def _write_cells(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64], theme: Theme) -> None:
+def _write_cells(axes: "Axes", matrix: NDArray[np.int64], shares: NDArray[np.float64], theme: Theme) -> None:
     """Share and count in each cell; a cell without examples stays empty."""
     few = len(matrix) <= 8
     dark_page = theme.surface != LIGHT.surface
@@ -192,8 +196,13 @@ def _thinned(history: Sequence[Mapping[str, float]]) -> tuple[list[float], list[
     return points[:, 0].tolist(), points[:, 1].tolist()
 
 
-def _dots_if_few(count: int) -> dict[str, str]:
-    return {"marker": "o"} if count == 1 else {}
+def _running_mean(values: Sequence[float]) -> list[float]:
+    """The mean of the `SMOOTHED_OVER` values around each, of fewer at both ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    starts, ends = np.maximum(at - SMOOTHED_OVER // 2, 0), np.minimum(at + SMOOTHED_OVER // 2 + 1, len(values))
+    means: list[float] = ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
+    return means
 
 
 def _fit_side_by_side(names: list[str]) -> bool:
@@ -210,8 +219,10 @@ def _short(name: str) -> str:
     return f"{line[:half]}…{line[-half:]}"
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: "Figure") -> bytes:
     """Draw; text is taken literally ('$' is no formula) and a script that the font lacks shows as boxes."""
+    from matplotlib.text import Text
+
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     buffer = io.BytesIO()

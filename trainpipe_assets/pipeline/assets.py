@@ -49,7 +49,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     One long function on purpose: read from top to bottom it is the product.
     """
     keys = PipelineKeys(settings.key_prefix)
-    TrainingConfig = training_config(settings.training)
+    TrainingConfig = training_config(settings.training)  # noqa: N806 - a class
     common: dict[str, Any] = {"group_name": name, "owners": list(settings.owners) or None}
     retry = dg.RetryPolicy(
         max_retries=settings.automation.max_retries, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
@@ -78,7 +78,11 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         name="__".join((*settings.key_prefix, "cleaned_features")),
         outs={
             output: dg.AssetOut(
-                key=keys[output], io_manager_key="delta_io_manager", code_version=cleaning.VERSION, **common, **descriptions.clean(output, keys)
+                key=keys[output],
+                io_manager_key="delta_io_manager",
+                code_version=cleaning.VERSION,
+                **common,
+                **descriptions.clean(output, keys),
             )
             for output in ("cleaned_features", "rejected_rows")
         },

@@ -30,14 +30,14 @@ WEBHOOK_TIMEOUT_SECONDS = 10
 Job = dg.JobDefinition | object
 
 
-def build_automation(
-    name: str, settings: PipelineSettings
-) -> tuple[list[object], list[dg.ScheduleDefinition], list[dg.SensorDefinition]]:
+def build_automation(name: str, settings: PipelineSettings) -> tuple[list[object], list[dg.ScheduleDefinition], list[dg.SensorDefinition]]:
     """Jobs, schedules and sensors of one pipeline."""
     keys = PipelineKeys(settings.key_prefix)
     ingest = dg.define_asset_job(f"{name}_ingest", dg.AssetSelection.assets(keys["raw_data"]), description="Only ingest what has arrived.")
     retrain = dg.define_asset_job(
-        f"{name}_retrain", dg.AssetSelection.assets(*(keys[asset] for asset in ASSETS)), description="Everything, from landed files to the gate."
+        f"{name}_retrain",
+        dg.AssetSelection.assets(*(keys[asset] for asset in ASSETS)),
+        description="Everything, from landed files to the gate.",
     )
     status = settings.automation.enabled
 

@@ -62,7 +62,13 @@ def _conserved(raw: Table) -> dg.AssetCheckResult:
     files = (
         raw.scan()
         .group_by("file_id", "source_file")
-        .agg(rows=pl.len(), different=pl.col("row_id").n_unique(), first=position.min(), last=position.max(), problems=pl.col("problem").count())
+        .agg(
+            rows=pl.len(),
+            different=pl.col("row_id").n_unique(),
+            first=position.min(),
+            last=position.max(),
+            problems=pl.col("problem").count(),
+        )
         .collect()
     )
     expected = pl.col("last") - pl.when(pl.col("first") == 0).then(-1).otherwise(0)
@@ -86,6 +92,8 @@ def _partitioned(whole: Table, *parts: Table) -> dg.AssetCheckResult:
     repeated = together.group_by("row_id").len().filter(pl.col("len") > 1)
     lost = whole.scan().select("row_id").join(together, on="row_id", how="anti")
     foreign = together.join(whole.scan().select("row_id"), on="row_id", how="anti")
-    counts = dict(zip(("twice", "lost", "foreign"), (frame.select(pl.len()).collect().item() for frame in (repeated, lost, foreign)), strict=True))
+    counts = dict(
+        zip(("twice", "lost", "foreign"), (frame.select(pl.len()).collect().item() for frame in (repeated, lost, foreign)), strict=True)
+    )
     rows = {f"rows_{number}": part.rows for number, part in enumerate(parts)}
     return dg.AssetCheckResult(passed=not any(counts.values()), metadata={"rows_upstream": whole.rows, **rows, **counts})

@@ -40,6 +40,10 @@ def _logged(context: dg.InputContext, name: str, *, this_run: bool = True) -> An
     return None
 
 
+def _never_materialized(context: dg.InputContext) -> str:
+    return f"{context.asset_key.to_user_string()} has never been materialized: materialize it first, or everything at once"
+
+
 class DeltaIOManager(dg.ConfigurableIOManager):
     """Tables. An input annotated `Upstream` gives changes, `Table` a pinned version, `pl.LazyFrame` all its rows."""
 
@@ -63,7 +67,9 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         with explained():
             table = find(self.lake.table_uri(context.asset_key), _logged(context, VERSION_KEY))
             if table is None:
-                raise ValueError(f"{context.asset_key.to_user_string()} has never been materialized: materialize it first, or everything at once")
+                raise ValueError(
+                    f"{context.asset_key.to_user_string()} has never been materialized: materialize it first, or everything at once"
+                )
             return table
 
     def handle_output(self, context: dg.OutputContext, obj: Increment) -> None:
@@ -112,7 +118,9 @@ class ModelIOManager(dg.ConfigurableIOManager):
         with explained():
             artifact = read_manifest(uri) if uri else None
             if artifact is None:
-                raise ValueError(f"{context.asset_key.to_user_string()} has never been materialized: materialize it first, or everything at once")
+                raise ValueError(
+                    f"{context.asset_key.to_user_string()} has never been materialized: materialize it first, or everything at once"
+                )
             verify(artifact)
         return artifact
 
@@ -136,4 +144,3 @@ class ModelIOManager(dg.ConfigurableIOManager):
                 shutil.rmtree(obj.scratch, ignore_errors=True)
         size = sum(file["bytes"] for file in artifact.manifest["files"].values())
         context.add_output_metadata({MODEL_KEY: artifact.uri, "fingerprint": artifact.fingerprint, "size_bytes": size})
-

@@ -111,7 +111,9 @@ def _require_success(code: int, reported: list[Mapping[str, Any]], output: Path)
     if code != 0:
         raise dg.Failure(description=f"the training process failed with exit code {code}; its traceback is in the run's stderr")
     if not any("output_dir" in message for message in reported) or not (output / "training.json").is_file():
-        raise dg.Failure(description=f"the training process ended without reporting a model in {output}; look into the run's stdout and stderr")
+        raise dg.Failure(
+            description=f"the training process ended without reporting a model in {output}; look into the run's stdout and stderr"
+        )
 
 
 def read_training_record(folder: Path) -> dict[str, Any]:

@@ -31,4 +31,6 @@ def training_config(defaults: TrainingSettings) -> type[TrainingRunConfig]:
         name: (field.annotation, Field(default=getattr(defaults, name), description=field.description))
         for name, field in TrainingSettings.model_fields.items()
     }
-    return cast(type[TrainingRunConfig], create_model("TrainingConfig", __base__=TrainingRunConfig, __doc__=TrainingRunConfig.__doc__, **fields))
+    return cast(
+        type[TrainingRunConfig], create_model("TrainingConfig", __base__=TrainingRunConfig, __doc__=TrainingRunConfig.__doc__, **fields)
+    )

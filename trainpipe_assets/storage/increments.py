@@ -113,7 +113,9 @@ class Upstream:
         complete = len(covered) == 1 and all(base is not None and base.fingerprint == wanted for base in bases.values())
         since = covered.pop() if complete else None
         if since is not None and since > self.table.version:
-            raise ConcurrentWrite(f"a newer run has already processed {self.table.uri} up to version {since}; nothing was written here, run again")
+            raise ConcurrentWrite(
+                f"a newer run has already processed {self.table.uri} up to version {since}; nothing was written here, run again"
+            )
         if since == self.table.content:
             return self._changes(pl.LazyFrame(schema=self.table.schema), _no_keys(), bases, wanted, empty=True)
         found = difference(self.table, since) if since is not None else None

@@ -36,5 +36,7 @@ def open_filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     Credentials and endpoint of S3 come from the environment, as the AWS tools read them.
     Listings are not cached: a sensor must see what arrived a moment ago.
     """
-    filesystem, path = fsspec.core.url_to_fs(absolute(uri), use_listings_cache=False) if is_remote(uri) else fsspec.core.url_to_fs(absolute(uri))
+    filesystem, path = (
+        fsspec.core.url_to_fs(absolute(uri), use_listings_cache=False) if is_remote(uri) else fsspec.core.url_to_fs(absolute(uri))
+    )
     return filesystem, path

@@ -3,7 +3,9 @@
 Where they come from is `storage/delta.py`'s business; which of them share a batch is `batching.py`'s.
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -30,10 +32,21 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example, shape [n]."""
         return np.diff(self.offsets)
+
+    def lengths_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of the examples `indices`."""
+        return self.offsets[indices + 1] - self.offsets[indices]
+
+    def digest(self) -> str:
+        """SHA-256 of everything here: equal for the same examples in any table, version and order of storage."""
+        content = hashlib.sha256("\n".join(self.row_ids).encode())
+        for values in (self.labels, self.tokens, self.offsets):
+            content.update(np.ascontiguousarray(values).data)
+        return content.hexdigest()
 
 
 def load_examples(uri: str, version: int, split: str) -> Examples:
@@ -91,7 +104,7 @@ def check_examples(examples: Examples, labels: int, vocabulary: int, longest: in
 
 def padded(examples: Examples, indices: NDArray[np.int64], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Token ids and attention mask of the examples `indices`, each of shape [count, longest], padded at the end."""
-    lengths = examples.lengths[indices]
+    lengths = examples.lengths_of(indices)
     columns = np.arange(lengths.max())
     mask = columns < lengths[:, None]
     input_ids = np.full(mask.shape, pad_id, dtype=np.int64)

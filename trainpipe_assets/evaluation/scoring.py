@@ -1,0 +1,113 @@
+"""The probabilities that a finished model gives to tokenized examples.
+
+Loading, batches and the forward pass are `training`'s, so that a test is scored as a validation is. torch is imported
+where it is used: metrics, gate and report work without it, and importing this module stays quick.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from trainpipe_assets.evaluation.metrics import FloatArray
+from trainpipe_assets.settings import ComputeSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from trainpipe_assets.training.compute import Compute
+    from trainpipe_assets.training.examples import Examples
+
+
+def score(model_folder: str, examples: pl.DataFrame, compute: ComputeSettings, batch_tokens: int) -> FloatArray:
+    """The probability of each label for each example, [n, k] in float64, in the order of the rows of `examples`.
+
+    `examples` has the columns row_id and input_ids, ids of the model's own tokenizer. Batches hold examples of like
+    length, `batch_tokens` tokens at most with padding (one example at least); the budget is halved where it does not
+    fit the memory.
+
+    Raises ValueError when the folder holds no model, when compute is asked for that this machine lacks, or when there
+    is no example, an empty one, or one that the model cannot take.
+    """
+    import torch
+
+    from trainpipe_assets.training.compute import resolve_compute
+    from trainpipe_assets.training.model import load_trained
+
+    resolved = resolve_compute(compute)
+    model = load_trained(model_folder)
+    held = _checked(examples, model, model_folder)
+    with _threads(resolved.threads):
+        torch.nn.Module.to(model, resolved.device)
+        return _score_within_memory(model, held, batch_tokens, resolved)
+
+
+def align_labels(probabilities: FloatArray, found: Sequence[str], wanted: Sequence[str]) -> FloatArray:
+    """`probabilities` [n, len(found)] of one model over the labels of another, [n, len(wanted)].
+
+    Makes an older model comparable after labels came or went: a label that it does not know gets 0, one that is no longer
+    wanted is ruled out, with what remains scaled to sum to 1 (equal shares where nothing remains). Raises ValueError when
+    the two share no label: such models cannot be compared.
+    """
+    if not set(found) & set(wanted):
+        raise ValueError(f"a model of the labels {list(found)} cannot be compared on the labels {list(wanted)}: they share none")
+    column = {label: index for index, label in enumerate(found)}
+    aligned = np.zeros((len(probabilities), len(wanted)), dtype=np.float64)
+    for index, label in enumerate(wanted):
+        if label in column:
+            aligned[:, index] = probabilities[:, column[label]]
+    remaining = aligned.sum(axis=1, keepdims=True)
+    equal_shares = np.full_like(aligned, 1.0 / len(wanted))
+    return np.asarray(np.divide(aligned, remaining, out=equal_shares, where=remaining > 0.0), dtype=np.float64)
+
+
+def _checked(examples: pl.DataFrame, model: "PreTrainedModel", folder: str) -> "Examples":
+    """The examples as the model takes them; label ids play no part in scoring and are all 0."""
+    from trainpipe_assets.training.examples import check_examples, from_frame
+    from trainpipe_assets.training.model import label_names, load_tokenizer, longest_input
+
+    if examples.is_empty():
+        raise ValueError("there is no example to score: the test split is empty; raise split.test or land more data")
+    empty = examples.filter(pl.col("input_ids").list.len().fill_null(0) == 0)
+    if empty.height:
+        raise ValueError(f"{empty.height} examples have no tokens, the first is row {empty['row_id'][0]!r}; rebuild the tokenized dataset")
+    held = from_frame(examples.select("row_id", "input_ids", label_id=pl.lit(0)))
+    check_examples(held, len(label_names(model)), model.config.vocab_size, longest_input(model, load_tokenizer(folder)))
+    return held
+
+
+def _score_within_memory(model: "PreTrainedModel", held: "Examples", batch_tokens: int, compute: "Compute") -> FloatArray:
+    """Score in batches of `batch_tokens`, of half as many where they do not fit the memory, down to one example each.
+
+    Starting again costs little: the largest batch goes first.
+    """
+    import torch
+
+    from trainpipe_assets.training.batching import plan_scoring
+    from trainpipe_assets.training.compute import is_out_of_memory
+    from trainpipe_assets.training.scoring import as_probabilities
+    from trainpipe_assets.training.scoring import score as score_batches
+
+    autocast = partial(torch.autocast, compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bf16")
+    try:
+        return as_probabilities(score_batches(model, held, plan_scoring(held.lengths, batch_tokens), autocast))
+    except RuntimeError as error:
+        if batch_tokens <= held.lengths.max() or not is_out_of_memory(error):
+            raise
+    return _score_within_memory(model, held, batch_tokens // 2, compute)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with `count` CPU threads, then with as many as before: scoring shares its process with others."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,196 @@
+"""One evaluation as a step: which rows, which previous model, where the report and the predictions go.
+
+Scoring, metrics and gate are `trainpipe_assets.evaluation`'s.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from trainpipe_assets.data.tokenization import load_tokenizer
+from trainpipe_assets.evaluation.evaluate import Evaluation, evaluate
+from trainpipe_assets.evaluation.plots import confusion_plot, reliability_plot
+from trainpipe_assets.evaluation.report import ReportContext, render_report, summary_markdown
+from trainpipe_assets.evaluation.scoring import align_labels, score
+from trainpipe_assets.pipeline.launcher import read_training_record
+from trainpipe_assets.pipeline.metadata import picture
+from trainpipe_assets.schemas import EVAL_REPORT, PREDICTIONS
+from trainpipe_assets.settings import ComputeSettings, EvaluationSettings
+from trainpipe_assets.storage.artifacts import Artifact, local_copy, read_manifest
+from trainpipe_assets.storage.delta import Table, find, fingerprint
+from trainpipe_assets.storage.increments import Increment
+from trainpipe_assets.storage.uris import open_filesystem
+
+VERSION = "1"  # raise it when the same evaluation would come out differently
+
+
+@dataclass(frozen=True)
+class EvaluationStep:
+    """The row that an evaluation adds to the history, and what the UI shows of it."""
+
+    increment: Increment
+    metadata: Mapping[str, Any]
+
+
+def evaluate_model(
+    *,
+    history_uri: str,
+    model: Artifact,
+    tokens: Table,
+    texts: Table,
+    compute: ComputeSettings,
+    settings: EvaluationSettings,
+    now: datetime,
+) -> EvaluationStep:
+    """Evaluate `model` on the test split of `tokens`, against the newest other model that passed the gate.
+
+    Done before on the same rows, against the same model and under the same settings, it is not done again.
+
+    Raises:
+        ValueError: the model was trained on a dataset made by other settings than `tokens`.
+    """
+    _require_same_dataset(model, tokens)
+    examples = _test_examples(tokens, texts)
+    history = find(history_uri)
+    rows = history.scan().sort("evaluated_at").collect() if history else pl.DataFrame(schema=EVAL_REPORT)
+    previous = _previous_model(rows, model)
+    identity = _identity(model, previous, examples, settings)
+    known = rows.filter(pl.col("evaluation_id") == identity)
+    if not known.is_empty():
+        return EvaluationStep(_increment(history_uri, history, rows.clear(), empty=True), _known_metadata(known.row(-1, named=True)))
+    evaluation = _measure(model, previous, examples, compute, settings)
+    row = _write_report(evaluation, identity, model, previous, tokens, now)
+    frame = pl.DataFrame([row], schema=EVAL_REPORT)
+    return EvaluationStep(_increment(history_uri, history, frame, empty=False), _metadata(evaluation, row))
+
+
+def _require_same_dataset(model: Artifact, tokens: Table) -> None:
+    made_by = f"{tokens.fingerprint or 0:016x}"
+    trained_on = model.manifest["dataset"]["fingerprint"]
+    if made_by != trained_on:
+        raise ValueError(
+            f"the model {model.uri} was trained on a tokenized_dataset made by other settings ({trained_on}, now it is {made_by}); "
+            "materialize fine_tuned_model before eval_report"
+        )
+
+
+def _test_examples(tokens: Table, texts: Table) -> pl.DataFrame:
+    """The test split, one row an example, with its tokens, text and label, in the order of the row ids."""
+    test = tokens.scan().filter(pl.col("split") == "test").select("row_id", "label_id", "input_ids", "n_tokens")
+    described = texts.scan().filter(pl.col("split") == "test").select("row_id", "source_file", "text", "label")
+    return test.join(described, on="row_id", how="inner").sort("row_id").collect()
+
+
+def _previous_model(history: pl.DataFrame, model: Artifact) -> Artifact | None:
+    """The newest other model whose gate passed; None where there is none, or its folder was deleted."""
+    passed = history.filter(pl.col("gate_passed") & (pl.col("model_fingerprint") != model.fingerprint))
+    return read_manifest(passed["model_uri"][-1]) if passed.height else None
+
+
+def _identity(model: Artifact, previous: Artifact | None, examples: pl.DataFrame, settings: EvaluationSettings) -> str:
+    rows = hashlib.sha256("\n".join(examples["row_id"].to_list()).encode()).hexdigest()
+    against = previous.fingerprint if previous else None
+    return f"{fingerprint(VERSION, model.fingerprint, against, rows, settings):016x}"
+
+
+def _measure(
+    model: Artifact, previous: Artifact | None, examples: pl.DataFrame, compute: ComputeSettings, settings: EvaluationSettings
+) -> Evaluation:
+    probabilities = score(str(local_copy(model)), examples, compute, settings.batch_tokens)
+    earlier = None
+    if previous is not None and set(previous.labels) == set(model.labels):
+        folder = str(local_copy(previous))
+        # The previous model reads the same texts by its own tokenizer: what it was trained with is part of it.
+        tokenizer = load_tokenizer(folder, previous.manifest["settings"]["model"]["max_length"])
+        own = examples.with_columns(input_ids=tokenizer.encode(examples["text"].to_list()))
+        scored = score(folder, own.with_columns(n_tokens=pl.col("input_ids").list.len().cast(pl.Int32)), compute, settings.batch_tokens)
+        earlier = align_labels(scored, previous.labels, model.labels)
+    return evaluate(examples, model.labels, probabilities, earlier, settings)
+
+
+def _increment(uri: str, history: Table | None, row: pl.DataFrame, *, empty: bool) -> Increment:
+    nothing = pl.DataFrame(schema={"row_id": pl.String})
+    return Increment(uri, history, row.lazy(), nothing, fingerprint("eval_report", VERSION), upstream=0, empty=empty)
+
+
+def _write_report(
+    evaluation: Evaluation, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, now: datetime
+) -> dict[str, Any]:
+    """Write the HTML report and the predictions beside the model; the row of the history that names them."""
+    folder = f"{model.uri}.reports"
+    report_uri = f"{folder}/{identity}.html"
+    row = {
+        "evaluation_id": identity,
+        "evaluated_at": now,
+        "model_uri": model.uri,
+        "model_fingerprint": model.fingerprint,
+        "dataset_uri": tokens.uri,
+        "dataset_version": tokens.version,
+        "previous_fingerprint": previous.fingerprint if previous else None,
+        "report_uri": report_uri,
+        **evaluation.history_fields(),
+    }
+    record = read_training_record(local_copy(model))
+    context = ReportContext(
+        evaluation_id=identity,
+        evaluated_at=now,
+        model_uri=model.uri,
+        model_fingerprint=model.fingerprint,
+        previous_fingerprint=row["previous_fingerprint"],
+        dataset_uri=tokens.uri,
+        dataset_version=tokens.version,
+        base_model=model.manifest["base_model"]["name"],
+        settings=model.manifest["settings"],
+        history=record["history"],
+        validations=record["validations"],
+    )
+    filesystem, path = open_filesystem(folder)
+    filesystem.makedirs(path, exist_ok=True)
+    predictions = evaluation.predictions.with_columns(evaluation_id=pl.lit(identity)).select(PREDICTIONS.names())
+    with filesystem.open(f"{path}/{identity}.predictions.parquet", "wb") as file:
+        predictions.write_parquet(file)
+    with filesystem.open(f"{path}/{identity}.html", "wb") as file:
+        file.write(render_report(evaluation, context).encode())
+    return row
+
+
+def _metadata(evaluation: Evaluation, row: Mapping[str, Any]) -> dict[str, Any]:
+    numbers = {
+        f"{name}{suffix}": value
+        for name, estimate in evaluation.metrics.items()
+        for suffix, value in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high))
+    }
+    return {
+        **numbers,
+        **_identification(row),
+        "summary": dg.MetadataValue.md(summary_markdown(evaluation)),
+        "confusion_matrix": picture(confusion_plot(evaluation.confusion, evaluation.labels), "confusion matrix"),
+        "reliability": picture(reliability_plot(evaluation.calibration), "confidence against accuracy"),
+    }
+
+
+def _known_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = json.loads(row["metrics"])
+    numbers = {
+        f"{name}{suffix}": found[key]
+        for name, found in metrics.items()
+        for suffix, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
+    return {**numbers, **_identification(row)}
+
+
+def _identification(row: Mapping[str, Any]) -> dict[str, Any]:
+    report = row["report_uri"]
+    return {
+        "gate_passed": bool(row["gate_passed"]),
+        "gate_reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in json.loads(row["gate_reasons"]))),
+        "model_fingerprint": row["model_fingerprint"],
+        "test_examples": row["n_examples"],
+        "report": dg.MetadataValue.url(report) if "://" in report else dg.MetadataValue.path(report),
+    }

@@ -1,0 +1,141 @@
+"""Where a pipeline stands: what has arrived, what is pending, the current model and its verdict.
+
+Read from the landing folder, the lake and the manifests alone, so that it is true with or without a Dagster instance.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+import trainpipe_assets
+from trainpipe_assets.data.ingestion import find_arrivals, pending
+from trainpipe_assets.data.sources import list_landed
+from trainpipe_assets.pipeline.assets import PipelineKeys
+from trainpipe_assets.pipeline.component import TrainingPipeline
+from trainpipe_assets.pipeline.resources import Lake
+from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.storage.delta import Table, find
+
+TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "eval_report")
+
+
+def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
+    """The settings of every pipeline under `defs/`, by name; of one where `only` names it.
+
+    Raises:
+        ValueError: there is no pipeline of that name.
+    """
+    folder = Path(trainpipe_assets.__file__).parent
+    tree = dg.ComponentTree.for_project(folder)
+    found = {
+        path.parent.name: tree.load_component(path.parent.relative_to(folder / "defs"))
+        for path in sorted((folder / "defs").rglob("defs.yaml"))
+    }
+    pipelines = {name: component.settings for name, component in found.items() if isinstance(component, TrainingPipeline)}
+    if only is None:
+        return pipelines
+    if only not in pipelines:
+        raise ValueError(
+            f"there is no pipeline {only!r}; there are: {', '.join(pipelines) or 'none'} (folders under trainpipe_assets/defs)"
+        )
+    return {only: pipelines[only]}
+
+
+def pipeline_status(lake: Lake, settings: PipelineSettings) -> dict[str, Any]:
+    """`pending_files`, `withdrawn_files`, `tables`, `rejected`, `model` and `gate` of one pipeline, ready for JSON.
+
+    `model` and `gate` speak of the current model, the newest whose gate passed; `latest` of the newest evaluation.
+    """
+    keys = PipelineKeys(settings.key_prefix)
+    tables = {name: find(lake.table_uri(keys[name])) for name in TABLES}
+    landing = Path(lake.landing_uri(settings.source))
+    landed = list_landed(str(landing), settings.source) if "://" in str(landing) or landing.is_dir() else []
+    raw = tables["raw_data"]
+    history = evaluation_history(tables["eval_report"])
+    passed = [row for row in history if row["gate_passed"]]
+    return {
+        "landing": lake.landing_uri(settings.source),
+        "pending_files": [file.path for file in pending(landed, raw)],
+        "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}),
+        "tables": {name: {"version": table.version, "rows": table.rows, "uri": table.uri} for name, table in tables.items() if table},
+        "rejected": rejected_by_rule(tables["rejected_rows"]),
+        "model": describe_model(passed[-1]) if passed else None,
+        "gate": describe_gate(history[-1]) if history else None,
+        "latest": describe_model(history[-1]) if history else None,
+    }
+
+
+def evaluation_history(table: Table | None) -> list[dict[str, Any]]:
+    """All evaluations, the oldest first."""
+    return table.scan().sort("evaluated_at").collect().to_dicts() if table else []
+
+
+def rejected_by_rule(table: Table | None) -> dict[str, int]:
+    """How many rows each rule rejected, the busiest rule first."""
+    if table is None:
+        return {}
+    counts = table.scan().group_by("rule").len().sort("len", "rule", descending=[True, False]).collect()
+    return dict(counts.iter_rows())
+
+
+def describe_model(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The model of an evaluation, with its metrics as `{name: {value, low, high}}`."""
+    return {
+        "uri": evaluation["model_uri"],
+        "fingerprint": evaluation["model_fingerprint"],
+        "metrics": json.loads(evaluation["metrics"]),
+        "evaluated_at": evaluation["evaluated_at"].isoformat(),
+        "test_examples": evaluation["n_examples"],
+        "report": evaluation["report_uri"],
+    }
+
+
+def describe_gate(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The verdict of an evaluation."""
+    return {
+        "passed": evaluation["gate_passed"],
+        "reasons": json.loads(evaluation["gate_reasons"]),
+        "fingerprint": evaluation["model_fingerprint"],
+    }
+
+
+def describe(name: str, status: dict[str, Any]) -> str:
+    """A status in a few lines for a person."""
+    lines = [f"pipeline {name}"]
+    rows = {table: f"{facts['rows']:,}" for table, facts in status["tables"].items()}
+    if rows:
+        lines.append(
+            "  rows       "
+            + " → ".join(f"{rows[table]} {table}" for table in ("raw_data", "cleaned_features", "tokenized_dataset") if table in rows)
+        )
+    if status["rejected"]:
+        lines.append(
+            f"  rejected   {sum(status['rejected'].values()):,}: "
+            + ", ".join(f"{count:,} {rule}" for rule, count in status["rejected"].items())
+        )
+    waiting = status["pending_files"]
+    named = f": {', '.join(waiting[:5])}{' …' if len(waiting) > 5 else ''}" if waiting else ", nothing new has arrived"
+    lines.append(f"  pending    {len(waiting)} file(s){named}")
+    if status["withdrawn_files"]:
+        lines.append(f"  withdrawn  {len(status['withdrawn_files'])} file(s), their rows go with the next run")
+    lines += _model_lines(status)
+    return "\n".join(lines)
+
+
+def _model_lines(status: dict[str, Any]) -> list[str]:
+    latest, gate, model = status["latest"], status["gate"], status["model"]
+    if latest is None:
+        return ["  model      none yet: `dagster asset materialize -m trainpipe_assets.definitions --select '*'`"]
+    lines = [f"  model      {latest['uri']}"]
+    for metric in ("accuracy", "macro_f1"):
+        found = latest["metrics"][metric]
+        lines.append(
+            f"  {metric:<10} {found['value']:.4f} (95% interval {found['low']:.4f} to {found['high']:.4f}, {latest['test_examples']:,} test examples)"
+        )
+    lines.append(f"  gate       {'passed' if gate['passed'] else 'FAILED'}")
+    lines += [f"             - {reason}" for reason in gate["reasons"]]
+    if not gate["passed"]:
+        lines.append(f"  current    {model['uri'] if model else 'no model has passed the gate yet'}")
+    return [*lines, f"  report     {latest['report']}"]

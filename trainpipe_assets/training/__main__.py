@@ -1,0 +1,144 @@
+"""`python -m trainpipe_assets.training SPEC.json`, alone or under torchrun: the process around a training.
+
+Arguments, environment, signals, logging, exit codes, and the Dagster Pipes session of rank 0. The training itself is `loop.py`.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
+
+from trainpipe_assets.training.cores import threads_of_each
+from trainpipe_assets.training.progress import Report, bar_report, periodic_log
+from trainpipe_assets.training.spec import TrainSpec, load_spec
+
+USER_MISTAKE = 2
+
+log = logging.getLogger("trainpipe_assets.training")
+
+
+class StopRequest:
+    """Whether this process was asked to stop, and by which signal. Asking again changes nothing."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    def set(self, number: int, _frame: object = None) -> None:
+        """Ask for a stop as if signal `number` had come."""
+        self.signal = self.signal or number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; its exit code: 0, 2 for a user's mistake, 128 + signal after a stop that left a checkpoint."""
+    options = _parser().parse_args(arguments)
+    stop = StopRequest()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop.set)
+    if options.stop_with_parent:
+        threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
+    rank = int(os.environ.get("RANK", "0"))
+    with _pipes(rank) as pipes:
+        _start_logging(rank, pipes)
+        return _train(options.spec, rank, pipes, stop)
+
+
+def _train(path: Path, rank: int, pipes: PipesContext | None, stop: StopRequest) -> int:
+    processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    try:
+        spec = load_spec(path)
+        _prepare_environment(spec, processes_here)
+        from trainpipe_assets.training import loop  # starts torch, which must see the environment above
+
+        finished = loop.run(spec, _report(rank, pipes), stop, processes_here)
+    except ValueError as error:
+        return _complain(str(error), rank, pipes)
+    except loop.Interrupted as error:
+        log.warning("%s", error)
+        return 128 + (stop.signal or signal.SIGTERM)
+    log.info("finished: %s", finished.folder)
+    if pipes is not None:
+        pipes.report_custom_message({"output_dir": str(finished.folder), "weights_sha256": finished.weights_sha256})
+    return 0
+
+
+def _complain(message: str, rank: int, pipes: PipesContext | None) -> int:
+    """Say one line about a mistake that a person has to correct."""
+    line = " ".join(message.split())
+    print(f"error: {line}" if rank == 0 else f"error (rank {rank}): {line}", file=sys.stderr)
+    if pipes is not None:
+        pipes.log.error(line)
+        pipes.report_custom_message({"error": line})
+    return USER_MISTAKE
+
+
+def _prepare_environment(spec: TrainSpec, processes_here: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(threads_of_each(spec.compute, processes_here))
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what cuBLAS needs to give the same bits every time
+    os.environ.update({"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"})
+
+
+def _wait_for_end_of_input(stop: StopRequest) -> None:
+    """The parent holds our standard input open; it ends when the parent does."""
+    while sys.stdin.buffer.read(65_536):
+        pass
+    stop.set(signal.SIGTERM)
+
+
+@contextmanager
+def _pipes(rank: int) -> Iterator[PipesContext | None]:
+    """Rank 0's session with Dagster, where Dagster started this program; the other ranks inherit its environment but not its voice."""
+    if rank != 0 or not PipesEnvVarParamsLoader().is_dagster_pipes_process():
+        yield None
+        return
+    with open_dagster_pipes() as pipes:
+        yield pipes
+
+
+class _PipesHandler(logging.Handler):
+    """Passes this program's log to Dagster."""
+
+    def __init__(self, pipes: PipesContext) -> None:
+        super().__init__()
+        self._pipes = pipes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._pipes.log.log(record.levelno, record.getMessage())
+
+
+def _start_logging(rank: int, pipes: PipesContext | None) -> None:
+    logger = logging.getLogger("trainpipe_assets")
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(to_stderr)
+    if pipes is not None:
+        logger.addHandler(_PipesHandler(pipes))
+
+
+def _report(rank: int, pipes: PipesContext | None) -> Report:
+    """A bar for a person at a terminal, lines for a log; nothing from ranks other than 0."""
+    if rank != 0:
+        return lambda progress: None
+    return bar_report(sys.stderr) if pipes is None and sys.stderr.isatty() else periodic_log(log.info)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainpipe_assets.training", description="Train what a spec describes, or go on with it.")
+    parser.add_argument("spec", type=Path, help="JSON file with a TrainSpec")
+    parser.add_argument("--stop-with-parent", action="store_true", help="stop, leaving a checkpoint, once standard input ends")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

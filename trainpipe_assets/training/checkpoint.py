@@ -1,0 +1,106 @@
+"""Checkpoints: all that a killed training needs to end with the bit-identical model.
+
+Weights, optimizer and `TrainingState` are saved. The state of random generators is not: each step seeds them anew from seed, step and
+rank (`loop.py`), and batches are functions of seed and epoch. A folder that is not complete, or has changed since, is passed over.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainpipe_assets.training.durable import PARTIAL, whole_folder
+from trainpipe_assets.training.spec import TrainSpec, spec_differences
+from trainpipe_assets.training.state import TrainingState
+
+log = logging.getLogger(__name__)
+
+TENSORS, STATE, MANIFEST = "tensors.pt", "state.json", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one training: `examples_digest` identifies the examples that it trains and validates on."""
+
+    folder: Path
+    spec: TrainSpec
+    examples_digest: str
+
+    def save(self, state: TrainingState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Save a checkpoint of `state`; once it is complete, remove all but it and the best one."""
+        place = self.folder / state.name
+        if is_complete(place):
+            return
+        shutil.rmtree(place, ignore_errors=True)
+        with whole_folder(place) as partial:
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, partial / TENSORS)
+            described = {"state": state.model_dump(), "spec": self.spec.model_dump(mode="json"), "examples": self.examples_digest}
+            (partial / STATE).write_text(json.dumps(described), encoding="utf-8")
+            hashes = {name: _sha256(partial / name) for name in (TENSORS, STATE)}
+            (partial / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
+        self._keep_only({state.name, state.best_name})
+
+    def newest(self) -> TrainingState | None:
+        """The state of the newest complete checkpoint whose best model is there too; None where there is none.
+
+        Raises:
+            ValueError: it belongs to another training; names what differs.
+        """
+        for path in sorted(self._folders(), reverse=True):
+            if not is_complete(path):
+                log.warning("checkpoint %s is not complete and is passed over", path)
+                continue
+            described = json.loads((path / STATE).read_text(encoding="utf-8"))
+            self._refuse_other_training(described)
+            state = TrainingState.model_validate(described["state"])
+            if state.best_name == state.name or is_complete(self.folder / state.best_name):
+                return state
+            log.warning("checkpoint %s is passed over: that of its best model, %s, is not complete", path, state.best_name)
+        return None
+
+    def restore(self, name: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Load the weights of the checkpoint `name` into `model`, and its moments into `optimizer` where one is given."""
+        tensors = torch.load(self.folder / name / TENSORS, map_location="cpu", weights_only=True)
+        model.load_state_dict(tensors["model"])
+        if optimizer is not None:
+            optimizer.load_state_dict(tensors["optimizer"])
+
+    def clear(self) -> None:
+        """Remove every checkpoint: the finished model has taken their place."""
+        self._keep_only(())
+
+    def _folders(self) -> list[Path]:
+        return [path for path in self.folder.glob("step-*") if not path.name.endswith(PARTIAL)]
+
+    def _keep_only(self, names: Iterable[str]) -> None:
+        kept = {self.folder / name for name in names}
+        for path in set(self.folder.glob("step-*")) - kept:
+            shutil.rmtree(path)
+
+    def _refuse_other_training(self, described: Mapping[str, Any]) -> None:
+        differences = spec_differences(described["spec"], self.spec)
+        if described["examples"] != self.examples_digest:
+            differences.append("the examples are not the same")
+        if differences:
+            advice = "go on with what it was started with, or empty that folder to train anew"
+            raise ValueError(f"{self.folder} holds checkpoints of another training: {'; '.join(differences)}; {advice}")
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the checkpoint `folder` holds exactly the bytes that were saved."""
+    try:
+        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return bool(hashes) and all(_sha256(folder / name) == digest for name, digest in hashes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

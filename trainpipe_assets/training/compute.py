@@ -1,0 +1,105 @@
+"""From what a user asked for to the device, precision and threads that this machine has.
+
+Nothing falls back in silence: what was asked for by name and is not there is an error.
+"""
+
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import accelerate
+import torch
+import transformers
+
+from trainpipe_assets.settings import ComputeSettings
+from trainpipe_assets.training.cores import available_cores, threads_of_each
+
+NATIVE_BF16_ON_CPU = ("amx_bf16", "avx512_bf16")
+"""CPU features that multiply bf16 natively; without one it runs some 100 times slower than float32."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Resolved compute of one process: `device` is cpu, cuda or mps; `precision` is float32 or bf16."""
+
+    device: str
+    precision: str
+    threads: int
+
+
+def resolve_compute(settings: ComputeSettings, processes_here: int = 1) -> Compute:
+    """The compute of each of `processes_here` processes on this machine.
+
+    Raises:
+        ValueError: a device or precision was named that this machine does not have.
+    """
+    device = _resolve_device(settings.device, processes_here)
+    return Compute(device, _resolve_precision(settings.precision, device), threads_of_each(settings, processes_here))
+
+
+def describe_hardware(device: torch.device) -> dict[str, Any]:
+    """Names and sizes of what a training ran on, with the library versions that matter to its numbers."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": _cpu_model(),
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "peak_memory_bytes": _peak_memory_bytes(),
+        "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that compute."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
+    }
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether `error` says that a tensor did not fit the memory of its device."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def _resolve_device(asked: str, processes_here: int) -> str:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return next(device for device, available in present.items() if available)
+    if not present[asked]:
+        found = ", ".join(device for device, available in present.items() if available)
+        raise ValueError(f"compute.device is {asked!r}, but this machine (torch {torch.__version__}) offers {found}; choose one of those or auto")
+    if asked == "cuda" and processes_here > torch.cuda.device_count():
+        raise ValueError(f"compute.processes is {processes_here}, but this machine has {torch.cuda.device_count()} GPUs; ask for so many at most")
+    return asked
+
+
+def _resolve_precision(asked: str, device: str) -> str:
+    native = _has_native_bf16(device)
+    if asked == "bf16" and not native:
+        raise ValueError(f"compute.precision is 'bf16', which this machine's {device} does not compute natively; choose float32 or auto")
+    return "bf16" if asked == "bf16" or (asked == "auto" and native) else "float32"
+
+
+def _has_native_bf16(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        features = torch.cpu.get_capabilities()
+        return any(features.get(name) for name in NATIVE_BF16_ON_CPU)
+    return False
+
+
+def _cpu_model() -> str:
+    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine())
+
+
+def _peak_memory_bytes() -> int:
+    """Peak resident memory of this process; the system counts it in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

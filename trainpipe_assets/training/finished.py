@@ -1,0 +1,58 @@
+"""The finished model folder: weights, tokenizer, config and `training.json`, there whole or not at all."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trainpipe_assets.training.durable import whole_folder
+from trainpipe_assets.training.spec import TrainSpec
+
+RECORD, WEIGHTS = "training.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """A finished model: its folder, the SHA-256 of its weights and what `training.json` says."""
+
+    folder: Path
+    weights_sha256: str
+    record: Mapping[str, Any]
+
+
+def write_finished(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any]) -> FinishedModel:
+    """Put `model`, `tokenizer` and `record` into the new folder `folder`."""
+    with whole_folder(folder) as partial:
+        model.save_pretrained(partial, max_shard_size="1PB")
+        tokenizer.save_pretrained(partial)
+        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return FinishedModel(folder, _sha256(folder / WEIGHTS), record)
+
+
+def find_finished(spec: TrainSpec) -> FinishedModel | None:
+    """The model that this very training has already finished; None where its folder is not there.
+
+    Raises:
+        ValueError: something else is in its place.
+    """
+    folder = Path(spec.output_dir)
+    if not folder.exists():
+        return None
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        fingerprint = record["fingerprint"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"output_dir {folder} exists and holds no finished training; name a new folder or remove it") from error
+    if fingerprint != spec.fingerprint:
+        found = f"holds the training {fingerprint}, not {spec.fingerprint}"
+        raise ValueError(f"output_dir {folder} {found}; name a new folder or remove it")
+    return FinishedModel(folder, _sha256(folder / WEIGHTS), record)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,249 @@
+"""The recipe: batches, steps, validation, checkpoints, early stopping, the best model. Read `_train` first.
+
+Each part is in a module of its own; what runs on which device and process is accelerate's.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from trainpipe_assets.training.batching import Indices, plan_batches, plan_scoring, share_of
+from trainpipe_assets.training.checkpoint import Checkpoints
+from trainpipe_assets.training.compute import describe_hardware, library_versions, resolve_compute
+from trainpipe_assets.training.durable import exclusive
+from trainpipe_assets.training.examples import Examples, check_examples, load_examples
+from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
+from trainpipe_assets.training.micro_batches import PreparedBatch, one_ahead
+from trainpipe_assets.training.model import load_classifier, load_tokenizer, longest_input
+from trainpipe_assets.training.optimizer import build_optimizer, learning_rate
+from trainpipe_assets.training.progress import Meter, Report
+from trainpipe_assets.training.scoring import as_probabilities, score, summarize
+from trainpipe_assets.training.spec import TrainSpec
+from trainpipe_assets.training.state import StepRecord, TrainingState, Validation
+from trainpipe_assets.training.step import Stepper
+
+log = logging.getLogger(__name__)
+
+VALIDATION_TOKENS = 4
+"""A scoring batch holds so many times the tokens of a training batch: without gradients each takes far less memory."""
+
+
+class Interrupted(Exception):
+    """The training was asked to stop, and has left a checkpoint to go on from."""
+
+
+@dataclass
+class Job:
+    """A training under way on this process."""
+
+    spec: TrainSpec
+    accelerator: Accelerator
+    model: PreTrainedModel
+    train: Examples
+    validation: Examples
+    stepper: Stepper
+    checkpoints: Checkpoints
+    state: TrainingState
+    steps_per_epoch: int
+    stop: Callable[[], bool]
+    saved_at: float
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all epochs that are planned."""
+        return self.steps_per_epoch * self.spec.training.epochs
+
+
+def run(spec: TrainSpec, report: Report, stop: Callable[[], bool] = lambda: False, processes_here: int = 1) -> FinishedModel:
+    """Train what `spec` describes, or go on with it where an earlier run was ended; the finished model.
+
+    Args:
+        spec: the training.
+        report: called after each step.
+        stop: asked after each step; once it says so, a checkpoint is left and `Interrupted` raised.
+        processes_here: processes of this training on this machine, which share its cores.
+
+    Raises:
+        Interrupted: `stop` asked for it.
+        ValueError: the spec asks for what is not there or cannot be: data, base model, device, or an output folder in use.
+    """
+    compute = resolve_compute(spec.compute, processes_here)
+    torch.set_num_threads(compute.threads)
+    accelerator = Accelerator(cpu=compute.device == "cpu", mixed_precision="bf16" if compute.precision == "bf16" else "no")
+    if accelerator.device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    finished = find_finished(spec)
+    if finished is not None:
+        log.info("this training had already finished; its model is in %s", finished.folder)
+        return finished
+    if not accelerator.is_main_process:
+        return _run(spec, accelerator, report, stop)
+    with exclusive(Path(spec.work_dir)):
+        return _run(spec, accelerator, report, stop)
+
+
+def _run(spec: TrainSpec, accelerator: Accelerator, report: Report, stop: Callable[[], bool]) -> FinishedModel:
+    job = _prepare(spec, accelerator, stop)
+    resumed_from, meter = job.state.step, Meter()
+    if resumed_from:
+        log.info("going on after step %d of %d", resumed_from, job.total_steps)
+    _train(job, report, meter)
+    return _finish(job, meter, resumed_from)
+
+
+def _train(job: Job, report: Report, meter: Meter) -> None:
+    """Take all steps that are left, with a validation after each epoch."""
+    state, settings = job.state, job.spec.training
+    for epoch in range(len(state.validations), settings.epochs):
+        if state.patience_exhausted(settings.early_stopping_patience):
+            break
+        batches = plan_batches(job.train.lengths, settings.batch_tokens, settings.seed, epoch)
+        job.model.train()
+        for batch in meter.fed(one_ahead(job.stepper.prepare, batches[state.step - epoch * len(batches) :])):
+            record = _take_step(job, batch, epoch)
+            _count(meter, job.train, batch)
+            report(meter.progress(state.step, job.total_steps, epoch + 1, record.loss, record.learning_rate))
+            _checkpoint_if_due(job)
+        state.validations.append(_validate(job, epoch))
+        log.info("epoch %d: %s", epoch + 1, _describe(state.validations[-1]))
+        if epoch + 1 < settings.epochs and not state.patience_exhausted(settings.early_stopping_patience):
+            _checkpoint(job)
+
+
+def _take_step(job: Job, batch: PreparedBatch, epoch: int) -> StepRecord:
+    state = job.state
+    rate = learning_rate(job.spec.training, state.step, job.total_steps)
+    loss, norm = job.stepper.take(batch, state.step + 1, rate)
+    state.step += 1
+    state.micro_batch_tokens = job.stepper.micro_batch_tokens
+    record = StepRecord(step=state.step, epoch=epoch + 1, loss=loss, learning_rate=rate, grad_norm=norm)
+    state.record(record, job.total_steps)
+    return record
+
+
+def _count(meter: Meter, examples: Examples, batch: PreparedBatch) -> None:
+    """Count the whole effective batch; its padding as this process, whose share is like the others', saw it."""
+    lengths = examples.lengths_of(batch.effective)
+    own = int(examples.lengths_of(batch.share).sum())
+    rectangle = sum(micro_batch.input_ids.numel() for micro_batch in batch.micro_batches)
+    meter.count(len(batch.effective), int(lengths.sum()), own, rectangle)
+
+
+def _checkpoint_if_due(job: Job) -> None:
+    """Checkpoint when it is time, by the clock of the main process, or when any process was asked to stop."""
+    due = job.accelerator.is_main_process and time.monotonic() - job.saved_at >= job.spec.training.checkpoint_seconds
+    any_due, any_stop = _any_process(job.accelerator, due, job.stop())
+    if any_due or any_stop:
+        _checkpoint(job)
+    if any_stop:
+        raise Interrupted(f"stopped after step {job.state.step} of {job.total_steps}; run again to go on from there")
+
+
+def _checkpoint(job: Job) -> None:
+    if job.accelerator.is_main_process:
+        job.checkpoints.save(job.state, job.model, job.stepper.optimizer)
+    job.saved_at = time.monotonic()
+
+
+def _validate(job: Job, epoch: int) -> Validation:
+    """Metrics on the whole validation split, each process scoring a share of it."""
+    batches = plan_scoring(job.validation.lengths, VALIDATION_TOKENS * job.spec.training.batch_tokens)
+    own: list[Indices] = batches[job.accelerator.process_index :: job.accelerator.num_processes]
+    scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_alone(job))
+    probabilities = as_probabilities(job.accelerator.reduce(scores, "sum"))
+    return summarize(job.validation.labels, probabilities, job.state.step, epoch + 1)
+
+
+def _leave_if_alone(job: Job) -> None:
+    """Stop within a validation, where no other process waits for this one's scores; several stop at the next step instead."""
+    if job.accelerator.num_processes == 1 and job.stop():
+        _checkpoint(job)
+        raise Interrupted(f"stopped in the validation after step {job.state.step} of {job.total_steps}; run again to go on from there")
+
+
+def _any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
+    """Each flag, true on all processes if it is true on any."""
+    if accelerator.num_processes == 1:
+        return list(flags)
+    counts: torch.Tensor = accelerator.reduce(torch.tensor(flags, dtype=torch.float32, device=accelerator.device), "sum")
+    return [count > 0 for count in counts.tolist()]
+
+
+def _prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool]) -> Job:
+    train, validation = (load_examples(spec.dataset_uri, spec.dataset_version, split) for split in ("train", "validation"))
+    tokenizer = load_tokenizer(spec.base_model)
+    model = load_classifier(spec.base_model, spec.labels, spec.training.seed)
+    vocabulary, longest = model.get_input_embeddings().num_embeddings, longest_input(model, tokenizer)
+    for examples in (train, validation):
+        check_examples(examples, len(spec.labels), vocabulary, longest)
+    model.to(accelerator.device)
+    optimizer = build_optimizer(model, spec.training)
+    checkpoints = Checkpoints(Path(spec.work_dir), spec, train.digest() + validation.digest())
+    state = _restore(checkpoints, model, optimizer) or TrainingState(micro_batch_tokens=spec.training.micro_batch_tokens)
+    return Job(
+        spec=spec,
+        accelerator=accelerator,
+        model=model,
+        train=train,
+        validation=validation,
+        stepper=Stepper(accelerator, model, optimizer, train, spec.training, state.micro_batch_tokens),
+        checkpoints=checkpoints,
+        state=state,
+        steps_per_epoch=len(plan_batches(train.lengths, spec.training.batch_tokens, spec.training.seed, 0)),
+        stop=stop,
+        saved_at=time.monotonic(),
+    )
+
+
+def _restore(checkpoints: Checkpoints, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> TrainingState | None:
+    state = checkpoints.newest()
+    if state is not None:
+        checkpoints.restore(state.name, model, optimizer)
+    return state
+
+
+def _finish(job: Job, meter: Meter, resumed_from: int) -> FinishedModel:
+    """Write the best model, from its checkpoint where it is not the last; then the checkpoints are no longer needed."""
+    best = job.state.best
+    assert best is not None  # every epoch ends with a validation
+    if best.step != job.state.step:
+        log.info("the best model is that of step %d", best.step)
+        job.checkpoints.restore(job.state.best_name, job.model)
+    record, folder = _record(job, meter, resumed_from), Path(job.spec.output_dir)
+    if job.accelerator.is_main_process:
+        finished = write_finished(folder, job.model.cpu(), load_tokenizer(job.spec.base_model), record)
+    job.accelerator.wait_for_everyone()
+    if not job.accelerator.is_main_process:
+        return FinishedModel(folder, "", record)
+    job.checkpoints.clear()
+    return finished
+
+
+def _record(job: Job, meter: Meter, resumed_from: int) -> dict[str, Any]:
+    """What `training.json` says."""
+    spec, state = job.spec, job.state
+    return {
+        "fingerprint": spec.fingerprint,
+        "history": [record.model_dump() for record in state.history],
+        "validations": [validation.model_dump() for validation in state.validations],
+        "best": state.best.model_dump() if state.best else None,
+        "stopped_early": len(state.validations) < spec.training.epochs,
+        "resumed_from_step": resumed_from,
+        "examples": {"train": len(job.train), "validation": len(job.validation)},
+        "settings": spec.model_dump(mode="json", include={"labels", "model", "training", "compute"}),
+        "hardware": {"processes": job.accelerator.num_processes, **describe_hardware(job.accelerator.device)},
+        "versions": library_versions(),
+        "timing": meter.summary(),
+    }
+
+
+def _describe(validation: Validation) -> str:
+    found = f"loss {validation.loss:.4f}, accuracy {validation.accuracy:.4f}, macro F1 {validation.macro_f1:.4f}"
+    return f"validation {found} on {validation.examples:,} examples"

@@ -1,0 +1,105 @@
+"""Loading classifiers: a base model with a new head for training, a finished model for scoring.
+
+Safetensors only, never code that comes with a model, float32 whatever the base was saved in.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_classifier(base: str, labels: Sequence[str], seed: int) -> PreTrainedModel:
+    """The base model `base` with a classification head for `labels`, in float32 on the CPU.
+
+    A head that the base does not have, or has for another number of labels, is drawn from `seed`.
+
+    Raises:
+        ValueError: `base` is no model folder, cannot be fetched, has no safetensors, or is no text model.
+    """
+    set_seed(seed)
+    model = _load(base, "base model", list(labels))
+    for parameter in model.parameters():  # memory of its own: aligned the same in every run, never a view into a mapped file
+        parameter.data = parameter.data.clone()
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = pad_id(load_tokenizer(base))
+    return model
+
+
+def load_trained(folder: str | Path) -> PreTrainedModel:
+    """The finished model in `folder`, ready to score: float32, on the CPU, dropout off. Its labels are in `label_names`.
+
+    Raises:
+        ValueError: there is no loadable model in `folder`.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no model folder {folder}; train a model first")
+    return _load(str(folder), "model", None).eval()
+
+
+def load_tokenizer(base: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model folder or hub id `base`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(base), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the tokenizer of {base} cannot be loaded: {_first_line(error)}") from error
+    return tokenizer
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that fills up a batch: the tokenizer's padding, else its end of text (the attention mask hides it)."""
+    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if not isinstance(found, int):
+        raise ValueError(f"the tokenizer {tokenizer.name_or_path} has neither a padding nor an end-of-text token; give it a pad_token")
+    return found
+
+
+def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The most tokens that the model takes, special ones included."""
+    return min(int(getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)), tokenizer.model_max_length)
+
+
+def label_names(model: PreTrainedModel) -> tuple[str, ...]:
+    """Names of the labels in the order of their ids."""
+    names: dict[int, str] = model.config.id2label
+    return tuple(names[index] for index in range(len(names)))
+
+
+def log_probabilities(model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """Log-probability of each label for each example, in float32 whatever the model computes in, shape [examples, labels].
+
+    Args:
+        model: the classifier.
+        input_ids: shape [examples, longest], padded at the end.
+        attention_mask: 1 where a token is, 0 where padding is, of the same shape; None where there is no padding.
+    """
+    logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
+    return torch.log_softmax(logits.float(), dim=-1)
+
+
+def _load(source: str, role: str, labels: list[str] | None) -> PreTrainedModel:
+    names = {} if labels is None else {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
+    try:
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            ignore_mismatched_sizes=labels is not None,
+            **names,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        hint = "name a local folder with config.json, a tokenizer and model.safetensors, or go online once"
+        raise ValueError(f"the {role} {source} cannot be loaded: {_first_line(error)}; {hint}") from error
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

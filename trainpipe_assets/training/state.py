@@ -1,0 +1,76 @@
+"""Where a training stands: the step, what was measured on the way, and which validation was best.
+
+It holds no wall-clock time, so that a training killed and resumed ends with the very same state as one left alone.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+LONGEST_HISTORY = 1000
+"""Steps that the history keeps at most, evenly spread: enough for a curve, small in a checkpoint."""
+
+
+class StepRecord(BaseModel):
+    """One optimizer step: mean loss over its examples in nats, without label smoothing, and the gradients' norm before clipping."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+
+
+class Validation(BaseModel):
+    """The metrics on the validation split after `step` steps and `epoch` epochs; the loss in nats per example."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    epoch: int
+    loss: float
+    accuracy: float
+    macro_f1: float
+    examples: int
+
+
+class TrainingState(BaseModel):
+    """Everything but tensors that a training needs to go on; steps and epochs count from 1, so `step` is the number taken."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = 0
+    micro_batch_tokens: int | None = None
+    history: list[StepRecord] = []
+    validations: list[Validation] = []
+
+    @property
+    def best(self) -> Validation | None:
+        """The validation with the smallest loss, the earliest among equals."""
+        return min(self.validations, key=lambda validation: validation.loss, default=None)
+
+    @property
+    def name(self) -> str:
+        """Name of this state's checkpoint: its step, and how many validations it has seen."""
+        return _checkpoint_name(self.step, len(self.validations))
+
+    @property
+    def best_name(self) -> str:
+        """Name of the checkpoint of the best model, which is the one saved right after its validation; before any, of this state."""
+        best = self.best
+        return _checkpoint_name(best.step, self.validations.index(best) + 1) if best else self.name
+
+    def record(self, step: StepRecord, total: int) -> None:
+        """Note `step`, unless the history of `total` steps would grow too long; the first and last are always there."""
+        every = -(-total // LONGEST_HISTORY)
+        if step.step % every == 0 or step.step in (1, total):
+            self.history.append(step)
+
+    def patience_exhausted(self, patience: int) -> bool:
+        """Whether the last `patience` validations all failed to improve on the best one before them."""
+        best = self.best
+        return best is not None and len(self.validations) - 1 - self.validations.index(best) >= patience
+
+
+def _checkpoint_name(step: int, validations: int) -> str:
+    return f"step-{step:09d}-{validations:04d}"

@@ -1,0 +1,145 @@
+"""One optimizer step: gradients of the mean loss over an effective batch, whatever its split over micro-batches and processes.
+
+The gradients of all processes are added up here, once a step, rather than by a wrapper around the model: so a process may split its
+share anew when memory does not suffice, or have no share at all, and the others never notice.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from transformers import PreTrainedModel
+
+from trainpipe_assets.settings import TrainingSettings
+from trainpipe_assets.training.batching import Indices, share_of
+from trainpipe_assets.training.compute import is_out_of_memory
+from trainpipe_assets.training.examples import Examples
+from trainpipe_assets.training.micro_batches import MicroBatch, PreparedBatch, prepare_batch
+from trainpipe_assets.training.model import log_probabilities
+from trainpipe_assets.training.optimizer import clip_gradients, gradient_norm
+
+log = logging.getLogger(__name__)
+
+NAMED_ROWS = 20
+
+
+class NonFiniteLoss(ValueError):
+    """The loss or its gradients overflowed; the step was not applied."""
+
+
+@dataclass
+class Stepper:
+    """What taking steps needs. `micro_batch_tokens` shrinks when memory does not suffice; None leaves a share whole."""
+
+    accelerator: Accelerator
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    examples: Examples
+    settings: TrainingSettings
+    micro_batch_tokens: int | None
+
+    def __post_init__(self) -> None:
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.pad_id = int(self.model.config.pad_token_id)
+
+    def prepare(self, effective: Indices) -> PreparedBatch:
+        """This process's share of the batch `effective`, as tensors. Any thread may call it."""
+        share = share_of(effective, self.accelerator.process_index, self.accelerator.num_processes)
+        pin = self.accelerator.device.type == "cuda"
+        return prepare_batch(self.examples, effective, share, self.micro_batch_tokens, self.pad_id, pin=pin)
+
+    def take(self, batch: PreparedBatch, step: int, learning_rate: float) -> tuple[float, float]:
+        """Take step `step` (from 1) on `batch`; the mean loss over the effective batch and the norm of its gradients.
+
+        Every random number drawn within is a function of the seed, the step and the process, so that a resumed
+        training draws those that the killed one would have drawn.
+
+        Raises:
+            NonFiniteLoss: the loss or a gradient is not finite; the weights are as before the step.
+            ValueError: a single example does not fit the memory.
+        """
+        set_seed(_seed_of(self.settings.seed, step, self.accelerator.process_index))
+        loss = self._accumulate(batch)
+        self._add_up_gradients()
+        norm = gradient_norm(self.parameters)
+        mean_loss, grad_norm = torch.stack([self.accelerator.reduce(loss, "sum"), norm]).tolist()
+        if not np.isfinite(mean_loss) or not np.isfinite(grad_norm):
+            self.optimizer.zero_grad()
+            raise NonFiniteLoss(self._describe_non_finite(batch, step, learning_rate, mean_loss, grad_norm))
+        clip_gradients(self.parameters, norm, self.settings.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return mean_loss, grad_norm
+
+    def _accumulate(self, batch: PreparedBatch) -> torch.Tensor:
+        """Gradients of this process's share, in smaller micro-batches if need be; its part of the mean loss."""
+        while True:
+            if batch.budget != self.micro_batch_tokens:
+                batch = self.prepare(batch.effective)
+            failure = None
+            try:
+                return self._accumulate_once(batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                failure = str(error).splitlines()[0]
+            self._shrink(batch, failure)
+
+    def _accumulate_once(self, batch: PreparedBatch) -> torch.Tensor:
+        total = torch.zeros((), device=self.accelerator.device)
+        for micro_batch in batch.micro_batches:
+            with self.accelerator.autocast():
+                trained, reported = self._losses(micro_batch.to(self.accelerator.device))
+            self.accelerator.backward(trained / len(batch.effective))
+            total += reported.detach() / len(batch.effective)
+        return total
+
+    def _losses(self, inputs: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum over the examples of the loss that is trained, and of the one that is reported, which is never smoothed."""
+        scores = log_probabilities(self.model, inputs.input_ids, inputs.attention_mask)
+        reported = -scores.gather(1, inputs.labels[:, None]).sum()
+        smoothing = self.settings.label_smoothing
+        trained = (1.0 - smoothing) * reported - smoothing * scores.mean(dim=1).sum() if smoothing else reported
+        return trained, reported
+
+    def _shrink(self, batch: PreparedBatch, failure: str) -> None:
+        """Halve the micro-batches and forget the gradients of this step, which is then computed anew."""
+        largest = max(batch.micro_batches, key=lambda micro_batch: micro_batch.input_ids.numel())
+        examples, longest = largest.input_ids.shape
+        if max(len(micro_batch.labels) for micro_batch in batch.micro_batches) == 1:
+            raise ValueError(f"one example of {longest} tokens does not fit the memory ({failure}); lower model.max_length or free memory")
+        self.micro_batch_tokens = max(longest, examples * longest // 2)
+        self.optimizer.zero_grad()
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning(
+            "%d examples of %d tokens do not fit the memory (%s): going on in micro-batches of %d tokens, with the same effective batch",
+            *(examples, longest, failure, self.micro_batch_tokens),
+        )
+
+    def _add_up_gradients(self) -> None:
+        """Replace each gradient by its sum over the processes; a parameter that no process used keeps none."""
+        if self.accelerator.num_processes == 1:
+            return
+        present = torch.tensor([parameter.grad is not None for parameter in self.parameters], device=self.accelerator.device, dtype=torch.float32)
+        anywhere = self.accelerator.reduce(present, "sum").tolist()
+        used = [parameter for parameter, count in zip(self.parameters, anywhere, strict=True) if count]
+        flat = torch.cat([(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).flatten() for parameter in used])
+        sums = self.accelerator.reduce(flat, "sum").split([parameter.numel() for parameter in used])
+        for parameter, total in zip(used, sums, strict=True):
+            parameter.grad = total.view_as(parameter)
+
+    def _describe_non_finite(self, batch: PreparedBatch, step: int, learning_rate: float, loss: float, norm: float) -> str:
+        rows = self.examples.row_ids.gather(batch.effective).sort().to_list()
+        named = ", ".join(rows[:NAMED_ROWS]) + (f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else "")
+        found = f"step {step}: loss {loss}, gradient norm {norm} at learning rate {learning_rate:.2e}"
+        return f"{found}; the step was not applied. Lower training.learning_rate, or look at the rows of the batch: {named}"
+
+
+def _seed_of(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])

@@ -1,0 +1,73 @@
+"""The gate: what passes, what fails, and the sentence that says so."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainpipe_assets.evaluation.gate import judge
+from trainpipe_assets.evaluation.intervals import Estimate
+from trainpipe_assets.settings import GateSettings
+
+METRICS = {"accuracy": Estimate(0.9, 0.85, 0.95), "macro_f1": Estimate(0.8, 0.75, 0.85)}
+BASELINE = {"accuracy": 0.6, "macro_f1": 0.375}
+
+
+def test_a_first_model_above_baseline_and_floor_passes():
+    verdict = judge(GateSettings(min_value=0.7), METRICS, None, BASELINE)
+    assert verdict.passed
+    assert verdict.reasons == (
+        "macro_f1 0.8000 reaches the floor of 0.7000.",
+        "macro_f1 0.8000 is above the 0.3750 of always predicting the most frequent label.",
+        "There is no previous model to compare with.",
+    )
+
+
+def test_a_value_at_the_floor_reaches_it():
+    assert judge(GateSettings(min_value=0.8), METRICS, None, BASELINE).passed
+
+
+def test_a_value_below_the_floor_fails():
+    verdict = judge(GateSettings(min_value=0.81), METRICS, None, BASELINE)
+    assert not verdict.passed
+    assert verdict.reasons[0] == "macro_f1 0.8000 is below the floor of 0.8100."
+
+
+def test_the_gate_reads_the_metric_that_it_was_set_to():
+    settings = GateSettings(metric="accuracy", min_value=0.85)
+    assert judge(settings, METRICS, None, BASELINE).passed
+    assert judge(settings, METRICS, None, BASELINE).reasons[0].startswith("accuracy 0.9000")
+
+
+@pytest.mark.parametrize(("baseline", "passed"), [(0.79, True), (0.8, False), (0.81, False)])
+def test_a_model_must_beat_the_majority_class(baseline, passed):
+    verdict = judge(GateSettings(), METRICS, None, {"macro_f1": baseline})
+    assert verdict.passed is passed
+    assert ("is not above" in verdict.reasons[1]) is not passed
+
+
+@pytest.mark.parametrize(
+    ("high", "max_regression", "passed"),
+    [(0.0, 0.0, True), (-0.001, 0.0, False), (0.01, 0.0, True), (-0.01, 0.01, True), (-0.011, 0.01, False)],
+)
+def test_only_a_loss_beyond_the_interval_and_what_is_forgiven_fails(high, max_regression, passed):
+    difference = Estimate(high - 0.02, high - 0.04, high)
+    verdict = judge(GateSettings(max_regression=max_regression), METRICS, difference, BASELINE)
+    assert verdict.passed is passed
+
+
+def test_the_sentence_on_a_regression_has_its_numbers():
+    verdict = judge(GateSettings(max_regression=0.01), METRICS, Estimate(-0.05, -0.08, -0.02), BASELINE)
+    assert verdict.reasons[2] == (
+        "macro_f1 differs from the previous model's by -0.0500 (95% interval -0.0800 to -0.0200), "
+        "which is worse than the allowed loss of up to 0.0100."
+    )
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.none() | st.floats(-1, 1))
+def test_every_verdict_has_a_sentence_for_each_thing_looked_at(value, floor, baseline, change):
+    difference = None if change is None else Estimate(change, change - 0.1, change + 0.1)
+    estimate = {"macro_f1": Estimate(value, value, value)}
+    verdict = judge(GateSettings(min_value=floor), estimate, difference, {"macro_f1": baseline})
+    assert verdict.passed == (value >= floor and value > baseline and (change is None or change + 0.1 >= 0))
+    assert len(verdict.reasons) == 3
+    assert all(reason.endswith(".") and "\n" not in reason for reason in verdict.reasons)

@@ -1,0 +1,276 @@
+"""Metrics and their intervals: values worked out by hand, and laws that hold for every input."""
+
+import math
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from trainpipe_assets.evaluation import intervals, metrics
+from trainpipe_assets.evaluation.intervals import Estimate, bootstrap, outcomes, paired_difference, proportion
+
+LABELS = np.array([0, 0, 0, 1, 1, 2])
+PREDICTED = np.array([0, 0, 1, 1, 2, 2])
+
+
+@st.composite
+def classified(draw):
+    """Labels, predictions and the number of classes of some examples."""
+    n_classes = draw(st.integers(2, 5))
+    size = draw(st.integers(1, 40))
+    ids = arrays.arrays(np.int64, size, elements=st.integers(0, n_classes - 1))
+    return draw(ids), draw(ids), n_classes
+
+
+@st.composite
+def scored(draw):
+    """Labels and probabilities of some examples."""
+    n_classes = draw(st.integers(2, 5))
+    size = draw(st.integers(1, 40))
+    weights = draw(arrays.arrays(np.float64, (size, n_classes), elements=st.floats(0.01, 1.0)))
+    labels = draw(arrays.arrays(np.int64, size, elements=st.integers(0, n_classes - 1)))
+    return labels, weights / weights.sum(axis=1, keepdims=True)
+
+
+def simulated(size: int, seed: int, n_classes: int = 3, strength: float = 2.0):
+    random = np.random.default_rng(seed)
+    labels = random.integers(n_classes, size=size)
+    logits = random.normal(size=(size, n_classes))
+    logits[np.arange(size), labels] += strength
+    weights = np.exp(logits)
+    return labels, weights / weights.sum(axis=1, keepdims=True)
+
+
+def test_accuracy_counts_hits():
+    assert metrics.accuracy(LABELS, PREDICTED) == 4 / 6
+
+
+def test_per_class_by_hand():
+    first, second, third = metrics.per_class(LABELS, PREDICTED, 3)
+    assert (first.precision, first.recall, first.support) == (1.0, 2 / 3, 3)
+    assert (second.precision, second.recall, second.support) == (0.5, 0.5, 2)
+    assert (third.precision, third.recall, third.support) == (0.5, 1.0, 1)
+    assert [first.f1, second.f1, third.f1] == pytest.approx([4 / 5, 1 / 2, 2 / 3])
+
+
+def test_macro_f1_by_hand():
+    assert metrics.macro_f1(LABELS, PREDICTED, 3) == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3)
+
+
+def test_macro_f1_leaves_out_a_class_that_does_not_occur():
+    assert metrics.macro_f1(LABELS, PREDICTED, 7) == metrics.macro_f1(LABELS, PREDICTED, 3)
+
+
+def test_macro_f1_counts_a_class_that_is_only_predicted_as_zero():
+    assert metrics.macro_f1(np.array([0, 0]), np.array([0, 1]), 2) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_confusion_matrix_has_labels_in_rows():
+    assert metrics.confusion_matrix(LABELS, PREDICTED, 3).tolist() == [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
+
+
+def test_log_loss_by_hand():
+    probabilities = np.array([[0.5, 0.5], [0.9, 0.1]])
+    assert metrics.log_loss(np.array([0, 1]), probabilities) == pytest.approx(-(math.log(0.5) + math.log(0.1)) / 2)
+
+
+def test_log_loss_of_an_impossible_label_is_bounded():
+    loss = metrics.log_loss(np.array([1]), np.array([[1.0, 0.0]]))
+    assert loss == pytest.approx(-math.log(np.finfo(np.float64).eps))
+    assert 36.0 < loss < 36.1
+
+
+def test_calibration_error_by_hand():
+    # two examples of confidence 0.9 of which one is right, two of 0.6 of which both are right
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
+    labels = np.array([0, 1, 0, 1])
+    assert metrics.expected_calibration_error(labels, probabilities, 10) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+    # in one bin, over- and underconfidence cancel out
+    assert metrics.expected_calibration_error(labels, probabilities, 1) == pytest.approx(abs(3 / 4 - 0.75))
+
+
+def test_calibration_bin_includes_its_upper_end():
+    probabilities = np.array([[0.5, 0.5], [0.75, 0.25], [0.76, 0.24], [1.0, 0.0]])
+    assert metrics.confidence_bins(probabilities, 4).tolist() == [1, 2, 3, 3]
+
+
+def test_calibration_table_holds_the_bins_of_the_error():
+    labels, probabilities = simulated(200, seed=1)
+    table = metrics.calibration_table(labels, probabilities, 10)
+    assert sum(b.count for b in table) == 200
+    assert math.isnan(table[0].accuracy)
+    error = sum(b.count / 200 * abs(b.accuracy - b.mean_confidence) for b in table if b.count)
+    assert error == pytest.approx(metrics.expected_calibration_error(labels, probabilities, 10))
+
+
+@given(classified())
+def test_confusion_matrix_explains_the_other_metrics(case):
+    labels, predicted, n_classes = case
+    matrix = metrics.confusion_matrix(labels, predicted, n_classes)
+    rows = metrics.per_class(labels, predicted, n_classes)
+    assert matrix.sum() == len(labels)
+    assert metrics.accuracy(labels, predicted) == pytest.approx(np.trace(matrix) / len(labels))
+    for index, row in enumerate(rows):
+        assert row.support == matrix[index].sum()
+        assert row.recall * row.support == pytest.approx(matrix[index, index])
+        assert row.precision * matrix[:, index].sum() == pytest.approx(matrix[index, index])
+
+
+@given(classified())
+def test_f1_is_the_harmonic_mean_and_macro_f1_its_mean(case):
+    labels, predicted, n_classes = case
+    rows = metrics.per_class(labels, predicted, n_classes)
+    for row in rows:
+        total = row.precision + row.recall
+        assert row.f1 == pytest.approx(2 * row.precision * row.recall / total if total else 0.0)
+    present = set(labels.tolist()) | set(predicted.tolist())
+    assert metrics.macro_f1(labels, predicted, n_classes) == pytest.approx(sum(rows[i].f1 for i in present) / len(present))
+
+
+@given(classified(), st.randoms())
+def test_metrics_do_not_depend_on_the_names_or_the_order_of_things(case, random):
+    labels, predicted, n_classes = case
+    names = np.array(random.sample(range(n_classes), n_classes))
+    order = np.array(random.sample(range(len(labels)), len(labels)))
+    again = names[labels][order], names[predicted][order]
+    assert metrics.accuracy(*again) == pytest.approx(metrics.accuracy(labels, predicted))
+    assert metrics.macro_f1(*again, n_classes) == pytest.approx(metrics.macro_f1(labels, predicted, n_classes))
+
+
+@given(scored(), st.integers(1, 20))
+def test_probability_metrics_keep_their_bounds(case, bins):
+    labels, probabilities = case
+    predicted = metrics.predictions(probabilities)
+    confidence = probabilities.max(axis=1).mean()
+    error = metrics.expected_calibration_error(labels, probabilities, bins)
+    assert abs(metrics.accuracy(labels, predicted) - confidence) - 1e-12 <= error <= 1.0
+    # the negative logarithm is convex (Jensen)
+    chosen = probabilities[np.arange(len(labels)), labels]
+    assert metrics.log_loss(labels, probabilities) >= -math.log(chosen.mean()) - 1e-12
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.accuracy(np.array([], dtype=int), np.array([], dtype=int)), "at least one example"),
+        (lambda: metrics.accuracy(np.array([0, 1]), np.array([0])), "same examples"),
+        (lambda: metrics.macro_f1(np.array([0, 3]), np.array([0, 1]), 3), "labels holds class ids from 0 to 3"),
+        (lambda: metrics.confusion_matrix(np.array([0, 1]), np.array([0, -1]), 3), "predicted holds class ids from -1"),
+        (lambda: metrics.log_loss(np.array([0, 2]), np.array([[0.5, 0.5], [0.5, 0.5]])), "2 classes allow 0 to 1"),
+        (lambda: metrics.log_loss(np.array([0, 1]), np.array([[0.5, 0.5], [math.nan, 0.5]])), "the first is row 1"),
+        (lambda: metrics.log_loss(np.array([0]), np.array([[1.5, -0.5]])), "negative"),
+        (lambda: metrics.log_loss(np.array([0]), np.array([0.5])), "two or more classes"),
+        (lambda: metrics.expected_calibration_error(np.array([0]), np.array([[0.5, 0.5]]), 0), "at least 1 bin"),
+    ],
+)
+def test_input_that_makes_no_sense_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_bootstrap_takes_the_metrics_of_the_resampled_rows(monkeypatch):
+    labels, probabilities = simulated(50, seed=3)
+    monkeypatch.setattr(intervals, "CHUNK_ELEMENTS", 150)  # three resamples a chunk, so that chunks meet
+    result = bootstrap(outcomes(labels, probabilities, 10), samples=10, seed=7)
+    random = np.random.default_rng(7)
+    rows = np.concatenate([random.integers(50, size=(size, 50)) for size in (3, 3, 3, 1)])
+    for index, drawn in enumerate(rows):
+        resampled = labels[drawn], metrics.predictions(probabilities[drawn])
+        assert result.resampled["accuracy"][index] == pytest.approx(metrics.accuracy(*resampled))
+        assert result.resampled["macro_f1"][index] == pytest.approx(metrics.macro_f1(*resampled, 3))
+        assert result.resampled["log_loss"][index] == pytest.approx(metrics.log_loss(labels[drawn], probabilities[drawn]))
+
+
+def test_bootstrap_values_are_the_metrics():
+    labels, probabilities = simulated(80, seed=4)
+    values = bootstrap(outcomes(labels, probabilities, 10), samples=100).values
+    predicted = metrics.predictions(probabilities)
+    assert values == pytest.approx(
+        {
+            "accuracy": metrics.accuracy(labels, predicted),
+            "macro_f1": metrics.macro_f1(labels, predicted, 3),
+            "log_loss": metrics.log_loss(labels, probabilities),
+            "calibration_error": metrics.expected_calibration_error(labels, probabilities, 10),
+        }
+    )
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20)
+def test_intervals_hold_their_value(seed):
+    labels, probabilities = simulated(60, seed)
+    for estimate in bootstrap(outcomes(labels, probabilities, 10), samples=200, seed=seed).estimates().values():
+        assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_bootstrap_interval_agrees_with_the_normal_one_on_many_examples():
+    labels, probabilities = simulated(4000, seed=5)
+    estimate = bootstrap(outcomes(labels, probabilities, 10), samples=2000).estimate("log_loss")
+    losses = metrics.example_losses(labels, probabilities)
+    half = 1.96 * losses.std() / math.sqrt(len(losses))
+    assert estimate.low == pytest.approx(losses.mean() - half, abs=0.15 * half)
+    assert estimate.high == pytest.approx(losses.mean() + half, abs=0.15 * half)
+
+
+def test_bootstrap_is_a_function_of_its_seed():
+    sample = outcomes(*simulated(40, seed=6), 10)
+    assert bootstrap(sample, 100, seed=1).estimates() == bootstrap(sample, 100, seed=1).estimates()
+    assert bootstrap(sample, 100, seed=1).estimates() != bootstrap(sample, 100, seed=2).estimates()
+
+
+def test_a_model_does_not_differ_from_itself():
+    result = bootstrap(outcomes(*simulated(40, seed=8), 10), 100)
+    assert paired_difference(result, result, "macro_f1") == Estimate(0.0, 0.0, 0.0)
+
+
+def test_pairing_narrows_the_interval_of_a_difference():
+    labels, probabilities = simulated(500, seed=9)
+    better = 0.9 * probabilities + 0.1 * np.eye(3)[labels]
+    candidate = bootstrap(outcomes(labels, better, 10), 500)
+    previous = bootstrap(outcomes(labels, probabilities, 10), 500)
+    difference = paired_difference(candidate, previous, "log_loss")
+    own = candidate.estimate("log_loss")
+    assert difference.high < 0.0
+    assert difference.high - difference.low < own.high - own.low
+
+
+def test_bootstraps_of_other_rows_are_not_compared():
+    first, second = (bootstrap(outcomes(*simulated(size, seed=1), 10), 100) for size in (30, 31))
+    with pytest.raises(ValueError, match="same resamples"):
+        paired_difference(first, second, "accuracy")
+
+
+def test_wilson_interval_has_its_published_values():
+    # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
+    assert_rounds_to(proportion(81, 263), 0.2553, 0.3662)
+    assert_rounds_to(proportion(15, 148), 0.0624, 0.1605)
+    assert_rounds_to(proportion(0, 20), 0.0, 0.1611)
+    assert_rounds_to(proportion(1, 29), 0.0061, 0.1718)
+
+
+def assert_rounds_to(estimate: Estimate, low: float, high: float) -> None:
+    assert (round(estimate.low, 4), round(estimate.high, 4)) == (low, high)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_wilson_interval_holds_the_share_and_keeps_a_width(case):
+    hits, total = case
+    estimate = proportion(hits, total)
+    assert estimate.value == float(Fraction(hits, total))
+    assert 0.0 <= estimate.low <= estimate.value <= estimate.high <= 1.0
+    assert estimate.low < estimate.high
+
+
+def test_nothing_of_nothing_says_nothing():
+    assert proportion(0, 0) == Estimate(0.0, 0.0, 1.0)
+
+
+def test_metrics_gate_and_report_need_no_torch():
+    modules = ("gate", "metrics", "report", "evaluate", "scoring")
+    program = "import sys\n" + "".join(f"import trainpipe_assets.evaluation.{name}\n" for name in modules) + "print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "False"
