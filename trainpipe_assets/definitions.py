@@ -1,5 +1,6 @@
 """The entry point: every pipeline under `defs/`, and the resources they share."""
 
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +13,7 @@ from trainpipe_assets.pipeline.resources import lake_from_environment, launcher_
 @dg.definitions
 def defs() -> dg.Definitions:
     """All definitions of this code location."""
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)  # data versions and code references: used on purpose
     lake = lake_from_environment()
     shared = dg.Definitions(
         resources={

@@ -56,8 +56,7 @@ def _no_regression(settings: GateSettings, difference: Estimate | None) -> tuple
         return True, "There is no previous model to compare with."
     passed = difference.high >= -settings.max_regression
     found = f"{settings.metric} differs from the previous model's by {difference.value:+.4f} (95% interval {_interval(difference)})"
-    allowed = f"loss of up to {settings.max_regression:.4f}"
-    verdict = f"which leaves open a {allowed}" if passed else f"which is worse than the allowed {allowed}"
+    verdict = f"which {'shows no' if passed else 'is a'} loss beyond the {settings.max_regression:.4f} allowed"
     return passed, f"{found}, {verdict}."
 
 

@@ -52,6 +52,8 @@ def align_labels(probabilities: FloatArray, found: Sequence[str], wanted: Sequen
     wanted is ruled out, with what remains scaled to sum to 1 (equal shares where nothing remains). Raises ValueError when
     the two share no label: such models cannot be compared.
     """
+    if tuple(found) == tuple(wanted):
+        return probabilities
     if not set(found) & set(wanted):
         raise ValueError(f"a model of the labels {list(found)} cannot be compared on the labels {list(wanted)}: they share none")
     column = {label: index for index, label in enumerate(found)}

@@ -130,7 +130,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         launcher: dg.ResourceParam[Launcher],
         tokenized_dataset: Table,
         cleaned_features: Table,
-    ) -> dg.Output[Artifact | TrainedModel]:
+    ) -> dg.Output[Any]:  # Artifact or TrainedModel; Dagster takes no union
         with explained():
             labels = settings.cleaning.labels or tokenization.labels_of(cleaned_features.scan())
             counts = tokenized_dataset.scan().group_by("split", "label_id").agg(n=pl.len()).collect()

@@ -138,15 +138,18 @@ def _write_report(
     }
     record = read_training_record(local_copy(model))
     context = ReportContext(
+        title="Evaluation of the fine-tuned model",
         evaluation_id=identity,
         evaluated_at=now,
         model_uri=model.uri,
         model_fingerprint=model.fingerprint,
-        previous_fingerprint=row["previous_fingerprint"],
+        previous_model_uri=previous.uri if previous else None,
+        previous_fingerprint=previous.fingerprint if previous else None,
         dataset_uri=tokens.uri,
         dataset_version=tokens.version,
         base_model=model.manifest["base_model"]["name"],
         settings=model.manifest["settings"],
+        lineage={"lake": model.manifest["lake"], "base_model_digest": model.manifest["base_model"]["digest"], "run_id": model.manifest["run_id"]},
         history=record["history"],
         validations=record["validations"],
     )

@@ -90,7 +90,7 @@ def _prepare_environment(spec: TrainSpec, processes_here: int) -> None:
 
 def _wait_for_end_of_input(stop: StopRequest) -> None:
     """The parent holds our standard input open; it ends when the parent does."""
-    while sys.stdin.buffer.read(65_536):
+    while os.read(sys.stdin.fileno(), 65_536):  # not through sys.stdin, whose lock would be held at exit
         pass
     stop.set(signal.SIGTERM)
 
@@ -98,7 +98,8 @@ def _wait_for_end_of_input(stop: StopRequest) -> None:
 @contextmanager
 def _pipes(rank: int) -> Iterator[PipesContext | None]:
     """Rank 0's session with Dagster, where Dagster started this program; the other ranks inherit its environment but not its voice."""
-    if rank != 0 or not PipesEnvVarParamsLoader().is_dagster_pipes_process():
+    loader = PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]  # its constructor lacks annotations
+    if rank != 0 or not loader.is_dagster_pipes_process():
         yield None
         return
     with open_dagster_pipes() as pipes:
@@ -134,7 +135,7 @@ def _report(rank: int, pipes: PipesContext | None) -> Report:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainpipe_assets.training", description="Train what a spec describes, or go on with it.")
+    parser = argparse.ArgumentParser("python -m trainpipe_assets.training", description="Train what a spec describes, or go on with it.")
     parser.add_argument("spec", type=Path, help="JSON file with a TrainSpec")
     parser.add_argument("--stop-with-parent", action="store_true", help="stop, leaving a checkpoint, once standard input ends")
     return parser

@@ -73,9 +73,10 @@ def _resolve_device(asked: str, processes_here: int) -> str:
         return next(device for device, available in present.items() if available)
     if not present[asked]:
         found = ", ".join(device for device, available in present.items() if available)
-        raise ValueError(f"compute.device is {asked!r}, but this machine (torch {torch.__version__}) offers {found}; choose one of those or auto")
+        raise ValueError(f"compute.device is {asked!r}, but torch {torch.__version__} finds only {found} here; choose one of those or auto")
     if asked == "cuda" and processes_here > torch.cuda.device_count():
-        raise ValueError(f"compute.processes is {processes_here}, but this machine has {torch.cuda.device_count()} GPUs; ask for so many at most")
+        found = f"compute.processes is {processes_here}, but this machine has {torch.cuda.device_count()} GPUs"
+        raise ValueError(f"{found}; ask for so many at most")
     return asked
 
 
@@ -88,7 +89,7 @@ def _resolve_precision(asked: str, device: str) -> str:
 
 def _has_native_bf16(device: str) -> bool:
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu":
         features = torch.cpu.get_capabilities()
         return any(features.get(name) for name in NATIVE_BF16_ON_CPU)

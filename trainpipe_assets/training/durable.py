@@ -26,7 +26,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     for path in sorted(partial.rglob("*")):
         _force_to_disk(path)
     _force_to_disk(partial)
-    os.rename(partial, folder)
+    partial.rename(folder)
     _force_to_disk(folder.parent)
 
 

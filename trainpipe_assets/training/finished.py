@@ -13,6 +13,7 @@ from trainpipe_assets.training.durable import whole_folder
 from trainpipe_assets.training.spec import TrainSpec
 
 RECORD, WEIGHTS = "training.json", "model.safetensors"
+UNSHARDED = 2**60  # bytes: the weights are one file, so that one hash identifies them
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class FinishedModel:
 def write_finished(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any]) -> FinishedModel:
     """Put `model`, `tokenizer` and `record` into the new folder `folder`."""
     with whole_folder(folder) as partial:
-        model.save_pretrained(partial, max_shard_size="1PB")
+        model.save_pretrained(partial, max_shard_size=UNSHARDED)
+        (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by this user alone
         tokenizer.save_pretrained(partial)
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return FinishedModel(folder, _sha256(folder / WEIGHTS), record)

@@ -14,14 +14,14 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from trainpipe_assets.training.batching import Indices, plan_batches, plan_scoring, share_of
+from trainpipe_assets.training.batching import Indices, plan_batches, plan_scoring
 from trainpipe_assets.training.checkpoint import Checkpoints
 from trainpipe_assets.training.compute import describe_hardware, library_versions, resolve_compute
 from trainpipe_assets.training.durable import exclusive
 from trainpipe_assets.training.examples import Examples, check_examples, load_examples
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
 from trainpipe_assets.training.micro_batches import PreparedBatch, one_ahead
-from trainpipe_assets.training.model import load_classifier, load_tokenizer, longest_input
+from trainpipe_assets.training.model import load_classifier, load_tokenizer, longest_input, vocabulary_size
 from trainpipe_assets.training.optimizer import build_optimizer, learning_rate
 from trainpipe_assets.training.progress import Meter, Report
 from trainpipe_assets.training.scoring import as_probabilities, score, summarize
@@ -180,7 +180,7 @@ def _prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool]
     train, validation = (load_examples(spec.dataset_uri, spec.dataset_version, split) for split in ("train", "validation"))
     tokenizer = load_tokenizer(spec.base_model)
     model = load_classifier(spec.base_model, spec.labels, spec.training.seed)
-    vocabulary, longest = model.get_input_embeddings().num_embeddings, longest_input(model, tokenizer)
+    vocabulary, longest = vocabulary_size(model), longest_input(model, tokenizer)
     for examples in (train, validation):
         check_examples(examples, len(spec.labels), vocabulary, longest)
     model.to(accelerator.device)

@@ -36,7 +36,9 @@ def load_trained(folder: str | Path) -> PreTrainedModel:
     """
     if not Path(folder).is_dir():
         raise ValueError(f"there is no model folder {folder}; train a model first")
-    return _load(str(folder), "model", None).eval()
+    model = _load(str(folder), "model", None)
+    model.train(False)
+    return model
 
 
 def load_tokenizer(base: str | Path) -> PreTrainedTokenizerBase:
@@ -67,8 +69,15 @@ def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 def label_names(model: PreTrainedModel) -> tuple[str, ...]:
     """Names of the labels in the order of their ids."""
-    names: dict[int, str] = model.config.id2label
+    names = {int(index): name for index, name in (model.config.id2label or {}).items()}
     return tuple(names[index] for index in range(len(names)))
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """How many different tokens the model knows."""
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, torch.nn.Embedding)
+    return embeddings.num_embeddings
 
 
 def log_probabilities(model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

@@ -15,7 +15,7 @@ from trainpipe_assets.evaluation.metrics import accuracy, log_loss, macro_f1
 from trainpipe_assets.training.batching import Indices, plan_scoring
 from trainpipe_assets.training.examples import Examples
 from trainpipe_assets.training.micro_batches import MicroBatch, make_micro_batch
-from trainpipe_assets.training.model import log_probabilities
+from trainpipe_assets.training.model import label_names, log_probabilities
 from trainpipe_assets.training.state import Validation
 
 
@@ -39,9 +39,9 @@ def score(
 
     Disjoint shares of the batches, scored by several processes, therefore add up to the whole.
     """
-    scores = torch.zeros(len(examples), model.config.num_labels, device=model.device)
+    scores = torch.zeros(len(examples), len(label_names(model)), device=model.device)
     was_training = model.training
-    model.eval()
+    model.train(False)
     try:
         with torch.inference_mode():
             for batch in batches:

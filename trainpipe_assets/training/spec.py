@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from trainpipe_assets.settings import ComputeSettings, ModelSettings, TrainingSettings
 
-WITHOUT_INFLUENCE = ("work_dir", "output_dir", "compute.", "training.checkpoint_seconds", "dataset_uri", "dataset_version", "base_model", "model.base")
+WITHOUT_INFLUENCE = (
+    *("work_dir", "output_dir", "compute.", "training.checkpoint_seconds"),
+    *("dataset_uri", "dataset_version", "base_model", "model.base"),
+)
 """What may differ between a checkpoint and the spec that resumes it: where things are and how to compute, not what. Maintenance gives the
 same examples a new table version; that they are the same is seen from their digest, and the weights come from the checkpoint."""
 

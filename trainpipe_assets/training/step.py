@@ -126,7 +126,7 @@ class Stepper:
         """Replace each gradient by its sum over the processes; a parameter that no process used keeps none."""
         if self.accelerator.num_processes == 1:
             return
-        present = torch.tensor([parameter.grad is not None for parameter in self.parameters], device=self.accelerator.device, dtype=torch.float32)
+        present = torch.tensor([float(parameter.grad is not None) for parameter in self.parameters], device=self.accelerator.device)
         anywhere = self.accelerator.reduce(present, "sum").tolist()
         used = [parameter for parameter, count in zip(self.parameters, anywhere, strict=True) if count]
         flat = torch.cat([(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).flatten() for parameter in used])

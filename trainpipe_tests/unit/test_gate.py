@@ -59,7 +59,7 @@ def test_the_sentence_on_a_regression_has_its_numbers():
     verdict = judge(GateSettings(max_regression=0.01), METRICS, Estimate(-0.05, -0.08, -0.02), BASELINE)
     assert verdict.reasons[2] == (
         "macro_f1 differs from the previous model's by -0.0500 (95% interval -0.0800 to -0.0200), "
-        "which is worse than the allowed loss of up to 0.0100."
+        "which is a loss beyond the 0.0100 allowed."
     )
 
 

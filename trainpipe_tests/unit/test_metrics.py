@@ -208,6 +208,15 @@ def test_intervals_hold_their_value(seed):
         assert estimate.low <= estimate.value <= estimate.high
 
 
+def test_the_interval_of_a_small_calibration_error_holds_it():
+    # labels drawn from the very probabilities: many bins then hold noise alone, which resampling doubles
+    random = np.random.default_rng(2)
+    share = random.uniform(size=400)
+    labels = (random.uniform(size=400) < share).astype(int)
+    estimate = bootstrap(outcomes(labels, np.column_stack([1 - share, share]), 40), samples=500).estimate("calibration_error")
+    assert estimate.low < estimate.value < estimate.high
+
+
 def test_bootstrap_interval_agrees_with_the_normal_one_on_many_examples():
     labels, probabilities = simulated(4000, seed=5)
     estimate = bootstrap(outcomes(labels, probabilities, 10), samples=2000).estimate("log_loss")

@@ -1,0 +1,155 @@
+"""From records to examples: normalisation, the rules that a record must pass, and the increment that follows.
+
+Every raw record ends up in exactly one of the two results, a cleaned example or a rejected row. Duplicates are decided in
+`deduplication.py`, splits in `splitting.py`.
+"""
+
+import html
+from dataclasses import dataclass
+
+import polars as pl
+
+from trainpipe_assets.data.deduplication import content_hash, decide
+from trainpipe_assets.data.splitting import assign_split
+from trainpipe_assets.schemas import CLEANED_FEATURES, REJECTED_ROWS
+from trainpipe_assets.settings import CleaningSettings, SplitSettings
+from trainpipe_assets.storage.increments import Changes, Increment
+
+VERSION = "1"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
+
+GROUP_RULES = ("duplicate", "conflicting_label")  # rules that depend on other records
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The two places where a record can end up, in the schemas of `cleaned_features` and `rejected_rows`."""
+
+    examples: pl.DataFrame
+    rejected: pl.DataFrame
+
+
+def normalise_text(text: pl.Expr, settings: CleaningSettings) -> pl.Expr:
+    """Entities, Unicode form, control characters and white space of a text, in this order."""
+    if settings.unescape_html:
+        text = text.map_batches(_unescape, return_dtype=pl.String, is_elementwise=True)
+    return (
+        text.str.normalize(settings.unicode_form)
+        .str.replace_all(r"[\p{Cc}&&[^\s]]|\u{FEFF}|\u{200B}", "")
+        .str.replace_all(r"\s+", " ")
+        .str.strip_chars()
+    )
+
+
+def _unescape(texts: pl.Series) -> pl.Series:
+    escaped = texts.str.contains(r"&[#A-Za-z]").fill_null(False)
+    if not escaped.any():
+        return texts
+    mended = pl.Series([html.unescape(text) for text in texts.filter(escaped)], dtype=pl.String)
+    return texts.scatter(escaped.arg_true(), mended)
+
+
+def normalise_label(label: pl.Expr, settings: CleaningSettings) -> pl.Expr:
+    """The canonical label: outer space and case do not matter, aliases are resolved; one that is not allowed stays as it is."""
+    spelled = label.str.strip_chars().str.to_lowercase()
+    canonical = {name.strip().lower(): name for name in settings.labels or ()}
+    aliases = {name.strip().lower(): target for name, target in settings.label_aliases.items()}
+    known = canonical | aliases
+    return spelled.replace(list(known), list(known.values())) if known else spelled
+
+
+def clean(records: pl.DataFrame, settings: CleaningSettings, split: SplitSettings) -> Cleaned:
+    """Clean `records` (schema `RAW_DATA`) as if they were all there is."""
+    judged = records.with_columns(
+        clean_text=normalise_text(pl.col("text"), settings), clean_label=normalise_label(pl.col("label"), settings)
+    ).with_columns(_first_failed_rule(settings))
+    passed = judged["rule"].is_null()
+    failed = judged.filter(~passed).with_columns(content_hash=pl.lit(None, pl.String))
+    candidates = judged.filter(passed).with_columns(content_hash=content_hash(pl.col("clean_text")))
+    decided = decide(candidates.drop("rule", "reason"), drop_duplicates=settings.drop_duplicates)
+    kept = decided["rule"].is_null()
+    return Cleaned(
+        examples=_as_examples(decided.filter(kept), split),
+        rejected=pl.concat([frame.select(REJECTED_ROWS.names()).cast(REJECTED_ROWS) for frame in (failed, decided.filter(~kept))]),
+    )
+
+
+def _first_failed_rule(settings: CleaningSettings) -> list[pl.Expr]:
+    """The columns `rule` and `reason` for the rules that look at one record alone."""
+    chars = pl.col("clean_text").str.len_chars()
+    allowed = pl.col("clean_label").is_in(list(settings.labels)) if settings.labels is not None else pl.lit(True)
+    names = ", ".join(settings.labels or ())
+    rules: list[tuple[str, pl.Expr, pl.Expr]] = [
+        ("unreadable", pl.col("problem").is_not_null(), pl.col("problem")),
+        ("missing_text", pl.col("text").is_null(), pl.lit("the text is null")),
+        ("missing_label", pl.col("clean_label").fill_null("") == "", pl.lit("the label is null or empty")),
+        ("unknown_label", ~allowed, pl.format("label '{}' is not one of: {}", pl.col("label").str.slice(0, 100), pl.lit(names))),
+        ("empty_text", chars == 0, pl.lit("nothing is left of the text after normalisation")),
+        ("too_short", chars < settings.min_chars, pl.format(f"{{}} characters, at least {settings.min_chars} are needed", chars)),
+        ("too_long", chars > settings.max_chars, pl.format(f"{{}} characters, at most {settings.max_chars} are allowed", chars)),
+    ]
+    rule = pl.coalesce([pl.when(failed).then(pl.lit(name)) for name, failed, _ in rules])
+    reason = pl.coalesce([pl.when(failed).then(why) for _, failed, why in rules])
+    return [rule.alias("rule"), reason.alias("reason")]
+
+
+def _as_examples(kept: pl.DataFrame, split: SplitSettings) -> pl.DataFrame:
+    return (
+        kept.drop("text", "label")
+        .rename({"clean_text": "text", "clean_label": "label"})
+        .with_columns(
+            split=assign_split(pl.col("content_hash"), split),
+            duplicate_group=pl.col("content_hash"),
+            n_chars=pl.col("text").str.len_chars(),
+            n_words=pl.col("text").str.count_matches(" ") + 1,
+        )
+        .select(CLEANED_FEATURES.names())
+        .cast(CLEANED_FEATURES)  # type: ignore[arg-type]  # Schema is a Mapping of the right kind
+    )
+
+
+def clean_changes(changes: Changes, settings: CleaningSettings, split: SplitSettings) -> tuple[Increment, Increment]:
+    """The increments of `cleaned_features` and `rejected_rows` that `changes` of `raw_data` call for.
+
+    A record that comes or goes can change the fate of those with the same text. All of them are decided again, together with
+    the new ones; only the rows whose fate did change are written.
+    """
+    examples, rejected = changes.own("cleaned_features"), changes.own("rejected_rows")
+    added = changes.added.collect()
+    if changes.removed is None or examples is None or rejected is None:
+        result = clean(added, settings, split)
+        return (
+            changes.increment("cleaned_features", result.examples.lazy(), None),
+            changes.increment("rejected_rows", result.rejected.lazy(), None),
+        )
+    touched = _touched(added, changes.removed, examples, rejected, settings)
+    records = pl.concat([added, changes.source.scan().join(touched.lazy(), on="row_id", how="semi").collect()])
+    result = clean(records.unique("row_id", maintain_order=True), settings, split)
+    gone = pl.concat([changes.removed.select("row_id"), touched])
+    return (
+        _increment(changes, "cleaned_features", result.examples, examples, gone),
+        _increment(changes, "rejected_rows", result.rejected, rejected, gone),
+    )
+
+
+def _touched(
+    added: pl.DataFrame, removed: pl.DataFrame, examples: pl.LazyFrame, rejected: pl.LazyFrame, settings: CleaningSettings
+) -> pl.DataFrame:
+    """Keys of the records already processed, and still there, whose text is that of a record that comes or goes."""
+    known = pl.concat(
+        [examples.select("row_id", "content_hash"), rejected.filter(pl.col("rule").is_in(GROUP_RULES)).select("row_id", "content_hash")]
+    )
+    coming = added.lazy().select(content_hash=content_hash(normalise_text(pl.col("text").drop_nulls(), settings)))
+    going = known.join(removed.lazy(), on="row_id", how="semi").select("content_hash")
+    hashes = pl.concat([coming, going]).unique()
+    return known.join(hashes, on="content_hash", how="semi").join(removed.lazy(), on="row_id", how="anti").select("row_id").collect()
+
+
+def _increment(changes: Changes, output: str, result: pl.DataFrame, standing: pl.LazyFrame, gone: pl.DataFrame) -> Increment:
+    """Replace the rows in `gone` by `result`, leaving alone those that would be written as they stand."""
+    affected = standing.join(gone.lazy(), on="row_id", how="semi").collect()
+    same = result.join(affected, on=result.columns, how="semi", nulls_equal=True).select("row_id")
+    return changes.increment(
+        output,
+        result.join(same, on="row_id", how="anti").lazy(),
+        affected.select("row_id").join(same, on="row_id", how="anti"),
+    )

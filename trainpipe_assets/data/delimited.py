@@ -1,0 +1,347 @@
+"""CSV and TSV: records by the rules of RFC 4180, read with exact line numbers and repaired where they break.
+
+A stretch of records that is clean beyond doubt is parsed by Arrow; any other goes record by record. Both ways give the same rows.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv
+
+from trainpipe_assets.data.records import (
+    FILL_BYTES,
+    UnreadableFile,
+    Unusable,
+    Window,
+    as_json,
+    check_columns,
+    excerpt,
+    in_order,
+    not_utf8,
+    over_long,
+)
+from trainpipe_assets.settings import SourceSettings
+
+CAREFUL_BYTES = 1 << 16  # how far the record-by-record way goes before the quick one is tried again
+SIGNATURES = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard", b"PAR1": "Parquet", b"PK\x03\x04": "ZIP (or a spreadsheet)"}
+LF, CR = 10, 13
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How fields are set apart."""
+
+    delimiter: bytes  # one ASCII character
+    quote: bytes | None  # one ASCII character, or None: every character then stands for itself
+    max_record_bytes: int
+
+    @cached_property
+    def field_end(self) -> re.Pattern[bytes]:
+        """What ends a field that is not quoted."""
+        return re.compile(b"[" + re.escape(self.delimiter) + rb"\r\n]")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it stands in the file: its fields, or the problem why there are none."""
+
+    line_number: int
+    raw: bytes  # its beginning at least
+    fields: list[str]
+    problem: str | None = None
+
+
+class BrokenQuoting(ValueError):
+    """The quotes of a record do not balance."""
+
+
+def dialect_of(settings: SourceSettings, *, tabs: bool) -> Dialect:
+    """The dialect of CSV, or with `tabs` of TSV, under `settings`.
+
+    Raises:
+        ValueError: the settings contradict each other.
+    """
+    delimiter = settings.delimiter or ("\t" if tabs else ",")
+    quote = settings.quote_char if settings.quote_char is not None else ("" if tabs else '"')
+    for name, character in (("delimiter", delimiter), ("quote_char", quote)):
+        if character and (not character.isascii() or character in "\r\n\0"):
+            raise ValueError(f"source.{name} is {character!r}; an ASCII character other than a line break is expected")
+    if delimiter == quote:
+        raise ValueError(f"source.delimiter and source.quote_char are both {quote!r}; they must differ")
+    return Dialect(delimiter.encode(), quote.encode() or None, settings.max_record_bytes)
+
+
+def read_delimited(window: Window, settings: SourceSettings, *, tabs: bool) -> Iterator[pl.DataFrame]:
+    """The records of a CSV file, or with `tabs` of a TSV file, in batches of the schema `PARSED`.
+
+    The first record is the header. Blank lines are not records. Where a quote does not close, only the line where it opens is
+    given up, and reading goes on with the next line.
+
+    Raises:
+        UnreadableFile: the header cannot be used, or the stream breaks off after the records delivered.
+    """
+    dialect = dialect_of(settings, tabs=tabs)
+    columns = _read_header(window, dialect, settings)
+    reach, seen = FILL_BYTES, False
+    while True:
+        window.fill(reach)
+        if not len(window):
+            break
+        clean = _read_clean(window, dialect, columns, settings, reach)
+        frame = _read_careful(window, dialect, columns, settings) if clean is None else clean
+        reach = CAREFUL_BYTES if clean is None else min(4 * reach, FILL_BYTES)
+        seen = seen or len(frame) > 0
+        yield frame
+    window.check_whole(b"")
+    if not seen:
+        raise UnreadableFile(f"the file has a header ({', '.join(columns)[:200]}) and no records")
+
+
+def _read_header(window: Window, dialect: Dialect, settings: SourceSettings) -> list[str]:
+    window.fill(4)
+    kind = next((name for signature, name in SIGNATURES.items() if window.data.startswith(signature)), None)
+    if kind:
+        raise UnreadableFile(f"the file holds {kind} data, not text with delimiters; give it the ending of its format")
+    try:
+        header = next_record(window, dialect)
+    except UnreadableFile as error:
+        raise UnreadableFile(f"no record can be read: {window.broken}") from error
+    if header is None:
+        raise UnreadableFile("the file is empty; a header line and one record or more are expected")
+    if header.problem:
+        hint = " It looks like UTF-16 without a byte order mark: save it as UTF-8." if b"\0" in header.raw else ""
+        raise UnreadableFile(f"the header line cannot be used: {header.problem}.{hint}")
+    check_columns(header.fields, {"text_column": settings.text_column, "label_column": settings.label_column})
+    return header.fields
+
+
+def _assemble(fields: pl.DataFrame, lines: pl.Series, columns: list[str], settings: SourceSettings) -> pl.DataFrame:
+    """Usable records in the schema `PARSED`; `fields` are strings, one column for each of `columns`."""
+    text, label = columns.index(settings.text_column), columns.index(settings.label_column)
+    series = fields.get_columns()
+    named = [column.alias(name) for name, column in zip(columns, series, strict=True)]
+    extra = as_json([column for position, column in enumerate(named) if position not in (text, label)], len(lines))
+    problem = pl.repeat(None, len(lines), dtype=pl.String, eager=True).alias("problem")
+    return pl.DataFrame([lines.alias("line_number"), series[text].alias("text"), series[label].alias("label"), extra, problem])
+
+
+def _read_clean(window: Window, dialect: Dialect, columns: list[str], settings: SourceSettings, reach: int) -> pl.DataFrame | None:
+    """The whole records within `reach` bytes, and the window moved past them; None where any doubt is left about one of them."""
+    segment = window.data[window.start : window.start + reach]
+    unterminated = window.ended and window.broken is None and window.start + reach >= len(window.data) and not segment.endswith(b"\n")
+    if unterminated:
+        segment += b"\n"
+    layout = _clean_layout(segment, dialect, len(columns))
+    if layout is None:
+        return None
+    end, lines, starts = layout
+    fields = _arrow_fields(segment[:end], dialect, len(columns))
+    if fields is None or len(fields) != len(starts):
+        return None
+    frame = _assemble(fields, pl.Series(starts + window.line_number, dtype=pl.Int64), columns, settings)
+    window.advance(min(window.start + end, len(window.data)), lines)
+    return frame
+
+
+def _clean_layout(segment: bytes, dialect: Dialect, n_columns: int) -> tuple[int, int, npt.NDArray[np.int64]] | None:
+    """Where the last whole record of `segment` ends, how many lines that spans, and the line (from 0) where each record starts.
+
+    None unless every record is well formed: `n_columns` fields; each quote opens a field, closes one or is doubled; CR only
+    before LF; no NUL; no record over the limit. Then, and only then, quotes before a byte in odd number put it inside a field.
+    """
+    if b"\0" in segment or b"\r" in segment.removesuffix(b"\r").replace(b"\r\n", b""):
+        return None
+    a = np.frombuffer(segment, dtype=np.uint8)
+    delimiter, quote = dialect.delimiter[0], dialect.quote[0] if dialect.quote else None
+    marks = (a == LF) | (a == delimiter)
+    at = np.flatnonzero(marks | (a == quote) if quote is not None else marks)
+    kinds = a[at]
+    inside = (np.cumsum(kinds == quote) & 1).astype(bool) if quote is not None else np.zeros(len(at), dtype=bool)
+    ends = np.flatnonzero((kinds == LF) & ~inside)
+    if not len(ends):
+        return None
+    last = ends[-1]
+    end = int(at[last]) + 1
+    if quote is not None and not _quotes_fit(a, at[: last + 1][kinds[: last + 1] == quote], delimiter, quote):
+        return None
+    stops = at[ends]
+    starts = np.concatenate([[0], stops[:-1] + 1])
+    lengths = stops - starts - ((a[stops - 1] == CR) & (stops > starts))
+    delimiters = np.diff(np.cumsum((kinds == delimiter) & ~inside)[ends], prepend=0)
+    filled = lengths > 0
+    if lengths.max() > dialect.max_record_bytes or (delimiters[filled] != n_columns - 1).any():
+        return None
+    breaks = np.cumsum(kinds == LF)[ends]
+    # The line break added to an unterminated last line counts too: nothing follows it.
+    return end, int(breaks[-1]), np.concatenate([[0], breaks[:-1]])[filled]
+
+
+def _quotes_fit(a: npt.NDArray[np.uint8], quotes: npt.NDArray[np.intp], delimiter: int, quote: int) -> bool:
+    """Whether each quote that opens stands at the start of a field, or repeats the one before, and each that closes ends a field."""
+    opening, closing = quotes[0::2], quotes[1::2]
+    before = a[opening - 1]
+    before[opening == 0] = LF
+    after = a[closing + 1]
+    opens = (before == delimiter) | (before == LF) | (before == quote)
+    closes = (after == delimiter) | (after == LF) | (after == CR) | (after == quote)
+    return bool(opens.all() and closes.all())
+
+
+def _arrow_fields(segment: bytes, dialect: Dialect, n_columns: int) -> pl.DataFrame | None:
+    """The fields of well-formed records as string columns; None where they are not valid UTF-8."""
+    names = [f"f{position}" for position in range(n_columns)]
+    try:
+        table = pyarrow.csv.read_csv(
+            io.BytesIO(segment),
+            read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=len(segment) + 1),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=dialect.delimiter.decode(),
+                quote_char=dialect.quote.decode() if dialect.quote else False,
+                double_quote=True,
+                escape_char=False,
+                newlines_in_values=dialect.quote is not None,
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return pl.DataFrame(pl.from_arrow(table))
+
+
+def _read_careful(window: Window, dialect: Dialect, columns: list[str], settings: SourceSettings) -> pl.DataFrame:
+    """Some records, one by one.
+
+    Raises:
+        UnreadableFile: the stream is broken and no whole record is left.
+    """
+    records: list[Record] = []
+    size = 0
+    while size < CAREFUL_BYTES:
+        try:
+            record = next_record(window, dialect)
+        except UnreadableFile:
+            if not records:
+                raise
+            break
+        if record is None:
+            break
+        records.append(_with_fields(record, len(columns)))
+        size += len(record.raw) + 1
+    good = [record for record in records if record.problem is None]
+    schema = {f"f{position}": pl.String for position in range(len(columns))}
+    fields = pl.DataFrame([record.fields for record in good], schema=schema, orient="row")
+    usable = _assemble(fields, pl.Series([record.line_number for record in good], dtype=pl.Int64), columns, settings)
+    return in_order(usable, [Unusable(record.line_number, excerpt(record.raw), record.problem) for record in records if record.problem])
+
+
+def _with_fields(record: Record, n_columns: int) -> Record:
+    if record.problem or len(record.fields) == n_columns:
+        return record
+    return Record(record.line_number, record.raw, [], f"the record has {len(record.fields)} fields; the header has {n_columns}")
+
+
+def next_record(window: Window, dialect: Dialect) -> Record | None:
+    """The next record, blank lines left out, and the window moved past it; None at the end.
+
+    Raises:
+        UnreadableFile: the stream breaks off within the record.
+    """
+    while True:
+        window.fill(dialect.max_record_bytes + 2)
+        if not len(window):
+            return None
+        first = window.line_number
+        limit = window.start + dialect.max_record_bytes + 1
+        line_end = window.line_end(limit)
+        if line_end < 0 and (not window.ended or len(window.data) >= limit):
+            beginning = window.data[window.start : limit]
+            return Record(first, beginning, [], over_long(window.skip_line(), dialect.max_record_bytes))
+        line_end = len(window.data) if line_end < 0 else line_end
+        if line_end > window.start:
+            return _record_at(window, dialect, line_end, limit)
+        window.advance(window.after_break(line_end), 1)
+
+
+def _record_at(window: Window, dialect: Dialect, line_end: int, limit: int) -> Record:
+    """The record that starts in the current line, which ends at `line_end`."""
+    start, first, end, problem = window.start, window.line_number, line_end, None
+    raw = window.data[start:line_end]
+    fields = []
+    if dialect.quote is None or dialect.quote not in raw:
+        fields = raw.split(dialect.delimiter)
+    else:
+        try:
+            fields, end = _split_quoted(window, dialect, limit)
+        except BrokenQuoting as error:
+            problem = str(error)
+    if end == len(window.data):
+        window.check_whole(window.data[start:end])
+    raw = window.data[start:end]
+    window.advance(window.after_break(end), _count_breaks(raw) + 1)
+    return _decoded(Record(first, raw, [], problem), fields)
+
+
+def _split_quoted(window: Window, dialect: Dialect, limit: int) -> tuple[list[bytes], int]:
+    """The fields of the record at the window's start, and where it ends.
+
+    Raises:
+        BrokenQuoting: a quote does not close before `limit`, or a field goes on after its closing quote.
+        UnreadableFile: the stream breaks off within the record.
+    """
+    assert dialect.quote is not None
+    data, quote, at = window.data, dialect.quote, window.start
+    fields = []
+    while True:
+        if data[at : at + 1] == quote:
+            closing = _closing_quote(data, quote, at + 1, limit)
+            if closing < 0:
+                if len(data) < limit:
+                    window.check_whole(data[window.start :])
+                within = "before the end of the file" if len(data) < limit else f"within {dialect.max_record_bytes:,} bytes"
+                raise BrokenQuoting(f"a quote opens in field {len(fields) + 1} and does not close {within}; double a quote that is text")
+            fields.append(data[at + 1 : closing].replace(quote + quote, quote))
+            at = closing + 1
+        else:
+            stop = dialect.field_end.search(data, at, limit)
+            end = stop.start() if stop else min(limit, len(data))
+            fields.append(data[at:end])
+            at = end
+        if at >= limit:
+            raise BrokenQuoting(f"the record is longer than {dialect.max_record_bytes:,} bytes (source.max_record_bytes)")
+        following = data[at : at + 1]
+        if following != dialect.delimiter:
+            if following in (b"\n", b"\r", b""):
+                return fields, at
+            raise BrokenQuoting(f"field {len(fields)} goes on after its closing quote; double a quote that is text")
+        at += 1
+
+
+def _closing_quote(data: bytes, quote: bytes, at: int, limit: int) -> int:
+    """Where the quoted field whose content starts at `at` closes; -1 where it does not before `limit`."""
+    while (found := data.find(quote, at, limit)) >= 0 and data[found + 1 : found + 2] == quote:
+        at = found + 2
+    return found
+
+
+def _decoded(record: Record, fields: list[bytes]) -> Record:
+    if record.problem:
+        return record
+    if b"\0" in record.raw:
+        return Record(record.line_number, record.raw, [], "the record holds NUL bytes; the file is damaged or not text")
+    try:
+        record.raw.decode()
+    except UnicodeDecodeError as error:
+        return Record(record.line_number, record.raw, [], not_utf8(error))
+    return Record(record.line_number, record.raw, [field.decode() for field in fields])
+
+
+def _count_breaks(raw: bytes) -> int:
+    """How many line breaks (LF, CRLF or CR) lie within `raw`."""
+    return raw.count(b"\n") + raw.count(b"\r") - raw.count(b"\r\n")

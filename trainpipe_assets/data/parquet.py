@@ -1,0 +1,191 @@
+"""Parquet: columns of any type as text, label and one JSON object of the others.
+
+Values that are not what their column promises (text that is not UTF-8) are the row's problem; damage is the file's.
+"""
+
+import base64
+import tempfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from trainpipe_assets.data.decompression import PIECE, BrokenStream, FaultRecorder, decompressed
+from trainpipe_assets.data.records import (
+    PARSED,
+    UnreadableFile,
+    Unusable,
+    as_json,
+    as_label,
+    check_columns,
+    excerpt,
+    in_order,
+    over_long,
+)
+from trainpipe_assets.data.sources import Compression
+from trainpipe_assets.settings import SourceSettings
+
+BATCH_BYTES = 1 << 24  # of a batch as the file's own statistics tell it
+BATCH_ROWS = 20_000
+
+
+def read_parquet(raw: BinaryIO, compression: Compression | None, settings: SourceSettings) -> Iterator[pl.DataFrame]:
+    """The rows of a Parquet file in batches of the schema `PARSED`; the line number is the row's number.
+
+    In `extra`, binary values are base64, times ISO 8601, decimals strings, and numbers that are not finite null.
+
+    Raises:
+        UnreadableFile: the file is damaged or its columns cannot be used.
+    """
+    if compression is None:
+        yield from _read_seekable(raw, settings)
+        return
+    with tempfile.TemporaryFile() as plain:  # Parquet is read from its end
+        stream = decompressed(raw, compression)
+        try:
+            while piece := stream.read(PIECE):
+                plain.write(piece)
+        except BrokenStream as error:
+            raise UnreadableFile(f"the file cannot be read: {error}") from error
+        plain.seek(0)
+        yield from _read_seekable(cast(BinaryIO, plain), settings)
+
+
+def _read_seekable(raw: BinaryIO, settings: SourceSettings) -> Iterator[pl.DataFrame]:
+    recorder = FaultRecorder(raw)
+    try:
+        yield from _read_batches(recorder, settings)
+    except UnreadableFile:
+        raise
+    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, MemoryError) as error:
+        if recorder.fault is not None:
+            raise recorder.fault from error
+        raise UnreadableFile(f"the file is not a readable Parquet file: {' '.join(str(error).split())[:200]}") from error
+
+
+def _read_batches(recorder: FaultRecorder, settings: SourceSettings) -> Iterator[pl.DataFrame]:
+    file = pyarrow.parquet.ParquetFile(
+        pa.PythonFile(recorder, mode="r"), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
+    )
+    schema = file.schema_arrow
+    check_columns(schema.names, {"text_column": settings.text_column, "label_column": settings.label_column})
+    _check_types(schema, settings)
+    row = 1
+    for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
+        yield _parse_batch(batch, row, settings)
+        row += batch.num_rows
+    if row == 1:
+        raise UnreadableFile("the file holds no rows")
+
+
+def _batch_rows(metadata: Any) -> int:
+    total = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * max(1, metadata.num_rows) // max(1, total)))
+
+
+def _check_types(schema: Any, settings: SourceSettings) -> None:
+    text, label = (_value_type(schema.field(name).type) for name in (settings.text_column, settings.label_column))
+    if not (_is_textual(text) or pa.types.is_null(text)):
+        raise UnreadableFile(f"column {settings.text_column!r} is of type {text}; text is expected. Set source.text_column")
+    numeric = pa.types.is_integer(label) or pa.types.is_floating(label) or pa.types.is_boolean(label)
+    if not (_is_textual(label) or numeric or pa.types.is_null(label)):
+        raise UnreadableFile(
+            f"column {settings.label_column!r} is of type {label}; text, a number or a boolean is expected. Set source.label_column"
+        )
+
+
+def _value_type(kind: Any) -> Any:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_textual(kind: Any) -> bool:
+    """Whether values of the type are text, or bytes that may be."""
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(test(kind) for test in tests) or _is_binary(kind)
+
+
+def _is_binary(kind: Any) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _parse_batch(batch: Any, first_row: int, settings: SourceSettings) -> pl.DataFrame:
+    problems: dict[int, Unusable] = {}
+    columns: dict[str, pl.Series] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        chosen = name in (settings.text_column, settings.label_column)
+        columns[name] = _as_series(name, column, chosen, first_row, problems)
+    text, label = columns[settings.text_column].alias("text"), _as_labels(columns[settings.label_column])
+    others = [series for name, series in columns.items() if name not in (settings.text_column, settings.label_column)]
+    rows = pl.int_range(first_row, first_row + batch.num_rows, eager=True).alias("line_number")
+    frame = pl.DataFrame([rows, text.cast(pl.String), label, as_json(others, batch.num_rows)]).with_columns(problem=pl.lit(None, pl.String))
+    sizes = frame.select(pl.sum_horizontal(pl.col("text", "label", "extra").str.len_bytes()))["text"]
+    for position in (sizes > settings.max_record_bytes).arg_true():
+        shown = excerpt((frame["text"][position] or "").encode())
+        problems.setdefault(position, Unusable(first_row + position, shown, over_long(sizes[position], settings.max_record_bytes)))
+    if not problems:
+        return frame.cast(dict(PARSED))
+    keep = ~pl.Series(range(batch.num_rows)).is_in(list(problems))
+    return in_order(frame.filter(keep).cast(dict(PARSED)), list(problems.values()))
+
+
+def _as_series(name: str, column: Any, chosen: bool, first_row: int, problems: dict[int, Unusable]) -> pl.Series:
+    """A column as strings, or as a type that can be written as JSON; what is not UTF-8 goes to `problems`, by position."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column.validate(full=True)
+        column = column.dictionary_decode()
+    kind = column.type
+    if _is_binary(kind) and not chosen:
+        values = [None if value is None else base64.b64encode(value).decode() for value in column.to_pylist()]
+        return pl.Series(name, values, dtype=pl.String)
+    if _is_textual(kind):
+        return _decoded(name, column, first_row, problems)
+    column.validate(full=True)
+    if (pa.types.is_temporal(kind) and not pa.types.is_interval(kind)) or pa.types.is_decimal(kind):
+        return pl.Series(name, pl.from_arrow(column.cast(pa.string())), dtype=pl.String)
+    if not _writable(kind):
+        return pl.Series(name, [None if value is None else str(value) for value in column.to_pylist()], dtype=pl.String)
+    return pl.Series(name, pl.from_arrow(column))
+
+
+def _decoded(name: str, column: Any, first_row: int, problems: dict[int, Unusable]) -> pl.Series:
+    binary = pc.cast(column, pa.large_binary())
+    try:
+        return pl.Series(name, pl.from_arrow(pc.cast(binary, pa.large_string())), dtype=pl.String)
+    except pa.ArrowInvalid:
+        pass  # some value is not UTF-8: find out which
+    texts: list[str | None] = []
+    for position, value in enumerate(binary.to_pylist()):
+        try:
+            texts.append(None if value is None else value.decode())
+        except UnicodeDecodeError:
+            texts.append(None)
+            problems[position] = Unusable(first_row + position, excerpt(value), f"the value of column {name[:60]!r} is not valid UTF-8")
+    return pl.Series(name, texts, dtype=pl.String)
+
+
+def _writable(kind: Any) -> bool:
+    """Whether Polars can write values of the type as JSON."""
+    if pa.types.is_map(kind):
+        return _writable(kind.key_type) and _writable(kind.item_type)
+    if pa.types.is_nested(kind):
+        return not pa.types.is_union(kind) and all(_writable(kind.field(index).type) for index in range(kind.num_fields))
+    return not (_is_binary(kind) or pa.types.is_interval(kind) or isinstance(kind, pa.BaseExtensionType))
+
+
+def _as_labels(column: pl.Series) -> pl.Series:
+    if column.dtype == pl.String or column.dtype == pl.Null:
+        return column.cast(pl.String).alias("label")
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+    spelled = {value: _spelled(value) for value in column.unique().to_list()}
+    return pl.Series("label", [spelled[value] for value in column.to_list()], dtype=pl.String)
+
+
+def _spelled(value: object) -> str | None:
+    return str(value) if isinstance(value, float) else as_label(value)

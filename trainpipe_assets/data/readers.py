@@ -1,0 +1,144 @@
+"""From a landed file to rows of `raw_data`: every record exactly one row, usable or not, in bounded batches.
+
+The formats themselves are in `delimited.py`, `jsonl.py` and `parquet.py`; listing and opening are in `sources.py`.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime
+from typing import BinaryIO
+
+import polars as pl
+
+from trainpipe_assets.data.decompression import Utf8Stream, decompressed
+from trainpipe_assets.data.delimited import read_delimited
+from trainpipe_assets.data.jsonl import read_jsonl
+from trainpipe_assets.data.parquet import read_parquet
+from trainpipe_assets.data.records import UnreadableFile, Unusable, Window, unusable_frame
+from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, check_unchanged, file_kind, open_landed
+from trainpipe_assets.schemas import RAW_DATA
+from trainpipe_assets.settings import SourceSettings
+
+__all__ = ["FileChangedWhileReading", "content_id", "parse_file", "read_file"]
+
+BATCH_ROWS = 50_000
+BATCH_BYTES = 1 << 25
+HASH_BYTES = 1 << 20
+
+
+def content_id(file: LandedFile) -> str:
+    """The `file_id`: the same for the same bytes at the same path below the landing folder, on any machine.
+
+    It is the first 16 hex digits of SHA-256 over the path, a NUL, and the hex SHA-256 of the bytes as landed. A file that must not
+    be read has its version in the place of its bytes.
+
+    Raises:
+        FileChangedWhileReading: the file is no longer the version that was listed.
+    """
+    content = f"unread {file.version}" if file.problem else _sha256(file)
+    return hashlib.sha256(f"{file.path}\0{content}".encode()).hexdigest()[:16]
+
+
+def read_file(file: LandedFile, settings: SourceSettings, ingested_at: datetime) -> Iterator[pl.DataFrame]:
+    """The records of `file` in the schema `RAW_DATA`, at most 50,000 and about 32 MB at a time.
+
+    Records are numbered from 1 in their `row_id`, unusable ones too. A file that cannot be used at all is one row, numbered 0, with
+    the problem. Where a file breaks off, the records before stay and one more row says why: numbered on in a text file, 0 in Parquet.
+
+    Raises:
+        FileChangedWhileReading: the file is not the version that was listed, at the start or at the end: nothing of it may be kept.
+        ValueError: the settings cannot be used for any file.
+        OSError: the storage failed, which is not the file's fault.
+    """
+    file_id = content_id(file)
+    read = 0
+    try:
+        for frame in _batched(parse_file(file, settings)):
+            yield _as_raw(frame, pl.int_range(read + 1, read + len(frame) + 1, eager=True), file, file_id, ingested_at)
+            read += len(frame)
+    except UnreadableFile as error:
+        _check(file)
+        frame = unusable_frame([Unusable(error.line_number, error.text or "", str(error))])
+        if error.text is None:
+            frame = frame.with_columns(text=pl.lit(None, pl.String))
+        ordinal = read + 1 if error.line_number else 0
+        yield _as_raw(frame, pl.Series([ordinal], dtype=pl.Int64), file, file_id, ingested_at)
+    else:
+        _check(file)
+
+
+def parse_file(file: LandedFile, settings: SourceSettings) -> Iterator[pl.DataFrame]:
+    """The records of `file` in the schema `records.PARSED`, as they are read.
+
+    Raises:
+        UnreadableFile: the file, or the rest of it, cannot be used.
+        FileChangedWhileReading: it is not there any more.
+    """
+    kind = file_kind(file.path, settings)
+    if file.problem or kind is None:
+        raise UnreadableFile(file.problem or "unknown file format; set source.format")
+    with open_landed(file) as raw:
+        if kind.format == "parquet":
+            yield from read_parquet(raw, kind.compression, settings)
+            return
+        window = Window(Utf8Stream(decompressed(raw, kind.compression)))
+        if kind.format == "jsonl":
+            yield from read_jsonl(window, settings)
+        else:
+            yield from read_delimited(window, settings, tabs=kind.format == "tsv")
+
+
+def _sha256(file: LandedFile) -> str:
+    with open_landed(file) as raw:
+        digest = _digest(raw)
+    check_unchanged(file)
+    return digest
+
+
+def _digest(raw: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while piece := raw.read(HASH_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _check(file: LandedFile) -> None:
+    if not file.problem:
+        check_unchanged(file)
+
+
+def _batched(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows, in batches neither tiny nor large. Those before a failure are delivered before it is raised."""
+    pending: list[pl.DataFrame] = []
+    try:
+        for frame in frames:
+            pending.append(frame)
+            if sum(len(part) for part in pending) >= BATCH_ROWS // 2 or sum(part.estimated_size() for part in pending) >= BATCH_BYTES // 4:
+                complete, pending = pending, []
+                yield from _slices(pl.concat(complete))
+    except UnreadableFile:
+        if pending:
+            yield from _slices(pl.concat(pending))
+        raise
+    if pending:
+        yield from _slices(pl.concat(pending))
+
+
+def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    parts = max(1, round(frame.estimated_size() / BATCH_BYTES))
+    yield from frame.iter_slices(max(1, min(BATCH_ROWS, len(frame) // parts)))
+
+
+def _as_raw(frame: pl.DataFrame, ordinals: pl.Series, file: LandedFile, file_id: str, ingested_at: datetime) -> pl.DataFrame:
+    return frame.select(
+        row_id=pl.lit(f"{file_id}-") + pl.lit(ordinals).cast(pl.String).str.zfill(9),
+        file_id=pl.lit(file_id),
+        source_file=pl.lit(file.path),
+        file_version=pl.lit(file.version),
+        line_number="line_number",
+        text="text",
+        label="label",
+        extra="extra",
+        problem="problem",
+        ingested_at=pl.lit(ingested_at).cast(RAW_DATA["ingested_at"]),
+    )

@@ -1,0 +1,64 @@
+"""Train, validation and test: which split an example belongs to, for ever.
+
+The split is a function of the duplicate group and the seed alone, so that texts that count as the same share a split
+and no example moves when data grows. Finding the groups is `deduplication.py`'s.
+"""
+
+import hashlib
+
+import numpy as np
+import polars as pl
+
+from trainpipe_assets.settings import SplitSettings
+
+SPLITS = ("train", "validation", "test")
+
+
+def assign_split(group: pl.Expr, settings: SplitSettings) -> pl.Expr:
+    """The split of each duplicate group (a hexadecimal hash) as a column of `SPLITS` values."""
+    offset = int.from_bytes(hashlib.sha256(f"split:{settings.seed}".encode()).digest()[:8], "big")
+
+    def place(hashes: pl.Series) -> pl.Series:
+        bits = hashes.str.slice(0, 15).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
+        position = _mix(bits ^ np.uint64(offset)) / 2.0**64
+        chosen = np.select([position < settings.test, position < settings.test + settings.validation], ["test", "validation"], "train")
+        return pl.Series(chosen, dtype=pl.String)
+
+    return group.map_batches(place, return_dtype=pl.String, is_elementwise=True)
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    """SplitMix64's finalizer (Steele, Lea, Flood 2014): every input bit moves every output bit."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def require_trainable(counts: pl.DataFrame, labels: tuple[str, ...], settings: SplitSettings) -> None:
+    """Refuse a dataset that cannot train and evaluate a model.
+
+    `counts` has one row for each pair of `split` and `label_id` present, with their number `n`.
+
+    Raises:
+        ValueError: a split is too small, or the training split lacks a class.
+    """
+    sizes = {split: int(counts.filter(pl.col("split") == split)["n"].sum()) for split in SPLITS}
+    found = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
+    if len(labels) < 2:
+        raise ValueError(
+            f"the cleaned examples have {len(labels)} label(s) ({', '.join(labels) or 'none'}), a classifier needs two or more: "
+            "land files with other labels, or look into rejected_rows for labels that were refused"
+        )
+    small = [split for split, size in sizes.items() if size < settings.min_examples]
+    if small:
+        raise ValueError(
+            f"too few examples in split(s) {', '.join(small)}: found {found}, each needs at least {settings.min_examples} "
+            "(split.min_examples); land more data or give the split a larger share"
+        )
+    trained = set(counts.filter(pl.col("split") == "train")["label_id"].to_list())
+    missing = [label for number, label in enumerate(labels) if number not in trained]
+    if missing:
+        raise ValueError(
+            f"label(s) {', '.join(missing)} have no example in the training split ({found}): land examples of them, "
+            "or take them off cleaning.labels"
+        )

@@ -1,0 +1,151 @@
+"""Checkpoints and finished folders: complete or ignored, two at most, and never another training's."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainpipe_assets.training.checkpoint import Checkpoints
+from trainpipe_assets.training.durable import exclusive, whole_folder
+from trainpipe_assets.training.finished import find_finished
+from trainpipe_assets.training.state import StepRecord, TrainingState, Validation
+from trainpipe_tests.unit.training_fixtures import make_spec
+
+
+class Trained:
+    """A model and its optimizer after some steps."""
+
+    def __init__(self, steps: int = 0) -> None:
+        torch.manual_seed(0)
+        self.model = torch.nn.Linear(3, 2)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
+        for _ in range(steps):
+            self.step()
+
+    def step(self) -> None:
+        self.model(torch.ones(1, 3)).sum().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def validated(step: int, losses: list[float]) -> TrainingState:
+    """The state at `step` after validations at steps 1, 2, ... that found `losses`."""
+    found = [Validation(step=n, epoch=n, loss=loss, accuracy=0.5, macro_f1=0.5, examples=4) for n, loss in enumerate(losses, start=1)]
+    return TrainingState(step=step, validations=found)
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "work", make_spec(tmp_path), "digest")
+
+
+def test_a_restored_training_goes_on_as_if_never_stopped(checkpoints: Checkpoints) -> None:
+    stopped, unstopped, resumed = Trained(steps=3), Trained(steps=5), Trained()
+    state = TrainingState(step=3, history=[StepRecord(step=3, epoch=1, loss=1 / 3, learning_rate=1e-4, grad_norm=0.1)])
+    checkpoints.save(state, stopped.model, stopped.optimizer)
+    assert checkpoints.newest() == state
+    checkpoints.restore(state.name, resumed.model, resumed.optimizer)
+    resumed.step()
+    resumed.step()
+    assert torch.equal(resumed.model.weight, unstopped.model.weight)
+
+
+def test_the_last_and_the_best_are_kept(checkpoints: Checkpoints) -> None:
+    trained = Trained(steps=1)
+    for count, losses in enumerate(([0.5], [0.5, 0.4], [0.5, 0.4, 0.6], [0.5, 0.4, 0.6, 0.7]), start=1):
+        checkpoints.save(validated(count, losses), trained.model, trained.optimizer)
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step-000000002-0002", "step-000000004-0004"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    trained, best, last = Trained(steps=1), validated(1, [0.5]), validated(2, [0.5, 0.6])
+    for state in (best, last):
+        checkpoints.save(state, trained.model, trained.optimizer)
+    tensors, manifest = (checkpoints.folder / last.name / name for name in ("tensors.pt", "manifest.json"))
+    content = tensors.read_bytes()
+    if damage == "truncate":
+        tensors.write_bytes(content[:-10])
+    elif damage == "flip":
+        tensors.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    elif damage == "remove":
+        tensors.unlink()
+    else:
+        manifest.write_text("{")
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.newest() == best
+    assert f"{last.name} is not complete" in caplog.text
+
+
+def test_a_checkpoint_without_its_best_model_is_no_use(checkpoints: Checkpoints) -> None:
+    trained = Trained(steps=1)
+    for state in (validated(1, [0.5]), validated(2, [0.5, 0.6])):
+        checkpoints.save(state, trained.model, trained.optimizer)
+    (checkpoints.folder / "step-000000001-0001" / "tensors.pt").unlink()
+    assert checkpoints.newest() is None
+
+
+def test_checkpoints_of_another_training_are_refused_with_the_difference(tmp_path: Path, checkpoints: Checkpoints) -> None:
+    trained = Trained(steps=1)
+    checkpoints.save(TrainingState(step=1), trained.model, trained.optimizer)
+    other = Checkpoints(checkpoints.folder, make_spec(tmp_path, training={"seed": 9}), "other digest")
+    with pytest.raises(ValueError, match=r"training\.seed was 0 and is 9; the examples are not the same"):
+        other.newest()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "folder"
+
+    def write_half() -> None:
+        with whole_folder(place) as partial:
+            (partial / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert not place.exists()
+    with whole_folder(place) as partial:
+        (partial / "file").write_text("whole")
+        assert not place.exists()
+    assert [path.name for path in place.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_one_training_at_a_time_in_a_work_folder(tmp_path: Path) -> None:
+    with exclusive(tmp_path), pytest.raises(ValueError, match="another training is running in"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path):
+        pass
+
+
+def test_an_output_folder_with_something_else_is_refused(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path)
+    assert find_finished(spec) is None
+    output = Path(spec.output_dir)
+    output.mkdir()
+    with pytest.raises(ValueError, match="holds no finished training"):
+        find_finished(spec)
+    (output / "training.json").write_text('{"fingerprint": "older"}')
+    with pytest.raises(ValueError, match="holds the training older, not tiny"):
+        find_finished(spec)
+
+
+def test_the_best_validation_is_the_earliest_of_the_smallest_loss_and_patience_counts_from_it() -> None:
+    state = validated(4, [0.9, 0.5, 0.5, 0.6])
+    assert state.best is not None
+    assert state.best.step == 2
+    assert state.patience_exhausted(2)
+    assert not state.patience_exhausted(3)
+    assert not TrainingState().patience_exhausted(1)
+
+
+def test_a_long_history_is_thinned_and_keeps_its_ends() -> None:
+    state = TrainingState()
+    for step in range(1, 3502):
+        state.record(StepRecord(step=step, epoch=1, loss=0.5, learning_rate=1e-4, grad_norm=1.0), 3501)
+    steps = [record.step for record in state.history]
+    assert len(steps) <= 1002
+    assert (steps[0], steps[-1]) == (1, 3501)
