@@ -4,30 +4,34 @@ FROM python:3.11.14-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-COPY trainpipe_assets ./trainpipe_assets
+# Of the package only its front door: installed editable, it is read from /app below, and a change of it keeps this slow layer.
+COPY trainpipe_assets/__init__.py ./trainpipe_assets/
 RUN python -m venv /opt/venv \
- && /opt/venv/bin/python -m pip install --constraint constraints.txt .
+ && /opt/venv/bin/python -m pip install --constraint constraints.txt --editable .
 
 FROM python:3.11.14-slim-bookworm
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     DAGSTER_HOME=/data/dagster \
     TRAINPIPE_LAKE=/data/lake \
     TRAINPIPE_LANDING=/data/landing \
     TRAINPIPE_MODELS=/data/models \
     TRAINPIPE_SCRATCH=/data/scratch
 RUN groupadd --gid 10001 trainpipe \
- && useradd --uid 10001 --gid trainpipe --no-create-home --home-dir /app trainpipe \
- && mkdir -p /data/dagster && chown -R trainpipe:trainpipe /data
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data trainpipe \
+ && mkdir /data && chown 10001:10001 /data
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
-# The defs folder is found from the pyproject.toml above it, so both stand here as well as in the environment.
+# The defs folder is found from the pyproject.toml above it.
 COPY pyproject.toml workspace.yaml dagster.yaml dagster.postgres.yaml docker-entrypoint.sh ./
 COPY trainpipe_assets ./trainpipe_assets
-USER trainpipe
+USER 10001:10001
 VOLUME /data
 EXPOSE 3000
+# On SIGINT Dagster ends its services in order; as the first process of a container it would not notice a SIGTERM.
+STOPSIGNAL SIGINT
 HEALTHCHECK --interval=30s --timeout=5s --start-period=90s --retries=3 \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/server_info', timeout=4)"]
-ENTRYPOINT ["/bin/sh", "docker-entrypoint.sh"]
+ENTRYPOINT ["/bin/sh", "/app/docker-entrypoint.sh"]
 CMD ["dagster", "dev", "--workspace", "workspace.yaml", "--host", "0.0.0.0", "--port", "3000"]

@@ -158,7 +158,7 @@ class EvaluationSettings(Settings):
     bootstrap_samples: int = Field(default=1000, ge=100, le=100_000, description="Resamples behind each 95% interval.")
     calibration_bins: int = Field(default=10, ge=2, le=100, description="Equal-width confidence bins of the calibration error.")
     mistakes: int = Field(default=20, ge=0, le=1000, description="How many of the most confident mistakes the report shows.")
-    batch_tokens: int = Field(default=8192, ge=16, description="Token budget of one scoring batch.")
+    batch_tokens: int = Field(default=2048, ge=16, description="Token budget of one scoring batch.")
 
 
 class AutomationSettings(Settings):

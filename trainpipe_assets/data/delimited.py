@@ -3,18 +3,14 @@
 A stretch of records that is clean beyond doubt is parsed by Arrow; any other goes record by record. Both ways give the same rows.
 """
 
-import io
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
-import pyarrow.csv
 
+from trainpipe_assets.data.clean_layout import arrow_fields, clean_layout, without
+from trainpipe_assets.data.dialect import Dialect, dialect_of
 from trainpipe_assets.data.records import (
     FILL_BYTES,
     UnreadableFile,
@@ -29,23 +25,8 @@ from trainpipe_assets.data.records import (
 )
 from trainpipe_assets.settings import SourceSettings
 
-CAREFUL_BYTES = 1 << 16  # how far the record-by-record way goes before the quick one is tried again
+CAREFUL_BYTES = 1 << 14  # how far the record-by-record way goes before the quick one is tried again
 SIGNATURES = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard", b"PAR1": "Parquet", b"PK\x03\x04": "ZIP (or a spreadsheet)"}
-LF, CR = 10, 13
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How fields are set apart."""
-
-    delimiter: bytes  # one ASCII character
-    quote: bytes | None  # one ASCII character, or None: every character then stands for itself
-    max_record_bytes: int
-
-    @cached_property
-    def field_end(self) -> re.Pattern[bytes]:
-        """What ends a field that is not quoted."""
-        return re.compile(b"[" + re.escape(self.delimiter) + rb"\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +41,6 @@ class Record:
 
 class BrokenQuoting(ValueError):
     """The quotes of a record do not balance."""
-
-
-def dialect_of(settings: SourceSettings, *, tabs: bool) -> Dialect:
-    """The dialect of CSV, or with `tabs` of TSV, under `settings`.
-
-    Raises:
-        ValueError: the settings contradict each other.
-    """
-    delimiter = settings.delimiter or ("\t" if tabs else ",")
-    quote = settings.quote_char if settings.quote_char is not None else ("" if tabs else '"')
-    for name, character in (("delimiter", delimiter), ("quote_char", quote)):
-        if character and (not character.isascii() or character in "\r\n\0"):
-            raise ValueError(f"source.{name} is {character!r}; an ASCII character other than a line break is expected")
-    if delimiter == quote:
-        raise ValueError(f"source.delimiter and source.quote_char are both {quote!r}; they must differ")
-    return Dialect(delimiter.encode(), quote.encode() or None, settings.max_record_bytes)
 
 
 def read_delimited(window: Window, settings: SourceSettings, *, tabs: bool) -> Iterator[pl.DataFrame]:
@@ -109,11 +74,9 @@ def _read_header(window: Window, dialect: Dialect, settings: SourceSettings) -> 
     kind = next((name for signature, name in SIGNATURES.items() if window.data.startswith(signature)), None)
     if kind:
         raise UnreadableFile(f"the file holds {kind} data, not text with delimiters; give it the ending of its format")
-    try:
-        header = next_record(window, dialect)
-    except UnreadableFile as error:
-        raise UnreadableFile(f"no record can be read: {window.broken}") from error
+    header = next_record(window, dialect)
     if header is None:
+        window.check_whole(b"")
         raise UnreadableFile("the file is empty; a header line and one record or more are expected")
     if header.problem:
         hint = " It looks like UTF-16 without a byte order mark: save it as UTF-8." if b"\0" in header.raw else ""
@@ -138,81 +101,22 @@ def _read_clean(window: Window, dialect: Dialect, columns: list[str], settings: 
     unterminated = window.ended and window.broken is None and window.start + reach >= len(window.data) and not segment.endswith(b"\n")
     if unterminated:
         segment += b"\n"
-    layout = _clean_layout(segment, dialect, len(columns))
+    layout = clean_layout(segment, dialect)
     if layout is None:
         return None
-    end, lines, starts = layout
-    fields = _arrow_fields(segment[:end], dialect, len(columns))
-    if fields is None or len(fields) != len(starts):
+    ragged = np.flatnonzero(layout.fields != len(columns))
+    fields = arrow_fields(without(segment, layout, ragged), dialect, len(columns))
+    if fields is None or len(fields) != len(layout.starts) - len(ragged):
         return None
-    frame = _assemble(fields, pl.Series(starts + window.line_number, dtype=pl.Int64), columns, settings)
-    window.advance(min(window.start + end, len(window.data)), lines)
-    return frame
-
-
-def _clean_layout(segment: bytes, dialect: Dialect, n_columns: int) -> tuple[int, int, npt.NDArray[np.int64]] | None:
-    """Where the last whole record of `segment` ends, how many lines that spans, and the line (from 0) where each record starts.
-
-    None unless every record is well formed: `n_columns` fields; each quote opens a field, closes one or is doubled; CR only
-    before LF; no NUL; no record over the limit. Then, and only then, quotes before a byte in odd number put it inside a field.
-    """
-    if b"\0" in segment or b"\r" in segment.removesuffix(b"\r").replace(b"\r\n", b""):
-        return None
-    a = np.frombuffer(segment, dtype=np.uint8)
-    delimiter, quote = dialect.delimiter[0], dialect.quote[0] if dialect.quote else None
-    marks = (a == LF) | (a == delimiter)
-    at = np.flatnonzero(marks | (a == quote) if quote is not None else marks)
-    kinds = a[at]
-    inside = (np.cumsum(kinds == quote) & 1).astype(bool) if quote is not None else np.zeros(len(at), dtype=bool)
-    ends = np.flatnonzero((kinds == LF) & ~inside)
-    if not len(ends):
-        return None
-    last = ends[-1]
-    end = int(at[last]) + 1
-    if quote is not None and not _quotes_fit(a, at[: last + 1][kinds[: last + 1] == quote], delimiter, quote):
-        return None
-    stops = at[ends]
-    starts = np.concatenate([[0], stops[:-1] + 1])
-    lengths = stops - starts - ((a[stops - 1] == CR) & (stops > starts))
-    delimiters = np.diff(np.cumsum((kinds == delimiter) & ~inside)[ends], prepend=0)
-    filled = lengths > 0
-    if lengths.max() > dialect.max_record_bytes or (delimiters[filled] != n_columns - 1).any():
-        return None
-    breaks = np.cumsum(kinds == LF)[ends]
-    # The line break added to an unterminated last line counts too: nothing follows it.
-    return end, int(breaks[-1]), np.concatenate([[0], breaks[:-1]])[filled]
-
-
-def _quotes_fit(a: npt.NDArray[np.uint8], quotes: npt.NDArray[np.intp], delimiter: int, quote: int) -> bool:
-    """Whether each quote that opens stands at the start of a field, or repeats the one before, and each that closes ends a field."""
-    opening, closing = quotes[0::2], quotes[1::2]
-    before = a[opening - 1]
-    before[opening == 0] = LF
-    after = a[closing + 1]
-    opens = (before == delimiter) | (before == LF) | (before == quote)
-    closes = (after == delimiter) | (after == LF) | (after == CR) | (after == quote)
-    return bool(opens.all() and closes.all())
-
-
-def _arrow_fields(segment: bytes, dialect: Dialect, n_columns: int) -> pl.DataFrame | None:
-    """The fields of well-formed records as string columns; None where they are not valid UTF-8."""
-    names = [f"f{position}" for position in range(n_columns)]
-    try:
-        table = pyarrow.csv.read_csv(
-            io.BytesIO(segment),
-            read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=len(segment) + 1),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=dialect.delimiter.decode(),
-                quote_char=dialect.quote.decode() if dialect.quote else False,
-                double_quote=True,
-                escape_char=False,
-                newlines_in_values=dialect.quote is not None,
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-    except pa.ArrowInvalid:
-        return None
-    return pl.DataFrame(pl.from_arrow(table))
+    lines = layout.first_lines + window.line_number
+    raws = [segment[layout.starts[position] : layout.stops[position]] for position in ragged]
+    unusable = [
+        Unusable(int(lines[position]), excerpt(raw), _not_utf8(raw) or _ragged(int(layout.fields[position]), len(columns)))
+        for position, raw in zip(ragged, raws, strict=True)
+    ]
+    usable = _assemble(fields, pl.Series(np.delete(lines, ragged), dtype=pl.Int64), columns, settings)
+    window.advance(min(window.start + layout.end, len(window.data)), layout.lines)
+    return in_order(usable, unusable)
 
 
 def _read_careful(window: Window, dialect: Dialect, columns: list[str], settings: SourceSettings) -> pl.DataFrame:
@@ -244,7 +148,11 @@ def _read_careful(window: Window, dialect: Dialect, columns: list[str], settings
 def _with_fields(record: Record, n_columns: int) -> Record:
     if record.problem or len(record.fields) == n_columns:
         return record
-    return Record(record.line_number, record.raw, [], f"the record has {len(record.fields)} fields; the header has {n_columns}")
+    return replace(record, fields=[], problem=_ragged(len(record.fields), n_columns))
+
+
+def _ragged(found: int, expected: int) -> str:
+    return f"the record has {found} {'field' if found == 1 else 'fields'}; the header has {expected}"
 
 
 def next_record(window: Window, dialect: Dialect) -> Record | None:
@@ -297,7 +205,7 @@ def _split_quoted(window: Window, dialect: Dialect, limit: int) -> tuple[list[by
     """
     assert dialect.quote is not None
     data, quote, at = window.data, dialect.quote, window.start
-    fields = []
+    fields: list[bytes] = []
     while True:
         if data[at : at + 1] == quote:
             closing = _closing_quote(data, quote, at + 1, limit)
@@ -331,15 +239,20 @@ def _closing_quote(data: bytes, quote: bytes, at: int, limit: int) -> int:
 
 
 def _decoded(record: Record, fields: list[bytes]) -> Record:
-    if record.problem:
-        return record
-    if b"\0" in record.raw:
-        return Record(record.line_number, record.raw, [], "the record holds NUL bytes; the file is damaged or not text")
+    """`record` with its `fields` as text, or with the problem why they are not."""
+    problem = record.problem
+    if problem is None and b"\0" in record.raw:
+        problem = "the record holds NUL bytes; the file is damaged or not text"
+    problem = problem or _not_utf8(record.raw)
+    return replace(record, fields=[] if problem else [field.decode() for field in fields], problem=problem)
+
+
+def _not_utf8(raw: bytes) -> str | None:
     try:
-        record.raw.decode()
+        raw.decode()
     except UnicodeDecodeError as error:
-        return Record(record.line_number, record.raw, [], not_utf8(error))
-    return Record(record.line_number, record.raw, [field.decode() for field in fields])
+        return not_utf8(error)
+    return None
 
 
 def _count_breaks(raw: bytes) -> int:

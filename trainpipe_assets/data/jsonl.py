@@ -1,7 +1,7 @@
 """JSON Lines: one JSON object a line, each judged by itself."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import polars as pl
@@ -13,6 +13,7 @@ from trainpipe_assets.data.records import (
     UnreadableFile,
     Unusable,
     Window,
+    as_json,
     as_label,
     as_text,
     excerpt,
@@ -22,14 +23,17 @@ from trainpipe_assets.data.records import (
 )
 from trainpipe_assets.settings import SourceSettings
 
-Parsed = tuple[str | None, str | None, str]  # text, label, extra
+Parsed = tuple[str | None, str | None, dict[str, Any] | str]  # text, label and the other keys, encoded where they are not plain
+DTYPES: dict[type, type[pl.DataType]] = {str: pl.String, int: pl.Int64, bool: pl.Boolean}
+PLAIN = frozenset({*DTYPES, type(None)})
+JSON_SPACE = b" \t\r\n"
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise BadRecord(f"the line is not valid JSON: {name} is not a JSON value; use null")
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -84,51 +88,76 @@ def _parse_lines(lines: list[bytes], first: int, settings: SourceSettings) -> pl
     rows: list[Parsed] = []
     unusable: list[Unusable] = []
     for number, line in enumerate(lines, first):
-        if not line.strip():
+        content = line.strip(JSON_SPACE)
+        if not content:
             continue
         try:
-            row = parse_line(line, settings)
+            rows.append(parse_line(content, settings))
+            numbers.append(number)
         except BadRecord as error:
             unusable.append(Unusable(number, excerpt(line), str(error)))
-        else:
-            numbers.append(number)
-            rows.append(row)
     texts, labels, extras = zip(*rows, strict=True) if rows else ((), (), ())
-    columns = {"line_number": numbers, "text": texts, "label": labels, "extra": extras, "problem": [None] * len(rows)}
+    columns = {"line_number": numbers, "text": texts, "label": labels, "extra": _encode_all(extras), "problem": [None] * len(rows)}
     return in_order(pl.DataFrame(columns, schema=PARSED), unusable)
 
 
 def parse_line(line: bytes, settings: SourceSettings) -> Parsed:
-    """Text, label and the other keys (as one JSON object) of the object in `line`.
+    """Text, label and the other keys of the object in `line`, which has no outer white space.
 
     Raises:
         BadRecord: the line is too long, is not a JSON object, lacks a key, or a value is of the wrong type.
     """
     if len(line) > settings.max_record_bytes:
         raise BadRecord(over_long(len(line), settings.max_record_bytes))
-    found = _decode_line(line)
-    if not isinstance(found, dict):
-        raise BadRecord(f"the line holds {type(found).__name__} {str(found)[:40]!r}; a JSON object is expected")
-    for setting, key in (("text_column", settings.text_column), ("label_column", settings.label_column)):
-        if key not in found:
-            keys = ", ".join(repr(name[:60]) for name in list(found)[:20]) or "none"
-            raise BadRecord(f"the object has no key {key!r}; its keys are {keys}. Set source.{setting}")
-    text, label = as_text(found[settings.text_column]), as_label(found[settings.label_column])
-    extra = {key: value for key, value in found.items() if key not in (settings.text_column, settings.label_column)}
+    extra = _decode_line(line)
+    if not isinstance(extra, dict):
+        raise BadRecord(f"the line holds {str(extra)[:40]!r} ({type(extra).__name__}); a JSON object is expected")
     try:
-        row = text, label, _encode(extra) if extra else "{}"
-        if b"\\u" in line:
-            "".join(part or "" for part in row).encode()
+        text, label = extra[settings.text_column], extra[settings.label_column]
+    except KeyError as error:
+        setting = "text_column" if error.args[0] == settings.text_column else "label_column"
+        keys = ", ".join(repr(name[:60]) for name in list(extra)[:20]) or "none"
+        raise BadRecord(f"the object has no key {error.args[0]!r}; its keys are {keys}. Set source.{setting}") from error
+    text, label = as_text(text), as_label(label)
+    extra.pop(settings.text_column, None)
+    extra.pop(settings.label_column, None)
+    if PLAIN.issuperset(map(type, extra.values())) and b"\\u" not in line:
+        return text, label, extra
+    return text, label, _encode_checked(text, label, extra)
+
+
+def _encode_checked(text: str | None, label: str | None, extra: dict[str, Any]) -> str:
+    try:
+        encoded = _encode(extra)
+        f"{text}{label}{encoded}".encode()
     except UnicodeEncodeError as error:
         raise BadRecord("the line holds half of a surrogate pair (\\ud800 to \\udfff), which is not a character") from error
     except (ValueError, RecursionError) as error:
         raise BadRecord(f"the line holds a number or a nesting out of range ({error})") from error
-    return row
+    return encoded
+
+
+def _encode_all(extras: Sequence[dict[str, Any] | str]) -> pl.Series | list[str]:
+    """Each of `extras` as JSON. Where all have the same keys and types, as is usual, that is done a column at a time."""
+    first = extras[0] if extras else {}
+    if isinstance(first, dict) and first:
+        keys = list(first)
+        rows = [extra for extra in extras if isinstance(extra, dict) and list(extra) == keys]
+        columns = [[row[key] for row in rows] for key in keys]
+        kinds = [set(map(type, column)) - {type(None)} or {str} for column in columns]
+        if len(rows) == len(extras) and all(len(kind) == 1 for kind in kinds):
+            try:
+                named = zip(keys, columns, kinds, strict=True)
+                return as_json([pl.Series(key, column, DTYPES[kind.pop()]) for key, column, kind in named], len(rows))
+            except (OverflowError, TypeError):
+                pass  # an integer beyond 64 bits: one by one, then
+    return [extra if isinstance(extra, str) else _encode(extra) for extra in extras]
 
 
 def _decode_line(line: bytes) -> Any:
     try:
-        return _decode(line.decode())
+        text = line.decode()
+        found, end = _decode(text)
     except UnicodeDecodeError as error:
         raise BadRecord(not_utf8(error)) from error
     except json.JSONDecodeError as error:
@@ -141,3 +170,6 @@ def _decode_line(line: bytes) -> Any:
         raise
     except ValueError as error:  # an integer of thousands of digits
         raise BadRecord(f"the line holds a number that is too long ({error})") from error
+    if end != len(text):
+        raise BadRecord(f"the line is not valid JSON: it goes on after its value, at character {end + 1}")
+    return found

@@ -15,7 +15,6 @@ import pyarrow.parquet
 
 from trainpipe_assets.data.decompression import PIECE, BrokenStream, FaultRecorder, decompressed
 from trainpipe_assets.data.records import (
-    PARSED,
     UnreadableFile,
     Unusable,
     as_json,
@@ -82,8 +81,9 @@ def _read_batches(recorder: FaultRecorder, settings: SourceSettings) -> Iterator
 
 
 def _batch_rows(metadata: Any) -> int:
-    total = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    return max(1, min(BATCH_ROWS, BATCH_BYTES * max(1, metadata.num_rows) // max(1, total)))
+    total: int = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    rows: int = metadata.num_rows
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * max(1, rows) // max(1, total)))
 
 
 def _check_types(schema: Any, settings: SourceSettings) -> None:
@@ -121,15 +121,16 @@ def _parse_batch(batch: Any, first_row: int, settings: SourceSettings) -> pl.Dat
     text, label = columns[settings.text_column].alias("text"), _as_labels(columns[settings.label_column])
     others = [series for name, series in columns.items() if name not in (settings.text_column, settings.label_column)]
     rows = pl.int_range(first_row, first_row + batch.num_rows, eager=True).alias("line_number")
-    frame = pl.DataFrame([rows, text.cast(pl.String), label, as_json(others, batch.num_rows)]).with_columns(problem=pl.lit(None, pl.String))
+    nothing = pl.repeat(None, batch.num_rows, dtype=pl.String, eager=True).alias("problem")
+    frame = pl.DataFrame([rows, text.cast(pl.String), label, as_json(others, batch.num_rows), nothing])
     sizes = frame.select(pl.sum_horizontal(pl.col("text", "label", "extra").str.len_bytes()))["text"]
     for position in (sizes > settings.max_record_bytes).arg_true():
         shown = excerpt((frame["text"][position] or "").encode())
         problems.setdefault(position, Unusable(first_row + position, shown, over_long(sizes[position], settings.max_record_bytes)))
     if not problems:
-        return frame.cast(dict(PARSED))
+        return frame
     keep = ~pl.Series(range(batch.num_rows)).is_in(list(problems))
-    return in_order(frame.filter(keep).cast(dict(PARSED)), list(problems.values()))
+    return in_order(frame.filter(keep), list(problems.values()))
 
 
 def _as_series(name: str, column: Any, chosen: bool, first_row: int, problems: dict[int, Unusable]) -> pl.Series:

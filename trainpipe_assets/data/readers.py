@@ -4,7 +4,7 @@ The formats themselves are in `delimited.py`, `jsonl.py` and `parquet.py`; listi
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import BinaryIO
 
@@ -19,7 +19,7 @@ from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, c
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
 
-__all__ = ["FileChangedWhileReading", "content_id", "parse_file", "read_file"]
+__all__ = ["FileChangedWhileReading", "content_id", "count_records", "parse_file", "read_file"]
 
 BATCH_ROWS = 50_000
 BATCH_BYTES = 1 << 25
@@ -58,13 +58,30 @@ def read_file(file: LandedFile, settings: SourceSettings, ingested_at: datetime)
             read += len(frame)
     except UnreadableFile as error:
         _check(file)
-        frame = unusable_frame([Unusable(error.line_number, error.text or "", str(error))])
-        if error.text is None:
-            frame = frame.with_columns(text=pl.lit(None, pl.String))
-        ordinal = read + 1 if error.line_number else 0
+        line_number = error.line_number if read else 0
+        frame = unusable_frame([Unusable(line_number, error.text, str(error))])
+        ordinal = read + 1 if line_number else 0
         yield _as_raw(frame, pl.Series([ordinal], dtype=pl.Int64), file, file_id, ingested_at)
     else:
         _check(file)
+
+
+def count_records(files: Iterable[LandedFile], settings: SourceSettings, enough: int) -> int:
+    """How many rows `files` would come to, counted no further than to `enough` or a little above.
+
+    Raises:
+        FileChangedWhileReading: a file is not there any more.
+    """
+    counted = 0
+    for file in files:
+        try:
+            for frame in parse_file(file, settings):
+                counted += len(frame)
+                if counted >= enough:
+                    return counted
+        except UnreadableFile:
+            counted += 1
+    return counted
 
 
 def parse_file(file: LandedFile, settings: SourceSettings) -> Iterator[pl.DataFrame]:

@@ -34,7 +34,7 @@ class Unusable:
     """A record that could not be parsed."""
 
     line_number: int
-    text: str
+    text: str | None
     problem: str
 
 
@@ -64,7 +64,8 @@ def as_json(columns: list[pl.Series], height: int) -> pl.Series:
     """The column `extra`: each of `height` rows as one JSON object, whose keys are the columns' names."""
     if not columns:
         return pl.repeat("{}", height, dtype=pl.String, eager=True).alias("extra")
-    return pl.DataFrame(columns).select(extra=pl.struct(pl.all()).struct.json_encode()).to_series()
+    named = {column.name: column for column in columns}  # a list would rename a column whose name is empty
+    return pl.DataFrame(named).select(extra=pl.struct(pl.all()).struct.json_encode()).to_series()
 
 
 def as_label(value: object) -> str | None:
@@ -176,7 +177,7 @@ class Window:
             UnreadableFile: the stream is broken after it.
         """
         if self.broken is not None:
-            raise UnreadableFile(f"the file cannot be read beyond this point: {self.broken}", self.line_number, excerpt(rest) or None)
+            raise UnreadableFile(f"the file cannot be read from line {self.line_number} on: {self.broken}", self.line_number, excerpt(rest) or None)
 
 
 def over_long(length: int, limit: int) -> str:

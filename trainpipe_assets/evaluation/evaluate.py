@@ -117,7 +117,7 @@ def evaluate(
     label_ids = _label_ids(examples, labels)
     sample = _outcomes("the model", label_ids, probabilities, labels, settings)
     resampled = bootstrap(sample, settings.bootstrap_samples, seed)
-    estimates = resampled.estimates() | {"accuracy": _accuracy(sample)}
+    estimates = resampled.estimates()
     comparison = None
     if previous_probabilities is not None:
         previous = _outcomes("the previous model", label_ids, previous_probabilities, labels, settings)
@@ -171,13 +171,14 @@ def _outcomes(
 
 
 def _accuracy(sample: Outcomes) -> Estimate:
+    """Of a slice, which can be so small that a bootstrap would see no spread at all."""
     return proportion(int((sample.labels == sample.predicted).sum()), len(sample.labels))
 
 
 def _compare(sample: Outcomes, resampled: Bootstrap, previous: Outcomes, previous_resampled: Bootstrap) -> Comparison:
     right, was_right = sample.labels == sample.predicted, previous.labels == previous.predicted
     return Comparison(
-        metrics=previous_resampled.estimates() | {"accuracy": _accuracy(previous)},
+        metrics=previous_resampled.estimates(),
         differences={name: paired_difference(resampled, previous_resampled, name) for name in HEADLINE_METRICS},
         fixed=int((right & ~was_right).sum()),
         broken=int((was_right & ~right).sum()),

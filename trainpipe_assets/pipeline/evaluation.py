@@ -104,7 +104,7 @@ def _measure(
 ) -> Evaluation:
     probabilities = score(str(local_copy(model)), examples, compute, settings.batch_tokens)
     earlier = None
-    if previous is not None and set(previous.labels) == set(model.labels):
+    if previous is not None and set(previous.labels) & set(model.labels):
         folder = str(local_copy(previous))
         # The previous model reads the same texts by its own tokenizer: what it was trained with is part of it.
         tokenizer = load_tokenizer(folder, previous.manifest["settings"]["model"]["max_length"])

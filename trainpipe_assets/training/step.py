@@ -61,8 +61,7 @@ class Stepper:
             NonFiniteLoss: the loss or a gradient is not finite; the weights are as before the step.
             ValueError: a single example does not fit the memory.
         """
-        set_seed(_seed_of(self.settings.seed, step, self.accelerator.process_index))
-        loss = self._accumulate(batch)
+        loss = self._accumulate(batch, _seed_of(self.settings.seed, step, self.accelerator.process_index))
         self._add_up_gradients()
         norm = gradient_norm(self.parameters)
         mean_loss, grad_norm = torch.stack([self.accelerator.reduce(loss, "sum"), norm]).tolist()
@@ -76,28 +75,36 @@ class Stepper:
         self.optimizer.zero_grad()
         return mean_loss, grad_norm
 
-    def _accumulate(self, batch: PreparedBatch) -> torch.Tensor:
+    def _accumulate(self, batch: PreparedBatch, seed: int) -> torch.Tensor:
         """Gradients of this process's share, in smaller micro-batches if need be; its part of the mean loss."""
         while True:
             if batch.budget != self.micro_batch_tokens:
                 batch = self.prepare(batch.effective)
-            failure = None
-            try:
-                return self._accumulate_once(batch)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                failure = str(error).splitlines()[0]
-            self._shrink(batch, failure)
+            set_seed(seed)
+            total = torch.zeros((), device=self.accelerator.device)
+            for micro_batch in batch.micro_batches:
+                failure = self._accumulate_one(micro_batch, len(batch.effective), total)
+                if failure is not None:
+                    self._shrink(micro_batch, failure)
+                    break
+            else:
+                return total
 
-    def _accumulate_once(self, batch: PreparedBatch) -> torch.Tensor:
-        total = torch.zeros((), device=self.accelerator.device)
-        for micro_batch in batch.micro_batches:
+    def _accumulate_one(self, micro_batch: MicroBatch, examples: int, total: torch.Tensor) -> str | None:
+        """Add the gradients of one micro-batch, and its part of the mean loss over `examples` to `total`.
+
+        Returns what the device said where memory did not suffice: once the error is gone, so are the tensors that it holds.
+        """
+        try:
             with self.accelerator.autocast():
                 trained, reported = self._losses(micro_batch.to(self.accelerator.device))
-            self.accelerator.backward(trained / len(batch.effective))
-            total += reported.detach() / len(batch.effective)
-        return total
+            self.accelerator.backward(trained / examples)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return str(error).splitlines()[0]
+        total += reported.detach() / examples
+        return None
 
     def _losses(self, inputs: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum over the examples of the loss that is trained, and of the one that is reported, which is never smoothed."""
@@ -107,13 +114,12 @@ class Stepper:
         trained = (1.0 - smoothing) * reported - smoothing * scores.mean(dim=1).sum() if smoothing else reported
         return trained, reported
 
-    def _shrink(self, batch: PreparedBatch, failure: str) -> None:
+    def _shrink(self, micro_batch: MicroBatch, failure: str) -> None:
         """Halve the micro-batches and forget the gradients of this step, which is then computed anew."""
-        largest = max(batch.micro_batches, key=lambda micro_batch: micro_batch.input_ids.numel())
-        examples, longest = largest.input_ids.shape
-        if max(len(micro_batch.labels) for micro_batch in batch.micro_batches) == 1:
+        examples, longest = micro_batch.input_ids.shape
+        if examples == 1:
             raise ValueError(f"one example of {longest} tokens does not fit the memory ({failure}); lower model.max_length or free memory")
-        self.micro_batch_tokens = max(longest, examples * longest // 2)
+        self.micro_batch_tokens = examples * longest // 2
         self.optimizer.zero_grad()
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()

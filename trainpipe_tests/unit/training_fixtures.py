@@ -34,6 +34,7 @@ def write_tiny_base(folder: Path, dropout: float = 0.1) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=LONGEST,
+        initializer_range=0.2,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )
@@ -47,7 +48,7 @@ def make_rows(train: int = 120, validation: int = 30, test: int = 10, seed: int 
     count = train + validation + test
     lengths = random.integers(4, LONGEST, count)
     label_ids = random.integers(0, 2, count)
-    halves = [random.random(length - 2) < (0.75 if label else 0.25) for length, label in zip(lengths, label_ids, strict=True)]
+    halves = [random.random(length - 2) < (0.85 if label else 0.15) for length, label in zip(lengths, label_ids, strict=True)]
     words = [np.where(half, random.integers(34, 64, len(half)), random.integers(4, 34, len(half))) for half in halves]
     return pl.DataFrame(
         {

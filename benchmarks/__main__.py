@@ -1,0 +1,104 @@
+"""`python -m benchmarks`: measure everything in one run and write docs/benchmarks.md and benchmarks/latest.json."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks import assets, loading, machine, report, training
+from benchmarks.dataset import build
+from benchmarks.measurement import Section
+from benchmarks.processes import ROOT
+from trainpipe_assets.pipeline.status import load_pipelines
+from trainpipe_assets.settings import PipelineSettings
+
+PAGE, LATEST = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "latest.json"
+CORPUS, MODELS = ROOT / "data" / "samples" / "corpora" / "movies.csv", ROOT / "data" / "models"
+TRAIN_ROWS = 2000  # a whole epoch for each seed and trainer would take half an hour on two cores
+
+
+class Benchmarks:
+    """The benchmarks by name, in the order they run; those of the graph share one workplace."""
+
+    def __init__(self, folder: Path, corpus: Path, models: Path, train_rows: int | None) -> None:
+        self.folder, self.corpus, self.models, self.train_rows = folder, corpus, models, train_rows
+        self.by_name: dict[str, Callable[[], Section]] = {
+            "loading": lambda: loading.measure(models),
+            "training": self._training,
+            "assets": lambda: assets.measure_assets(self.workplace),
+            "no-op": lambda: assets.measure_no_op(self.workplace),
+        }
+
+    @cached_property
+    def settings(self) -> PipelineSettings:
+        """The settings of the shipped pipeline."""
+        return load_pipelines("reviews")["reviews"]
+
+    @cached_property
+    def workplace(self) -> assets.Workplace:
+        """The graph, run once on the whole corpus."""
+        return assets.Workplace(self.folder / "graph", self.corpus, self.models, self.settings)
+
+    def _training(self) -> Section:
+        dataset = build(self.corpus, self.settings, self.models, self.folder / "dataset", self.train_rows)
+        return training.measure(dataset, self.settings, self.folder / "training")
+
+
+def main() -> int:
+    """Run the benchmarks asked for; all of them write the page and the list, some are only printed."""
+    options = _parser().parse_args()
+    started, busy = time.perf_counter(), machine.load_average()
+    with TemporaryDirectory(prefix="trainpipe-bench-") as folder:
+        benchmarks = Benchmarks(Path(folder), options.corpus, options.models, None if options.full else TRAIN_ROWS)
+        try:
+            sections = list(_run(benchmarks, options.only))
+        except (ValueError, RuntimeError) as error:
+            print(f"benchmarks: {error}", file=sys.stderr)
+            return 2
+    if options.only is None:
+        seconds = time.perf_counter() - started
+        PAGE.write_text(report.page(sections, machine.describe(), _about(seconds, busy, full=options.full)))
+        report.write_latest(LATEST, sections)
+        print(f"written: {PAGE.relative_to(ROOT)} and {LATEST.relative_to(ROOT)} after {seconds:,.0f} s")
+    return 0
+
+
+def _run(benchmarks: Benchmarks, only: str | None) -> Iterator[Section]:
+    for name, measure in benchmarks.by_name.items():
+        if only in (None, name):
+            started = time.perf_counter()
+            section = measure()
+            print(f"{report.as_text(section)}\n({name}: {time.perf_counter() - started:,.0f} s)\n", flush=True)
+            yield section
+
+
+def _about(seconds: float, busy: float, *, full: bool) -> str:
+    extent = (
+        "the whole training split for every seed (`python -m benchmarks --full`)"
+        if full
+        else f"a fixed subset of {TRAIN_ROWS:,} training rows for the comparison of trainers, to keep the run short; "
+        "`python -m benchmarks --full` takes the whole split"
+    )
+    return (
+        f"This run was done on {datetime.now(UTC):%Y-%m-%d}, took {seconds / 60:.0f} minutes, and used {extent}. "
+        f"Before it began, {busy:.1f} processes wanted to run on average."
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks", description="Measure speed against the peers.")
+    parser.add_argument("--only", choices=("loading", "training", "assets", "no-op"), help="this one alone, printed and not written")
+    parser.add_argument("--full", action="store_true", help="the whole training split in the comparison of trainers: half an hour")
+    parser.add_argument("--corpus", type=Path, default=CORPUS, help="labelled texts, by default the sample movie reviews")
+    models = Path(os.environ.get("TRAINPIPE_MODELS") or MODELS)
+    parser.add_argument("--models", type=Path, default=models, help="folder of base models, by default TRAINPIPE_MODELS or data/models")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

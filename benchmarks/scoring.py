@@ -1,0 +1,42 @@
+"""`python -m benchmarks.scoring MODEL SPEC.json`: accuracy of a trained model on the test split, as JSON on standard output.
+
+The same for every trainer's model. It also counts the model's parameters, which the share of the machine's peak needs.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from trainpipe_assets.evaluation.metrics import accuracy
+from trainpipe_assets.training.cores import available_cores
+from trainpipe_assets.training.examples import load_examples
+from trainpipe_assets.training.model import load_trained
+from trainpipe_assets.training.scoring import predict
+from trainpipe_assets.training.spec import load_spec
+
+BATCH_TOKENS = 4096
+
+
+def encoder_parameters(model: torch.nn.Module) -> int:
+    """Parameters that every token passes through: those of the encoder's layers, without embeddings, pooler and head."""
+    layers = model.get_submodule("bert.encoder")
+    return sum(parameter.numel() for parameter in layers.parameters())
+
+
+def score(folder: Path, spec_path: Path) -> dict[str, float]:
+    """Accuracy on the test split of the spec's dataset, its size, and the encoder's parameters."""
+    spec, model = load_spec(spec_path), load_trained(folder)
+    examples = load_examples(spec.dataset_uri, spec.dataset_version, "test")
+    probabilities = predict(model, examples, BATCH_TOKENS)
+    return {
+        "accuracy": accuracy(examples.labels, probabilities.argmax(axis=1)),
+        "examples": len(examples),
+        "encoder_parameters": encoder_parameters(model),
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(available_cores())
+    print(json.dumps(score(Path(sys.argv[1]), Path(sys.argv[2]))))

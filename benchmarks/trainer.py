@@ -1,0 +1,127 @@
+"""`python -m benchmarks.trainer SPEC.json RESULT.json`: the same training by Hugging Face's Trainer, in a process of its own.
+
+Same base model and head, tokens, seed and hyper-parameters as the training program; only the loop and its batches are the Trainer's.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+
+from trainpipe_assets.training.cores import available_cores
+from trainpipe_assets.training.examples import Examples, load_examples
+from trainpipe_assets.training.model import load_classifier, load_tokenizer
+from trainpipe_assets.training.spec import TrainSpec
+
+
+class TrainerSpec(BaseModel):
+    """What the Trainer is to do with the data and settings of `training`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training: TrainSpec
+    batch_size: int = Field(ge=1)
+    padding: Literal["longest", "max_length"]
+    grouped: bool = Field(description="Batches of like lengths.")
+    max_steps: int | None = Field(default=None, description="Stop after so many steps; by default after one epoch.")
+    untimed_steps: int = Field(default=0, ge=0, description="First steps that do not count.")
+    save: bool = Field(default=True, description="Whether to write the model to `training.output_dir`.")
+
+
+class TrainerResult(BaseModel):
+    """Examples trained on in the steps that were timed, and their time."""
+
+    examples: int
+    seconds: float
+
+    @property
+    def examples_per_second(self) -> float:
+        """The speed of training."""
+        return self.examples / self.seconds
+
+
+@dataclass(frozen=True)
+class Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Examples in the form that the Trainer takes: dictionaries of lists."""
+
+    examples: Examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        start, end = self.examples.offsets[index], self.examples.offsets[index + 1]
+        ids = self.examples.tokens[start:end].tolist()
+        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": int(self.examples.labels[index])}
+
+
+class StepClock(TrainerCallback):
+    """The time at which training began, and at which each step ended."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Training begins; the first batch is not made yet."""
+        self.times.append(time.perf_counter())
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """A step has been taken."""
+        self.times.append(time.perf_counter())
+
+
+def train(spec: TrainerSpec) -> TrainerResult:
+    """Train and time it; the model is in `spec.training.output_dir` where it is to be saved."""
+    torch.set_num_threads(available_cores())
+    job = spec.training
+    rows = Rows(load_examples(job.dataset_uri, job.dataset_version, "train"))
+    tokenizer, clock = load_tokenizer(job.base_model), StepClock()
+    trainer = Trainer(
+        model=load_classifier(job.base_model, job.labels, job.training.seed),
+        args=_arguments(spec),
+        train_dataset=rows,
+        data_collator=DataCollatorWithPadding(tokenizer, padding=spec.padding, max_length=job.model.max_length),
+        callbacks=[clock],
+    )
+    trainer.train()
+    if spec.save:
+        trainer.save_model(job.output_dir)
+    steps = len(clock.times) - 1
+    examples = len(rows) if spec.max_steps is None else (steps - spec.untimed_steps) * spec.batch_size
+    return TrainerResult(examples=examples, seconds=clock.times[-1] - clock.times[spec.untimed_steps])
+
+
+def _arguments(spec: TrainerSpec) -> TrainingArguments:
+    settings = spec.training.training
+    return TrainingArguments(
+        output_dir=spec.training.work_dir,
+        per_device_train_batch_size=spec.batch_size,
+        num_train_epochs=settings.epochs,
+        max_steps=spec.max_steps or -1,
+        train_sampling_strategy="group_by_length" if spec.grouped else "random",
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_fraction,
+        lr_scheduler_type=settings.schedule,
+        max_grad_norm=settings.max_grad_norm,
+        label_smoothing_factor=settings.label_smoothing,
+        optim="adamw_torch_fused",
+        seed=settings.seed,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        save_strategy="no",
+        logging_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+if __name__ == "__main__":
+    source, target = map(Path, sys.argv[1:])
+    target.write_text(train(TrainerSpec.model_validate_json(source.read_text())).model_dump_json())

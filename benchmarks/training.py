@@ -1,0 +1,226 @@
+"""Training speed and accuracy: the pipeline's training program against Hugging Face's Trainer, in rounds of one seed each.
+
+In a round everything is measured once, in turn, so that a machine whose speed drifts slows all of it alike.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from benchmarks.dataset import Dataset
+from benchmarks.measurement import Measurement, Section, paired
+from benchmarks.processes import run_python
+from benchmarks.trainer import TrainerResult, TrainerSpec
+from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.training.spec import TrainSpec
+
+SEEDS = (0, 1, 2)
+GROUPED_BATCH, PADDED_BATCH = 32, 16
+PADDED_STEPS, UNTIMED_STEPS = 7, 1
+AIM_PADDED, AIM_GROUPED = 10.0, 1.0
+TRAINING_TIMEOUT, SHORT_TIMEOUT = 3600.0, 300.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one seed gave. `gemm` is the mean of the peaks just before and just after the training."""
+
+    seed: int
+    timing: dict[str, float]
+    gemm: float
+    grouped: float
+    padded: float
+    accuracy: float
+    grouped_accuracy: float
+    encoder_parameters: int
+
+    @property
+    def speed(self) -> float:
+        """Examples per second of the pipeline's training program."""
+        return self.timing["examples_per_second"]
+
+    @property
+    def gflops(self) -> float:
+        """6 floating-point operations for each token and parameter (2 forward, 4 backward; Kaplan et al., 2020, section 2.1)."""
+        return 6.0 * self.encoder_parameters * self.timing["tokens_per_second"] / 1e9
+
+
+def measure(dataset: Dataset, settings: PipelineSettings, folder: Path) -> Section:
+    """Train `dataset` with the shipped `settings`, one epoch for each seed, with both loops."""
+    rounds = [_round(dataset, settings, folder / f"seed-{seed}", seed) for seed in SEEDS]
+    return Section("Training", _reading(dataset), _measurements(rounds), _table(rounds))
+
+
+def _round(dataset: Dataset, settings: PipelineSettings, folder: Path, seed: int) -> Round:
+    ours, grouped, padded = (_spec(dataset, settings, folder / name, seed) for name in ("ours", "grouped", "padded"))
+    peaks: list[float] = []
+
+    def train_ours() -> None:
+        peaks.append(_gemm_peak())
+        _run("trainpipe_assets.training", [_written(ours, folder / "ours.json")], TRAINING_TIMEOUT)
+        peaks.append(_gemm_peak())
+
+    def train_grouped() -> float:
+        return _trainer(TrainerSpec(training=grouped, batch_size=GROUPED_BATCH, padding="longest", grouped=True), folder / "grouped.json")
+
+    if seed % 2:
+        grouped_speed = train_grouped()
+        train_ours()
+    else:
+        train_ours()
+        grouped_speed = train_grouped()
+    tutorial = TrainerSpec(
+        training=padded,
+        batch_size=PADDED_BATCH,
+        padding="max_length",
+        grouped=False,
+        max_steps=PADDED_STEPS,
+        untimed_steps=UNTIMED_STEPS,
+        save=False,
+    )
+    padded_speed = _trainer(tutorial, folder / "padded.json")
+    scored = _score(ours, folder / "ours.json")
+    return Round(
+        seed=seed,
+        timing=json.loads((Path(ours.output_dir) / "training.json").read_text())["timing"],
+        gemm=mean(peaks),
+        grouped=grouped_speed,
+        padded=padded_speed,
+        accuracy=scored["accuracy"],
+        grouped_accuracy=_score(grouped, folder / "ours.json")["accuracy"],
+        encoder_parameters=scored["encoder_parameters"],
+    )
+
+
+def _spec(dataset: Dataset, settings: PipelineSettings, folder: Path, seed: int) -> TrainSpec:
+    return TrainSpec(
+        dataset_uri=dataset.uri,
+        dataset_version=dataset.version,
+        labels=dataset.labels,
+        base_model=dataset.base_model,
+        model=settings.model,
+        training=settings.training.model_copy(update={"seed": seed, "epochs": 1}),
+        work_dir=str(folder / "work"),
+        output_dir=str(folder / "model"),
+        fingerprint=f"benchmark-{seed}",
+    )
+
+
+def _written(spec: TrainSpec | TrainerSpec, path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(spec.model_dump_json())
+    return str(path)
+
+
+def _trainer(spec: TrainerSpec, path: Path) -> float:
+    result = path.with_suffix(".result.json")
+    _run("benchmarks.trainer", [_written(spec, path), str(result)], TRAINING_TIMEOUT)
+    return TrainerResult.model_validate_json(result.read_text()).examples_per_second
+
+
+def _score(spec: TrainSpec, path: Path) -> dict[str, Any]:
+    scored: dict[str, Any] = json.loads(_run("benchmarks.scoring", [spec.output_dir, str(path)], SHORT_TIMEOUT))
+    return scored
+
+
+def _gemm_peak() -> float:
+    return float(json.loads(_run("benchmarks.gemm", [], SHORT_TIMEOUT))["gflops"])
+
+
+def _run(module: str, arguments: list[str], timeout: float) -> str:
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    return run_python(["-m", module, *arguments], {**os.environ, **quiet}, timeout).stdout
+
+
+def _measurements(rounds: list[Round]) -> list[Measurement]:
+    speeds = [one.speed for one in rounds]
+    accuracies, theirs = [one.accuracy for one in rounds], [one.grouped_accuracy for one in rounds]
+    return [
+        Measurement("training_speed", "training speed of the pipeline", median(speeds), "examples/s"),
+        paired(
+            "training_share_of_peak",
+            "arithmetic of training against the machine's float32 matrix-product peak",
+            [one.gflops for one in rounds],
+            [one.gemm for one in rounds],
+            "GFLOP/s",
+        ),
+        paired(
+            "training_against_trainer_padded",
+            f"training speed against HF Trainer, padded to the longest input, batch {PADDED_BATCH}",
+            *(speeds, [one.padded for one in rounds], "examples/s", AIM_PADDED),
+        ),
+        paired(
+            "training_against_trainer_grouped",
+            f"training speed against HF Trainer, grouped by length, batch {GROUPED_BATCH}",
+            *(speeds, [one.grouped for one in rounds], "examples/s", AIM_GROUPED),
+        ),
+        Measurement(
+            "test_accuracy_mean",
+            f"test accuracy against the same Trainer, mean over {len(SEEDS)} seeds",
+            *(mean(accuracies), "fraction", mean(theirs), mean(accuracies) / mean(theirs)),
+        ),
+        Measurement(
+            "test_accuracy_spread", "spread of that accuracy, largest less smallest", _spread(accuracies), "fraction", _spread(theirs)
+        ),
+        Measurement("training_padding", "padding among the tokens computed", median(_timings(rounds, "padding_fraction")), "fraction"),
+        Measurement("training_data_wait", "time spent waiting for data", median(_timings(rounds, "data_wait_fraction")), "fraction"),
+    ]
+
+
+def _timings(rounds: list[Round], name: str) -> list[float]:
+    return [one.timing[name] for one in rounds]
+
+
+def _spread(values: list[float]) -> float:
+    return max(values) - min(values)
+
+
+def _table(rounds: list[Round]) -> list[list[str]]:
+    header = ["seed", "ours, examples/s", "grouped", "padded", "GEMM, GFLOP/s", "our share", "our accuracy", "grouped's accuracy"]
+    rows = [
+        [
+            *(
+                str(one.seed),
+                f"{one.speed:.1f}",
+                f"{one.grouped:.1f}",
+                f"{one.padded:.1f}",
+                f"{one.gemm:.0f}",
+                f"{one.gflops / one.gemm:.2f}",
+            ),
+            *(f"{one.accuracy:.4f}", f"{one.grouped_accuracy:.4f}"),
+        ]
+        for one in rounds
+    ]
+    return [header, *rows]
+
+
+def _reading(dataset: Dataset) -> str:
+    return _READING.format(
+        train_rows=f"{dataset.train_rows:,}",
+        test_rows=f"{dataset.test_rows:,}",
+        seeds=len(SEEDS),
+        grouped_batch=GROUPED_BATCH,
+        padded_batch=PADDED_BATCH,
+        timed=PADDED_STEPS - UNTIMED_STEPS,
+        untimed=UNTIMED_STEPS,
+    )
+
+
+_READING = """
+One epoch over {train_rows} training rows for each of {seeds} seeds, with the shipped hyper-parameters. Accuracy is on all {test_rows} held-out
+test rows, by the same code for every model. Base model, initial head, tokens, splits, seed, learning rate with its warm-up and decay, weight
+decay, clipping, optimizer and threads are the same for all; only the loop and its batches differ.
+
+- *Grouped* is a well-set Trainer: `train_sampling_strategy="group_by_length"`, each batch padded to its longest text, batch {grouped_batch}.
+- *Padded* is what tutorials do: every text padded to the longest input allowed, batch {padded_batch}. It is timed on {timed} steps, after
+  {untimed} that does not count.
+- Time is that of the steps and of waiting for their data, without starting, validating and saving. In a round all are measured in turn, and
+  who begins alternates; a ratio is the median of the rounds' ratios.
+- The arithmetic of training is counted as 6 * parameters * tokens: 2 operations forward and 4 backward. Parameters are those of the encoder's
+  layers, through which every token goes (no embeddings, pooler or head); tokens are real ones, without padding; the products inside the
+  attention scores are left out. The peak is the fastest square float32 matrix product that torch does here, measured in a process of its own
+  just before and just after each training.
+""".strip()

@@ -1,0 +1,234 @@
+"""Writes `docs/reference/settings.md` and `docs/reference/tables.md` from the code, so that they cannot differ from it.
+
+`python docs/generate_reference.py` writes them; `trainpipe_tests/unit/test_reference.py` fails where they are out of date. What a
+setting means is said in `settings.py`, what a column means in the comments of `schemas.py`, and below for the columns without one.
+"""
+
+import io
+import json
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from trainpipe_assets import schemas
+from trainpipe_assets.settings import ComputeSettings, PipelineSettings, Settings
+
+FOLDER = Path(__file__).parent / "reference"
+NOTICE = "<!-- Written by docs/generate_reference.py: change the code and run it again. -->"
+
+SETTINGS_INTRODUCTION = """\
+# Settings
+
+The `attributes` of a `defs.yaml`. Every one has a default, so a `defs.yaml` with no `attributes` at all is a pipeline. A key that is
+not listed here, or a value out of its bounds, is an error when the definitions load. The same in machine-readable form, for editors:
+[defs.schema.json](../defs.schema.json). A string may be a template, such as `"{{ env.REVIEWS_BUCKET }}"`.
+"""
+
+RUN_CONFIG = """\
+Each of these is also run config of the step `fine_tuned_model`, with the value of the YAML as its default, and so is one more:
+`force` (boolean, default `false`): train even where this very training was done before.
+See [Training](../guide/training.md#run-config).
+"""
+
+COMPUTE_INTRODUCTION = """\
+## Compute
+
+Not part of a `defs.yaml`: the compute is the `launcher` resource's, and is set by environment variables. The definitions do not load
+where one has a value that is not allowed.
+"""
+
+TABLES_INTRODUCTION = """\
+# Tables
+
+All tables but `predictions` are Delta tables at `<lake>/tables/<asset key>`. `row_id` is the key of each table that has it. A row is
+immutable: under the same settings the same `row_id` always means the same content. How to read them:
+[Querying the lake](../guide/querying-the-lake.md).
+"""
+
+TABLES = {
+    "RAW_DATA": "One row is a record as it arrived, usable or not. A file that cannot be read at all is one row with its problem.",
+    "CLEANED_FEATURES": "One row is a cleaned example. Made together with `rejected_rows`: each `row_id` of `raw_data` is in exactly one "
+    "of the two.",
+    "REJECTED_ROWS": "One row is a record that did not become an example. The rules are explained in "
+    "[Landing data](../guide/landing-data.md#what-becomes-of-a-record).",
+    "TOKENIZED_DATASET": "One row is a tokenized example; each row of `cleaned_features` has one.",
+    "EVAL_REPORT": "The history: one row is one evaluation of one model on one test split. Nothing is ever removed from it.",
+    "PREDICTIONS": "One row is one test example of one evaluation. Not a Delta table: one Parquet file for each evaluation, "
+    "`<lake>/models/<asset key of fine_tuned_model>/<fingerprint>.reports/<evaluation_id>.predictions.parquet`.",
+}
+
+COLUMNS = {
+    "RAW_DATA": {
+        "text": "the text as it arrived; of a record that could not be parsed its first 1,000 characters",
+        "label": "the label as it arrived",
+        "ingested_at": "when the run that ingested the row began to read files",
+    },
+    "CLEANED_FEATURES": {
+        "row_id": "as in `raw_data`",
+        "file_id": "as in `raw_data`",
+        "source_file": "as in `raw_data`",
+        "line_number": "as in `raw_data`",
+        "text": "normalised text",
+        "label": "canonical label",
+        "n_chars": "characters of `text`",
+        "n_words": "words of `text`, by its spaces",
+    },
+    "REJECTED_ROWS": {
+        "row_id": "as in `raw_data`",
+        "file_id": "as in `raw_data`",
+        "source_file": "as in `raw_data`",
+        "line_number": "as in `raw_data`",
+        "reason": "a sentence: what was found and what is allowed, or which row it repeats or contradicts",
+    },
+    "TOKENIZED_DATASET": {
+        "row_id": "as in `raw_data`",
+        "file_id": "as in `raw_data`",
+        "split": "as in `cleaned_features`",
+        "label_id": "position of the label in `cleaning.labels`, or among the labels found, sorted",
+        "input_ids": "token ids, special tokens included, cut to `model.max_length`",
+    },
+    "PREDICTIONS": {
+        "evaluation_id": "as in `eval_report`",
+        "row_id": "as in `raw_data`",
+        "source_file": "as in `raw_data`",
+        "n_tokens": "as in `tokenized_dataset`",
+        "text": "as in `cleaned_features`",
+        "label": "as in `cleaned_features`",
+        "predicted": "the most probable label",
+    },
+    "EVAL_REPORT": {
+        "evaluation_id": "hash of the model, the model it was compared with, the rows and the settings of the evaluation",
+        "evaluated_at": "when it was evaluated",
+        "model_uri": "folder of the model",
+        "model_fingerprint": "identity of the training that made the model",
+        "dataset_uri": "table that the test split was read from",
+        "dataset_version": "version of that table",
+        "n_examples": "size of the test split",
+        "accuracy": "share of examples predicted right",
+        "macro_f1": "plain mean of F1 over the classes",
+        "calibration_error": "expected calibration error over equal-width bins of confidence",
+        "gate_passed": "the verdict of the gate",
+        "previous_fingerprint": "the model it was compared with: the newest other one whose gate had passed; null where there was none",
+        "report_uri": "the HTML report",
+    },
+}
+
+
+def pages() -> dict[str, str]:
+    """Each generated page by its file name."""
+    return {"settings.md": settings_page(), "tables.md": tables_page()}
+
+
+def settings_page() -> str:
+    """The reference of all settings."""
+    sections = [f"{NOTICE}\n\n{SETTINGS_INTRODUCTION}", *_settings_sections("", PipelineSettings)]
+    rows = [(f"`{name}`", f"`TRAINPIPE_{name.upper()}`", *_facts(ComputeSettings, name)) for name in ComputeSettings.model_fields]
+    header = ("setting", "variable", "type", "default", "meaning")
+    return "\n".join([*sections, f"{COMPUTE_INTRODUCTION}\n{_markdown(header, rows)}"])
+
+
+def tables_page() -> str:
+    """The reference of all tables."""
+    comments = column_comments(Path(schemas.__file__).read_text(encoding="utf-8"))
+    sections = []
+    for table, meaning in TABLES.items():
+        schema: pl.Schema = getattr(schemas, table)
+        rows = [(f"`{name}`", f"`{dtype}`", _described(table, name, comments)) for name, dtype in schema.items()]
+        sections.append(f"## {table.lower()}\n\n{meaning}\n\n{_markdown(('column', 'type', 'meaning'), rows)}")
+    return "\n".join([f"{NOTICE}\n\n{TABLES_INTRODUCTION}", *sections])
+
+
+def column_comments(source: str) -> dict[tuple[str, str], str]:
+    """The comment behind each column of a schemas module, by the name of its table and its own."""
+    found: dict[tuple[str, str], str] = {}
+    table = column = ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME and token.start[1] == 0:
+            table = token.string
+        elif token.type == tokenize.STRING and token.start[1] == 8:
+            column = token.string.strip('"')
+        elif token.type == tokenize.COMMENT and column:
+            found[table, column] = token.string.removeprefix("#").strip()
+        elif token.type in (tokenize.NL, tokenize.NEWLINE):
+            column = ""
+    return found
+
+
+def _described(table: str, column: str, comments: Mapping[tuple[str, str], str]) -> str:
+    own = COLUMNS.get(table, {}).get(column)
+    comment = comments.get((table, column))
+    if (own is None) == (comment is None):
+        found = f"{table}.{column} has {'two descriptions' if own else 'no description'}"
+        raise ValueError(f"{found}; give it either a comment in schemas.py or an entry of COLUMNS in docs/generate_reference.py")
+    return str(own or comment)
+
+
+def _settings_sections(path: str, model: type[Settings]) -> Iterator[str]:
+    """A section for `model`, and then for each of the models inside it."""
+    nested = {name: field.annotation for name, field in model.model_fields.items() if _is_settings(field)}
+    plain = [name for name in model.model_fields if name not in nested]
+    summary = (model.__doc__ or "").strip().splitlines()[0]
+    rows = [(f"`{path}{name}`", *_facts(model, name)) for name in plain]
+    title = path.removesuffix(".") or "The pipeline itself"
+    note = f"{RUN_CONFIG}\n" if path == "training." else ""
+    yield f"## {title}\n\n{summary}\n\n{note}{_markdown(('setting', 'type', 'default', 'meaning'), rows)}"
+    for name, inner in nested.items():
+        assert isinstance(inner, type)
+        yield from _settings_sections(f"{path}{name}.", inner)
+
+
+def _is_settings(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+
+
+def _facts(model: type[Settings], name: str) -> tuple[str, str, str]:
+    """Type with bounds, default, and meaning of a setting."""
+    field = model.model_fields[name]
+    schema = model.model_json_schema()["properties"][name]
+    default = field.default_factory() if field.default_factory else field.default  # type: ignore[call-arg]  # ours take no argument
+    assert default is not PydanticUndefined, f"{model.__name__}.{name} has no default"
+    return _type(schema), f"`{json.dumps(default)}`", str(field.description)
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type(choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{json.dumps(choice)}`" for choice in schema["enum"])
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"list of {_type(schema['items'])}"
+    if kind == "object":
+        return "mapping of string to string"
+    return ", ".join([kind, *_bounds(schema)])
+
+
+def _bounds(schema: Mapping[str, Any]) -> Iterator[str]:
+    words = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
+    for key, text in words.items():
+        if key in schema:
+            yield text.format(f"{schema[key]:,}" if isinstance(schema[key], int) else f"{schema[key]:g}")
+    if schema.get("minLength") == schema.get("maxLength") == 1:
+        yield "one character"
+    elif schema.get("maxLength") == 1:
+        yield "one character or empty"
+    elif schema.get("minLength"):
+        yield "not empty"
+
+
+def _markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("&", "&amp;").replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for file_name, text in pages().items():
+        (FOLDER / file_name).write_text(text, encoding="utf-8")

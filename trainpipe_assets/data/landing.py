@@ -1,0 +1,123 @@
+"""Bringing files into the landing folder: checked first, then there whole or not at all.
+
+What any other program puts there is as welcome; this is the careful way by hand.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from trainpipe_assets.data.readers import parse_file
+from trainpipe_assets.data.records import UnreadableFile
+from trainpipe_assets.data.sources import LandedFile, is_ignored
+from trainpipe_assets.settings import SourceSettings
+from trainpipe_assets.storage.uris import absolute, is_remote, join, open_filesystem
+
+CHECKED_RECORDS = 100  # a file none of whose first records can be used is refused
+
+
+def land(files: Sequence[str | Path], landing_root: str | Path, settings: SourceSettings, *, force: bool = False) -> list[str]:
+    """Copy `files` into the landing folder and return their URIs there, in the same order.
+
+    All files are checked before the first is copied: each must be of a known format, have the columns that `settings` name, and
+    begin with at least one usable record in a hundred. A file appears under its own name only when it is complete, and keeps its
+    modification time. One of the same name is replaced; one with the same bytes is left as it is, so that nothing is ingested anew.
+
+    Args:
+        files: local files.
+        landing_root: a folder, made where missing, or an `s3://` prefix.
+        settings: how the pipeline reads its source.
+        force: land files even if the pipeline may not be able to read them.
+
+    Raises:
+        ValueError: a file was refused, and why. Nothing was landed.
+    """
+    paths = [Path(file) for file in files]
+    twice = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
+    if twice:
+        raise ValueError(f"more than one file is called {twice[0]!r}: only one of them can lie in the landing folder. Rename the others")
+    for path in paths:
+        check_landable(path, settings, force=force)
+    root = absolute(str(landing_root))
+    return [_upload(path, root) if is_remote(root) else _copy(path, Path(root)) for path in paths]
+
+
+def check_landable(path: Path, settings: SourceSettings, *, force: bool = False) -> None:
+    """Make sure that the pipeline will be able to read the file; with `force`, only that it will look at it.
+
+    Raises:
+        ValueError: it will not, and why.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} cannot be landed: {'it is not a regular file' if path.exists() else 'there is no such file'}")
+    if is_ignored(path.name):
+        raise ValueError(f"{path} cannot be landed: files with such a name count as hidden or unfinished and are never read. Rename it")
+    if force:
+        return
+    try:
+        first = _first_records(path, settings)
+    except UnreadableFile as error:
+        raise ValueError(f"{path} cannot be landed: {error}. To land it anyway, force it") from error
+    problems = first["problem"].drop_nulls()
+    if len(problems) == len(first):
+        line = first["line_number"][0]
+        found = f"none of its first {len(first)} records can be used; line {line}: {problems[0]}"
+        raise ValueError(f"{path} cannot be landed: {found}. To land it anyway, force it")
+
+
+def _first_records(path: Path, settings: SourceSettings) -> pl.DataFrame:
+    status = path.stat()
+    file = LandedFile(path.name, str(path.absolute()), status.st_size, "", status.st_mtime)
+    parts: list[pl.DataFrame] = []
+    for frame in parse_file(file, settings):
+        parts.append(frame)
+        if sum(len(part) for part in parts) >= CHECKED_RECORDS:
+            break
+    return pl.concat(parts).head(CHECKED_RECORDS)
+
+
+def _copy(path: Path, folder: Path) -> str:
+    target = folder / path.name
+    if target.is_file() and _sha256(target) == _sha256(path):
+        return str(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".landing-{secrets.token_hex(8)}"
+    try:
+        with path.open("rb") as source, temporary.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+            status = os.fstat(source.fileno())
+            os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+            copy.flush()
+            os.fsync(copy.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(folder)
+    return str(target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself outlast a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _upload(path: Path, root: str) -> str:
+    """Put the file under `root`. An object store shows an object only when it is whole."""
+    filesystem, base = open_filesystem(root)
+    filesystem.put_file(str(path), f"{base}/{path.name}")
+    return join(root, path.name)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,150 @@
+"""Dagster as a person starts it: real processes with a lake, a landing folder and an instance of their own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from trainpipe_assets.pipeline.resources import Lake
+from trainpipe_assets.storage.delta import Table, find
+
+REPOSITORY = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "eval_report")
+
+
+@dataclass
+class Installation:
+    """The shipped pipeline `reviews` in a folder of its own, run by real commands."""
+
+    root: Path
+    models: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        home = self.root / "dagster_home"
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / "dagster.yaml", home)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TRAINPIPE_", "DAGSTER_"))}
+        self.environment = {
+            **inherited,
+            "DAGSTER_HOME": str(home),
+            "TRAINPIPE_LAKE": str(self.root / "lake"),
+            "TRAINPIPE_LANDING": str(self.root / "landing"),
+            "TRAINPIPE_SCRATCH": str(self.root / "scratch"),
+            "TRAINPIPE_MODELS": str(self.models),
+            "TRAINPIPE_THREADS": "2",
+            **self.environment,
+        }
+
+    @property
+    def lake(self) -> Lake:
+        """Where its tables and models are."""
+        return Lake(root=str(self.root / "lake"), landing=str(self.root / "landing"), models=str(self.models))
+
+    def land(self, name: str, content: bytes, age: float = 3600.0) -> Path:
+        """Put a file into the landing folder of `reviews`, `age` seconds old."""
+        path = self.root / "landing" / "reviews" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        os.utime(path, (time.time() - age,) * 2)
+        return path
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command of the environment, in a session of its own; its output is one stream."""
+        return subprocess.Popen(
+            [str(BIN / command[0]), *command[1:]],
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def materialize(self, *options: str, timeout: float = 300.0) -> str:
+        """Materialize everything as the README says; the output."""
+        process = self.start(*MATERIALIZE, *options)
+        output, _ = process.communicate(timeout=timeout)
+        assert process.returncode == 0, output[-5000:]
+        return output
+
+    def run(self, *command: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [str(BIN / command[0]), *command[1:]], cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def status(self) -> dict[str, Any]:
+        """`trainpipe status --json` of the pipeline `reviews`."""
+        done = self.run("trainpipe", "status", "--json")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)["pipelines"]["reviews"]
+        return found
+
+    def table(self, asset: str) -> Table:
+        """An asset's table as it stands."""
+        table = find(self.lake.table_uri(dg.AssetKey(asset)))
+        assert table is not None, f"{asset} has no table"
+        return table
+
+    def rows(self, asset: str) -> pl.DataFrame:
+        """The rows of an asset's table in a fixed order, without what differs from run to run."""
+        frame = self.table(asset).scan().collect()
+        times = ("ingested_at", "file_version", "evaluated_at", "model_uri", "dataset_uri", "dataset_version", "report_uri")
+        return frame.drop(*times, strict=False).sort(frame.columns[0])
+
+    def model_manifest(self) -> Mapping[str, Any]:
+        """The manifest of the only model."""
+        (path,) = (self.root / "lake" / "models" / "fine_tuned_model").glob("*/manifest.json")
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        return manifest
+
+
+MATERIALIZE = ("dagster", "asset", "materialize", "-m", "trainpipe_assets.definitions", "--select", "*")
+
+
+def kill_when(process: subprocess.Popen[str], seen: Callable[[str], bool], timeout: float = 120.0) -> bool:
+    """Kill a process, as the kernel would, at the first line of output that `seen` accepts; False if it ended before."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + timeout
+    for line in process.stdout:
+        if seen(line):
+            os.kill(process.pid, signal.SIGKILL)
+            process.stdout.close()
+            process.wait()
+            return True
+        assert time.monotonic() < deadline, "the line did not come in time"
+    process.wait()
+    return False
+
+
+def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
+    """Look every half second until `condition` holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        time.sleep(0.5)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End a process and all that it started."""
+    for number, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, 10)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=patience)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,103 @@
+"""Speed, time left and waiting, by a clock that the test moves."""
+
+import io
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from trainpipe_assets.training.micro_batches import one_ahead
+from trainpipe_assets.training.progress import Meter, Progress, bar_report, periodic_log
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def progress(step: int, total: int = 4) -> Progress:
+    return Progress(step, total, 1, 0.5, 1e-4, 40.0, 1000.0, 12.0)
+
+
+def test_waiting_for_data_is_told_from_training_and_both_from_the_rest() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+
+    def slow_batches() -> Iterator[int]:
+        for batch in range(4):
+            clock.now += 1.0
+            yield batch
+
+    for _ in meter.fed(slow_batches()):
+        clock.now += 3.0
+        meter.count(examples=8, tokens=90, own_tokens=45, rectangle=50)
+    clock.now += 16.0
+    assert meter.summary() == {
+        "seconds": 32.0,
+        "step_seconds": 16.0,
+        "examples_per_second": 2.0,
+        "tokens_per_second": 22.5,
+        "padding_fraction": pytest.approx(0.1),
+        "data_wait_fraction": 0.25,
+    }
+
+
+def test_time_left_is_that_of_the_steps_left() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.count(10, 100, 100, 100)
+    clock.now = 2.0
+    found = meter.progress(step=51, total=101, epoch=3, loss=0.4, learning_rate=1e-3)
+    assert (found.examples_per_second, found.tokens_per_second, found.seconds_left) == (5.0, 50.0, 100.0)
+
+
+def test_a_training_that_takes_no_step_still_has_a_summary() -> None:
+    assert Meter(Clock()).summary()["examples_per_second"] == 0.0
+
+
+def test_lines_come_first_last_and_every_ten_seconds_between() -> None:
+    clock, lines = Clock(), list[str]()
+    report = periodic_log(lines.append, seconds=10.0, clock=clock)
+    for step in range(1, 31):
+        clock.now = float(step)
+        report(progress(step, total=30))
+    assert [line.split(",")[0] for line in lines] == ["step 1/30", "step 11/30", "step 21/30", "step 30/30"]
+    assert "40.0 examples/s, 1,000 tokens/s, 12 s left" in lines[0]
+
+
+def test_the_bar_of_a_resumed_training_starts_where_it_goes_on() -> None:
+    terminal = io.StringIO()
+    report = bar_report(terminal)
+    for step in (3, 4):
+        report(progress(step))
+    assert "4/4" in terminal.getvalue()
+    assert "0/4" not in terminal.getvalue()
+
+
+def test_batches_are_made_in_order_and_the_next_one_while_this_one_is_used() -> None:
+    made = []
+
+    def make(item: int) -> int:
+        made.append(item)
+        return item * 10
+
+    batches = one_ahead(make, range(5))
+    assert next(batches) == 0
+    for _ in range(1000):
+        if 1 in made:
+            break
+        time.sleep(0.005)
+    assert made == [0, 1]
+    assert list(batches) == [10, 20, 30, 40]
+    assert list(one_ahead(make, [])) == []
+
+
+def test_a_batch_that_cannot_be_made_fails_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(one_ahead(lambda item: 1 // item, np.array([1, 0, 1]).tolist()))
