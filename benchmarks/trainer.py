@@ -7,42 +7,15 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
+from benchmarks.trainer_spec import TrainerResult, TrainerSpec
 from trainpipe_assets.training.cores import available_cores
 from trainpipe_assets.training.examples import Examples, load_examples
 from trainpipe_assets.training.model import load_classifier, load_tokenizer
-from trainpipe_assets.training.spec import TrainSpec
-
-
-class TrainerSpec(BaseModel):
-    """What the Trainer is to do with the data and settings of `training`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    training: TrainSpec
-    batch_size: int = Field(ge=1)
-    padding: Literal["longest", "max_length"]
-    grouped: bool = Field(description="Batches of like lengths.")
-    max_steps: int | None = Field(default=None, description="Stop after so many steps; by default after one epoch.")
-    untimed_steps: int = Field(default=0, ge=0, description="First steps that do not count.")
-    save: bool = Field(default=True, description="Whether to write the model to `training.output_dir`.")
-
-
-class TrainerResult(BaseModel):
-    """Examples trained on in the steps that were timed, and their time."""
-
-    examples: int
-    seconds: float
-
-    @property
-    def examples_per_second(self) -> float:
-        """The speed of training."""
-        return self.examples / self.seconds
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.dataset import Dataset
 from benchmarks.measurement import Measurement, Section, paired
 from benchmarks.processes import run_python
-from benchmarks.trainer import TrainerResult, TrainerSpec
+from benchmarks.trainer_spec import TrainerResult, TrainerSpec
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.training.spec import TrainSpec
 
@@ -210,17 +210,18 @@ def _reading(dataset: Dataset) -> str:
 
 
 _READING = """
-One epoch over {train_rows} training rows for each of {seeds} seeds, with the shipped hyper-parameters. Accuracy is on all {test_rows} held-out
-test rows, by the same code for every model. Base model, initial head, tokens, splits, seed, learning rate with its warm-up and decay, weight
-decay, clipping, optimizer and threads are the same for all; only the loop and its batches differ.
+One epoch over {train_rows} training rows for each of {seeds} seeds, with the shipped hyper-parameters. Accuracy is on all
+{test_rows} held-out test rows, by the same code for every model. Base model, initial head, tokens, splits, seed, learning rate with its
+warm-up and decay, weight decay, clipping, optimizer and threads are the same for all; only the loop and its batches differ.
 
-- *Grouped* is a well-set Trainer: `train_sampling_strategy="group_by_length"`, each batch padded to its longest text, batch {grouped_batch}.
-- *Padded* is what tutorials do: every text padded to the longest input allowed, batch {padded_batch}. It is timed on {timed} steps, after
-  {untimed} that does not count.
-- Time is that of the steps and of waiting for their data, without starting, validating and saving. In a round all are measured in turn, and
-  who begins alternates; a ratio is the median of the rounds' ratios.
-- The arithmetic of training is counted as 6 * parameters * tokens: 2 operations forward and 4 backward. Parameters are those of the encoder's
-  layers, through which every token goes (no embeddings, pooler or head); tokens are real ones, without padding; the products inside the
-  attention scores are left out. The peak is the fastest square float32 matrix product that torch does here, measured in a process of its own
-  just before and just after each training.
+- *Grouped* is a well-set Trainer: `train_sampling_strategy="group_by_length"`, each batch padded to its longest text, batch
+  {grouped_batch}.
+- *Padded* is what tutorials do: every text padded to the longest input allowed, batch {padded_batch}. It is timed on {timed} steps,
+  after {untimed} that does not count.
+- Time is that of the steps and of waiting for their data, without starting, validating and saving. In a round all are measured in
+  turn, and who begins alternates; a ratio is the median of the rounds' ratios.
+- The arithmetic of training is counted as 6 * parameters * tokens: 2 operations forward and 4 backward. Parameters are those of the
+  encoder's layers, through which every token goes (no embeddings, pooler or head); tokens are real ones, without padding; the products
+  inside the attention scores are left out. The peak is the fastest square float32 matrix product that torch does here, measured in a
+  process of its own just before and just after each training.
 """.strip()

@@ -149,8 +149,8 @@ def column_comments(source: str) -> dict[tuple[str, str], str]:
     table = column = ""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.NAME and token.start[1] == 0:
-            table = token.string
-        elif token.type == tokenize.STRING and token.start[1] == 8:
+            table = token.string.removeprefix("_")
+        elif token.type == tokenize.STRING and token.line.lstrip().startswith(f"{token.string}:"):
             column = token.string.strip('"')
         elif token.type == tokenize.COMMENT and column:
             found[table, column] = token.string.removeprefix("#").strip()

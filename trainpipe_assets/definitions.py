@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from trainpipe_assets.pipeline.automation import run_failure_alert
+from trainpipe_assets.pipeline.executor import signing_in_process_executor
 from trainpipe_assets.pipeline.io_managers import DeltaIOManager, ModelIOManager
 from trainpipe_assets.pipeline.resources import lake_from_environment, launcher_from_environment
 
@@ -23,6 +24,6 @@ def defs() -> dg.Definitions:
             "model_io_manager": ModelIOManager(lake=lake),
         },
         sensors=[run_failure_alert],
-        executor=dg.in_process_executor,
+        executor=signing_in_process_executor,
     )
     return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=Path(__file__).parent), shared)

@@ -4,95 +4,94 @@ These are contracts with whoever queries the tables: a change here is a change o
 A row is immutable: the same `row_id` always means the same content under the same settings.
 """
 
+from collections.abc import Mapping
+
 import polars as pl
+from polars.datatypes import DataType, DataTypeClass
 
-RAW_DATA = pl.Schema(
-    {
-        "row_id": pl.String,  # file_id and the record's position in its file: unique, stable across machines
-        "file_id": pl.String,  # hash of the landing-relative path and the file's content
-        "source_file": pl.String,  # path relative to the landing folder
-        "file_version": pl.String,  # size and modification time (ETag on S3): the cheap sign of a change
-        "line_number": pl.Int64,  # line where the record starts (row number in Parquet), from 1; 0 speaks of the whole file
-        "text": pl.String,
-        "label": pl.String,
-        "extra": pl.String,  # the source's other columns, as one JSON object
-        "problem": pl.String,  # why the record could not be parsed, else null
-        "ingested_at": pl.Datetime("us", "UTC"),
-    }
-)
+Columns = Mapping[str, DataType | DataTypeClass]
 
-CLEANED_FEATURES = pl.Schema(
-    {
-        "row_id": pl.String,
-        "file_id": pl.String,
-        "source_file": pl.String,
-        "line_number": pl.Int64,
-        "text": pl.String,
-        "label": pl.String,
-        "split": pl.String,  # train, validation or test
-        "content_hash": pl.String,  # of the normalised text, case folded
-        "duplicate_group": pl.String,  # texts that count as the same share it, and so share a split
-        "n_chars": pl.Int64,
-        "n_words": pl.Int64,
-    }
-)
+_RAW_DATA: Columns = {
+    "row_id": pl.String,  # file_id and the record's position in its file: unique, stable across machines
+    "file_id": pl.String,  # hash of the landing-relative path and the file's content
+    "source_file": pl.String,  # path relative to the landing folder
+    "file_version": pl.String,  # size and modification time (ETag on S3): the cheap sign of a change
+    "line_number": pl.Int64,  # line where the record starts (row number in Parquet), from 1; 0 speaks of the whole file
+    "text": pl.String,
+    "label": pl.String,
+    "extra": pl.String,  # the source's other columns, as one JSON object
+    "problem": pl.String,  # why the record could not be parsed, else null
+    "ingested_at": pl.Datetime("us", "UTC"),
+}
+RAW_DATA = pl.Schema(_RAW_DATA)
 
-REJECTED_ROWS = pl.Schema(
-    {
-        "row_id": pl.String,
-        "file_id": pl.String,
-        "source_file": pl.String,
-        "line_number": pl.Int64,
-        "text": pl.String,  # as it arrived
-        "label": pl.String,  # as it arrived
-        "rule": pl.String,  # e.g. duplicate, conflicting_label, too_short
-        "reason": pl.String,
-        "content_hash": pl.String,  # null where the text was never normalised
-    }
-)
+_CLEANED_FEATURES: Columns = {
+    "row_id": pl.String,
+    "file_id": pl.String,
+    "source_file": pl.String,
+    "line_number": pl.Int64,
+    "text": pl.String,
+    "label": pl.String,
+    "split": pl.String,  # train, validation or test
+    "content_hash": pl.String,  # of the normalised text, case folded
+    "duplicate_group": pl.String,  # texts that count as the same share it, and so share a split
+    "n_chars": pl.Int64,
+    "n_words": pl.Int64,
+}
+CLEANED_FEATURES = pl.Schema(_CLEANED_FEATURES)
 
-TOKENIZED_DATASET = pl.Schema(
-    {
-        "row_id": pl.String,
-        "file_id": pl.String,
-        "split": pl.String,
-        "label_id": pl.Int32,
-        "input_ids": pl.List(pl.Int32),
-        "n_tokens": pl.Int32,  # length of input_ids: special tokens included, padding never stored
-    }
-)
+_REJECTED_ROWS: Columns = {
+    "row_id": pl.String,
+    "file_id": pl.String,
+    "source_file": pl.String,
+    "line_number": pl.Int64,
+    "text": pl.String,  # as it arrived
+    "label": pl.String,  # as it arrived
+    "rule": pl.String,  # e.g. duplicate, conflicting_label, too_short
+    "reason": pl.String,
+    "content_hash": pl.String,  # null where the text was never normalised
+}
+REJECTED_ROWS = pl.Schema(_REJECTED_ROWS)
 
-PREDICTIONS = pl.Schema(
-    {
-        "evaluation_id": pl.String,
-        "row_id": pl.String,
-        "source_file": pl.String,
-        "n_tokens": pl.Int32,
-        "text": pl.String,
-        "label": pl.String,
-        "predicted": pl.String,
-        "confidence": pl.Float64,  # probability of the predicted label
-        "probabilities": pl.List(pl.Float64),  # in the order of the model's labels
-    }
-)
+_TOKENIZED_DATASET: Columns = {
+    "row_id": pl.String,
+    "file_id": pl.String,
+    "split": pl.String,
+    "label_id": pl.Int32,
+    "input_ids": pl.List(pl.Int32),
+    "n_tokens": pl.Int32,  # length of input_ids: special tokens included, padding never stored
+}
+TOKENIZED_DATASET = pl.Schema(_TOKENIZED_DATASET)
 
-EVAL_REPORT = pl.Schema(
-    {
-        "evaluation_id": pl.String,
-        "evaluated_at": pl.Datetime("us", "UTC"),
-        "model_uri": pl.String,
-        "model_fingerprint": pl.String,
-        "dataset_uri": pl.String,
-        "dataset_version": pl.Int64,
-        "n_examples": pl.Int64,
-        "accuracy": pl.Float64,
-        "macro_f1": pl.Float64,
-        "log_loss": pl.Float64,  # nats per example
-        "calibration_error": pl.Float64,
-        "metrics": pl.String,  # JSON: {name: {value, low, high}}
-        "gate_passed": pl.Boolean,
-        "gate_reasons": pl.String,  # JSON list of sentences
-        "previous_fingerprint": pl.String,
-        "report_uri": pl.String,
-    }
-)
+_PREDICTIONS: Columns = {
+    "evaluation_id": pl.String,
+    "row_id": pl.String,
+    "source_file": pl.String,
+    "n_tokens": pl.Int32,
+    "text": pl.String,
+    "label": pl.String,
+    "predicted": pl.String,
+    "confidence": pl.Float64,  # probability of the predicted label
+    "probabilities": pl.List(pl.Float64),  # in the order of the model's labels
+}
+PREDICTIONS = pl.Schema(_PREDICTIONS)
+
+_EVAL_REPORT: Columns = {
+    "evaluation_id": pl.String,
+    "evaluated_at": pl.Datetime("us", "UTC"),
+    "model_uri": pl.String,
+    "model_fingerprint": pl.String,
+    "dataset_uri": pl.String,
+    "dataset_version": pl.Int64,
+    "n_examples": pl.Int64,
+    "accuracy": pl.Float64,
+    "macro_f1": pl.Float64,
+    "log_loss": pl.Float64,  # nats per example
+    "calibration_error": pl.Float64,
+    "metrics": pl.String,  # JSON: {name: {value, low, high}}
+    "gate_passed": pl.Boolean,
+    "gate_reasons": pl.String,  # JSON list of sentences
+    "previous_fingerprint": pl.String,
+    "report_uri": pl.String,
+}
+EVAL_REPORT = pl.Schema(_EVAL_REPORT)

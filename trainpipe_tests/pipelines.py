@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from trainpipe_assets.pipeline.component import build_pipeline
+from trainpipe_assets.pipeline.executor import signing_in_process_executor
 from trainpipe_assets.pipeline.io_managers import DeltaIOManager, ModelIOManager
 from trainpipe_assets.pipeline.launcher import LocalLauncher
 from trainpipe_assets.pipeline.resources import Lake
@@ -74,7 +75,9 @@ class Workplace:
             "delta_io_manager": DeltaIOManager(lake=self.lake),
             "model_io_manager": ModelIOManager(lake=self.lake),
         }
-        return dg.Definitions.merge(build_pipeline(self.name, self.settings), dg.Definitions(resources=resources, executor=dg.in_process_executor))
+        return dg.Definitions.merge(
+            build_pipeline(self.name, self.settings), dg.Definitions(resources=resources, executor=signing_in_process_executor)
+        )
 
     def land(self, name: str, content: bytes) -> Path:
         """Put a file into the landing folder, as old as if it had settled."""

@@ -83,7 +83,13 @@ class Installation:
     def run(self, *command: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
-            [str(BIN / command[0]), *command[1:]], cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+            [str(BIN / command[0]), *command[1:]],
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     def status(self) -> dict[str, Any]:

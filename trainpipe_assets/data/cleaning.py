@@ -103,7 +103,7 @@ def _as_examples(kept: pl.DataFrame, split: SplitSettings) -> pl.DataFrame:
             n_words=pl.col("text").str.count_matches(" ") + 1,
         )
         .select(CLEANED_FEATURES.names())
-        .cast(CLEANED_FEATURES)  # type: ignore[arg-type]  # Schema is a Mapping of the right kind
+        .cast(CLEANED_FEATURES)
     )
 
 

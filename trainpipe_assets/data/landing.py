@@ -91,9 +91,9 @@ def _copy(path: Path, folder: Path) -> str:
     try:
         with path.open("rb") as source, temporary.open("wb") as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
+            copy.flush()
             status = os.fstat(source.fileno())
             os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-            copy.flush()
             os.fsync(copy.fileno())
         temporary.replace(target)
     finally:

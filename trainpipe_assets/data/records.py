@@ -177,7 +177,9 @@ class Window:
             UnreadableFile: the stream is broken after it.
         """
         if self.broken is not None:
-            raise UnreadableFile(f"the file cannot be read from line {self.line_number} on: {self.broken}", self.line_number, excerpt(rest) or None)
+            raise UnreadableFile(
+                f"the file cannot be read from line {self.line_number} on: {self.broken}", self.line_number, excerpt(rest) or None
+            )
 
 
 def over_long(length: int, limit: int) -> str:

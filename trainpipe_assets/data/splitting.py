@@ -8,6 +8,7 @@ import hashlib
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from trainpipe_assets.settings import SplitSettings
 
@@ -27,11 +28,12 @@ def assign_split(group: pl.Expr, settings: SplitSettings) -> pl.Expr:
     return group.map_batches(place, return_dtype=pl.String, is_elementwise=True)
 
 
-def _mix(bits: np.ndarray) -> np.ndarray:
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's finalizer (Steele, Lea, Flood 2014): every input bit moves every output bit."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    mixed: NDArray[np.uint64] = bits ^ (bits >> np.uint64(31))
+    return mixed
 
 
 def require_trainable(counts: pl.DataFrame, labels: tuple[str, ...], settings: SplitSettings) -> None:

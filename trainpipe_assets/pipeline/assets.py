@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 import polars as pl
@@ -24,7 +24,7 @@ from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
 from trainpipe_assets.pipeline.outputs import model_output, versioned
 from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest
 from trainpipe_assets.pipeline.resources import Lake
-from trainpipe_assets.pipeline.run_config import training_config
+from trainpipe_assets.pipeline.run_config import TrainingRunConfig, training_config
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage import base_models
 from trainpipe_assets.storage.artifacts import Artifact, read_manifest
@@ -49,7 +49,10 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     One long function on purpose: read from top to bottom it is the product.
     """
     keys = PipelineKeys(settings.key_prefix)
-    TrainingConfig = training_config(settings.training)  # noqa: N806 - a class
+    if TYPE_CHECKING:
+        TrainingConfig: TypeAlias = TrainingRunConfig
+    else:  # one field for each hyper-parameter, with the YAML's value as default, so that the Launchpad shows them
+        TrainingConfig = training_config(settings.training)
     common: dict[str, Any] = {"group_name": name, "owners": list(settings.owners) or None}
     retry = dg.RetryPolicy(
         max_retries=settings.automation.max_retries, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
@@ -125,7 +128,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     )
     def fine_tuned_model(
         context: dg.AssetExecutionContext,
-        config: TrainingConfig,  # type: ignore[valid-type]  # made from the YAML's values, so that the Launchpad shows them
+        config: TrainingConfig,
         lake: Lake,
         launcher: dg.ResourceParam[Launcher],
         tokenized_dataset: Table,

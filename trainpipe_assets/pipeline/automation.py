@@ -17,6 +17,7 @@ from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.readers import count_records
 from trainpipe_assets.data.sources import list_landed, split_settled
 from trainpipe_assets.pipeline.assets import PipelineKeys
+from trainpipe_assets.pipeline.executor import give_up_dead_runs
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
@@ -27,16 +28,18 @@ UNFINISHED = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.Da
 RETRY_AFTER_SECONDS = 3600  # the same arrivals are requested again, after a failed run, at most so often
 WEBHOOK_TIMEOUT_SECONDS = 10
 
-Job = dg.JobDefinition | object
 
-
-def build_automation(name: str, settings: PipelineSettings) -> tuple[list[object], list[dg.ScheduleDefinition], list[dg.SensorDefinition]]:
+def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
     """Jobs, schedules and sensors of one pipeline."""
     keys = PipelineKeys(settings.key_prefix)
-    ingest = dg.define_asset_job(f"{name}_ingest", dg.AssetSelection.assets(keys["raw_data"]), description="Only ingest what has arrived.")
+    tags = {"trainpipe/pipeline": name}  # what the run queue's limit of one run a pipeline goes by
+    ingest = dg.define_asset_job(
+        f"{name}_ingest", dg.AssetSelection.assets(keys["raw_data"]), tags=tags, description="Only ingest what has arrived."
+    )
     retrain = dg.define_asset_job(
         f"{name}_retrain",
         dg.AssetSelection.assets(*(keys[asset] for asset in ASSETS)),
+        tags=tags,
         description="Everything, from landed files to the gate.",
     )
     status = settings.automation.enabled
@@ -49,6 +52,7 @@ def build_automation(name: str, settings: PipelineSettings) -> tuple[list[object
         description="Retrains when new data has arrived and settled; never while a run of the same pipeline is under way.",
     )
     def new_data(context: dg.SensorEvaluationContext, lake: Lake) -> dg.RunRequest | dg.SkipReason:
+        give_up_dead_runs(context.instance)
         busy = unfinished_run(context.instance, (ingest.name, retrain.name), [keys[asset] for asset in ASSETS])
         if busy is not None:
             return dg.SkipReason(f"run {busy} of this pipeline is under way; what has arrived is looked at when it is done")
@@ -66,7 +70,7 @@ def build_automation(name: str, settings: PipelineSettings) -> tuple[list[object
                 description="Runs everything; where nothing is new nothing is done.",
             )
         )
-    return [ingest, retrain], schedules, [new_data]
+    return dg.Definitions(jobs=[ingest, retrain], schedules=schedules, sensors=[new_data])
 
 
 def unfinished_run(instance: dg.DagsterInstance, job_names: Sequence[str], keys: Sequence[dg.AssetKey]) -> str | None:

@@ -1,5 +1,6 @@
 """The component: one folder under `defs/` with a `defs.yaml` becomes one training pipeline."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -28,7 +29,7 @@ class TrainingPipeline(dg.Component, dg.Resolvable):
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> "TrainingPipeline":
         """The component with the templates of its attributes filled in."""
-        values: dict[str, Any] = context.resolve_value(model.model_dump(exclude_unset=True))
+        values: Mapping[str, Any] = context.resolve_value(model.model_dump(exclude_unset=True))
         return cls(PipelineSettings.model_validate(values))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -39,5 +40,5 @@ class TrainingPipeline(dg.Component, dg.Resolvable):
 def build_pipeline(name: str, settings: PipelineSettings) -> dg.Definitions:
     """The definitions of the pipeline `name`, without resources: those are shared by all pipelines of a code location."""
     assets = dg.with_source_code_references(build_assets(name, settings))
-    jobs, schedules, sensors = build_automation(name, settings)
-    return dg.Definitions(assets=assets, asset_checks=build_checks(settings), jobs=jobs, schedules=schedules, sensors=sensors)
+    pipeline = dg.Definitions(assets=assets, asset_checks=build_checks(settings))
+    return dg.Definitions.merge(pipeline, build_automation(name, settings))

@@ -149,7 +149,11 @@ def _write_report(
         dataset_version=tokens.version,
         base_model=model.manifest["base_model"]["name"],
         settings=model.manifest["settings"],
-        lineage={"lake": model.manifest["lake"], "base_model_digest": model.manifest["base_model"]["digest"], "run_id": model.manifest["run_id"]},
+        lineage={
+            "lake": model.manifest["lake"],
+            "base_model_digest": model.manifest["base_model"]["digest"],
+            "run_id": model.manifest["run_id"],
+        },
         history=record["history"],
         validations=record["validations"],
     )

@@ -15,7 +15,7 @@ from trainpipe_assets.storage.uris import absolute, join
 DEFAULT_LAKE, DEFAULT_LANDING, DEFAULT_MODELS = "data/lake", "data/landing", "data/models"
 
 
-class Lake(dg.ConfigurableResource):
+class Lake(dg.ConfigurableResource[None]):
     """Names every place in the lake; a relative root is taken from the folder that Dagster was started in."""
 
     root: str = Field(default=DEFAULT_LAKE, description="Root of tables and models: a local folder or s3://bucket/prefix.")

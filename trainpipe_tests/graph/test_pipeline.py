@@ -71,7 +71,9 @@ def test_the_manifest_names_everything_and_the_hashes_hold(trained: tuple[Workpl
     artifact = read_manifest(str(metadata(result, "fine_tuned_model")["model_uri"]))
     assert artifact is not None
     verify(artifact)
-    assert {"fingerprint", "labels", "dataset", "lake", "base_model", "settings", "hardware", "versions", "files", "code_version"} <= set(artifact.manifest)
+    assert {"fingerprint", "labels", "dataset", "lake", "base_model", "settings", "hardware", "versions", "files", "code_version"} <= set(
+        artifact.manifest
+    )
     assert artifact.manifest["dataset"]["version"] == place.table("tokenized_dataset").version
     assert "model.safetensors" in artifact.manifest["files"]
     assert not (place.root / "scratch" / artifact.fingerprint).exists()

@@ -4,23 +4,38 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from trainpipe_assets.pipeline.resources import lake_from_environment
 from trainpipe_assets.samples import Samples, fetch_samples
 from trainpipe_tests.programs import REPOSITORY, Installation
-from trainpipe_tests.ui.browser import open_browser, require_chromium
+from trainpipe_tests.system_programs import require_chromium
 from trainpipe_tests.ui.webserver import Webserver, start_webserver
 
+BROWSER_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 VIEW = {"width": 1440, "height": 1000}
 PAGE_MILLISECONDS = 60_000
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests."""
-    with open_browser(require_chromium()) as opened:
-        yield opened
+    """One browser for all tests: the system's chromium, without a display."""
+    executable = require_chromium()
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=BROWSER_FLAGS, timeout=PAGE_MILLISECONDS)
+        try:
+            yield opened
+        finally:
+            opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from trainpipe_tests.programs import wait_until
 from trainpipe_tests.ui.webserver import Webserver
 
 ASSETS = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "fine_tuned_model", "eval_report")
-ROWS = 300
+ROWS = 240
 RUN_SECONDS = 400.0
 SENSOR_QUERY = (
     '{ sensorOrError(sensorSelector: {repositoryName: "__repository__", repositoryLocationName: "trainpipe", '
@@ -25,7 +25,7 @@ SENSOR_QUERY = (
 @pytest.fixture(scope="module")
 def landed(samples: Samples, webserver: Webserver) -> int:
     """Every n-th of the movie reviews, landed; how many."""
-    reviews = pl.read_csv(samples.corpora["movies"]).gather_every(35).head(ROWS)
+    reviews = pl.read_csv(samples.corpora["movies"]).gather_every(40).head(ROWS)
     webserver.place.land("movies.csv", reviews.write_csv().encode())
     return reviews.height
 
@@ -54,14 +54,18 @@ def test_materialize_all_runs_the_whole_graph(page: Page, webserver: Webserver, 
     assert {entry["path"][-1] for entry in run["assetSelection"]} == set(ASSETS)
     wait_until(lambda: webserver.runs()[0]["status"] in ("SUCCESS", "FAILURE", "CANCELED"), RUN_SECONDS, "the run ends")
     assert webserver.runs()[0]["status"] == "SUCCESS", webserver.log.read_text()[-5000:]
+    page.goto(f"/runs/{run['runId']}")
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible()
+    expect(page.get_by_text("Loading run logs")).to_have_count(0)
+    page.screenshot(path=pictures / "run.png")
+    page.goto("/assets")
+    expect(page.get_by_text("Materialized", exact=True)).to_have_count(len(ASSETS))
+    page.screenshot(path=pictures / "catalog.png")
     page.goto("/asset-groups")
     for asset in ASSETS:
         expect(_node(page, asset)).to_be_visible()
-    page.wait_for_timeout(1500)  # the colours of the graph fade in
+    page.wait_for_timeout(3000)  # the colours of the graph come last; only the picture needs them
     page.screenshot(path=pictures / "graph_after.png")
-    page.goto(f"/runs/{run['runId']}")
-    expect(page.get_by_text("Success").first).to_be_visible()
-    page.screenshot(path=pictures / "run.png")
     assert webserver.place.table("raw_data").rows == landed
     assert webserver.place.table("cleaned_features").rows + webserver.place.table("rejected_rows").rows == landed
 
@@ -108,6 +112,7 @@ def test_the_report_shows_metrics_pictures_and_the_verdict(page: Page, pictures:
 def test_the_image_s_stop_signal_ends_every_service(webserver: Webserver) -> None:
     assert webserver.is_healthy()
     assert webserver.stop() == 0, webserver.log.read_text()[-3000:]
+    wait_until(webserver.is_gone, 15, "all processes are gone")
     assert not webserver.is_healthy()
 
 

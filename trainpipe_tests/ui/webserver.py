@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -13,11 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainpipe_tests.dockerfile import health_check, last, stop_signal
 from trainpipe_tests.programs import BIN, REPOSITORY, Installation
 
 START_SECONDS, STOP_SECONDS = 120.0, 60.0
-DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
 RUN_QUERY = "{ runsOrError { ... on Runs { results { runId status assetSelection { path } } } } }"
+
+# A container starts its command with no signal ignored; a test may run below a shell that ignores some.
+WITH_DEFAULT_SIGNALS = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 @dataclass
@@ -36,13 +43,12 @@ class Webserver:
 
     def ask(self, query: str) -> Any:
         """The data of a GraphQL answer."""
-        request = urllib.request.Request(
-            f"{self.url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            body = json.load(answer)
-        assert "errors" not in body, body["errors"]
-        return body["data"]
+        body = json.dumps({"query": query}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs, the newest first."""
@@ -51,10 +57,7 @@ class Webserver:
 
     def is_healthy(self) -> bool:
         """The verdict of the image's own health check."""
-        probe = re.search(r"HEALTHCHECK .*?CMD (\[.*?\])\n", DOCKERFILE, re.DOTALL)
-        assert probe is not None, "the Dockerfile has no HEALTHCHECK in exec form"
-        command = [str(BIN / "python"), *json.loads(probe[1].replace(":3000/", f":{self.port}/"))[1:]]
-        return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
+        return subprocess.run(health_check(sys.executable, self.port), capture_output=True, timeout=30, check=False).returncode == 0
 
     def wait_until_healthy(self) -> None:
         """Until the health check passes.
@@ -73,24 +76,30 @@ class Webserver:
         os.kill(self.process.pid, stop_signal())
         return self.process.wait(timeout=STOP_SECONDS)
 
+    def is_gone(self) -> bool:
+        """Whether no process of the group is left."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
     def kill(self) -> None:
         """End whatever is left of the process group."""
-        try:
+        if not self.is_gone():
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        self.process.wait(timeout=30)
+            self.process.wait(timeout=30)
 
 
 def start_webserver(place: Installation, log: Path) -> Webserver:
-    """Start the image's command by its entrypoint, on this machine and another port."""
+    """Start the image's command by its entrypoint, with the repository in the place of /app and another port."""
     port = free_port()
-    words = {"0.0.0.0": "127.0.0.1", "3000": str(port), "dagster": str(BIN / "dagster")}
-    command = [words.get(word, word) for word in exec_form("CMD")]
-    entrypoint = [str(REPOSITORY / word.rsplit("/", 1)[1]) if word.endswith(".sh") else word for word in exec_form("ENTRYPOINT")]
+    here = {"0.0.0.0": "127.0.0.1", "3000": str(port), "dagster": str(BIN / "dagster")}
+    words = [*last("ENTRYPOINT").words, *last("CMD").words]
+    command = [here.get(word, word.replace("/app/", f"{REPOSITORY}/")) for word in words]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _WITH_DEFAULT_SIGNALS, *entrypoint, *command],
+            [sys.executable, "-c", WITH_DEFAULT_SIGNALS, *command],
             cwd=REPOSITORY,
             env=place.environment,
             stdin=subprocess.DEVNULL,
@@ -99,26 +108,6 @@ def start_webserver(place: Installation, log: Path) -> Webserver:
             start_new_session=True,
         )
     return Webserver(place, port, process, log)
-
-
-# A container starts its command with no signal ignored; a test may run below a shell that ignores some.
-_WITH_DEFAULT_SIGNALS = (
-    "import os, signal, sys; [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)]; os.execvp(sys.argv[1], sys.argv[1:])"
-)
-
-
-def exec_form(instruction: str) -> list[str]:
-    """The words of the Dockerfile's last `instruction`, which stands in exec form."""
-    found = re.findall(rf"^{instruction} (\[.*\])$", DOCKERFILE, re.MULTILINE)
-    assert found, f"the Dockerfile has no {instruction} in exec form"
-    words: list[str] = json.loads(found[-1])
-    return words
-
-
-def stop_signal() -> signal.Signals:
-    """The signal that the image is stopped by."""
-    found = re.findall(r"^STOPSIGNAL (\w+)$", DOCKERFILE, re.MULTILINE)
-    return signal.Signals[found[-1]] if found else signal.SIGTERM
 
 
 def free_port() -> int:

@@ -21,8 +21,15 @@ def test_a_generated_page_is_up_to_date(generator: dict[str, Any], page: str) ->
 
 
 def test_a_column_is_described_by_the_comment_behind_it(generator: dict[str, Any]) -> None:
-    lines = ("A = pl.Schema(", "    {", '        "x": pl.String,  # of x', '        "y": pl.Int64,', "        # of nothing",
-             '        "z": pl.Int64,  # of z', "    }", ")", "")  # fmt: skip
+    lines = (
+        "_A: C = {",
+        '    "x": pl.String,  # of x',
+        '    "y": pl.List("z"),',
+        "    # of nothing",
+        '    "z": pl.Int64,  # of z',
+        "}",
+        "",
+    )
     source = "\n".join(lines)
     assert generator["column_comments"](source) == {("A", "x"): "of x", ("A", "z"): "of z"}
 

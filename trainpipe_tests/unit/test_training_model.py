@@ -35,7 +35,11 @@ def test_a_classifier_knows_its_labels(base: Path) -> None:
 def test_a_base_in_bf16_trains_in_float32(base: Path, tmp_path: Path) -> None:
     half = tmp_path / "half"
     shutil.copytree(base, half)
-    save_file({name: value.bfloat16() for name, value in load_file(base / "model.safetensors").items()}, half / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: value.bfloat16() for name, value in load_file(base / "model.safetensors").items()},
+        half / "model.safetensors",
+        {"format": "pt"},
+    )
     config = BertConfig.from_pretrained(base)
     config.dtype = "bfloat16"
     config.save_pretrained(half)

@@ -53,7 +53,7 @@ def test_where_and_how_to_compute_do_not_make_another_training(tmp_path: Path) -
 def test_what_is_learnt_and_how_does_and_is_named(tmp_path: Path) -> None:
     earlier = make_spec(tmp_path).model_dump(mode="json")
     other = make_spec(tmp_path, fingerprint="other", training={"learning_rate": 0.5})
-    assert spec_differences(earlier, other) == ["fingerprint was 'tiny' and is 'other'", "training.learning_rate was 0.003 and is 0.5"]
+    assert spec_differences(earlier, other) == ["fingerprint was 'tiny' and is 'other'", "training.learning_rate was 0.01 and is 0.5"]
 
 
 def test_a_launcher_can_use_specs_without_torch() -> None:

@@ -76,7 +76,7 @@ def write_dataset(folder: Path, rows: pl.DataFrame | None = None) -> Path:
 
 def make_spec(root: Path, **changes: Any) -> TrainSpec:
     """A spec over `root`/base and `root`/dataset that saves a checkpoint at every step; `changes` replace whole fields."""
-    training = {"epochs": 2, "batch_tokens": 256, "learning_rate": 3e-3, "checkpoint_seconds": 0, "early_stopping_patience": 5}
+    training = {"epochs": 2, "batch_tokens": 128, "learning_rate": 0.01, "checkpoint_seconds": 0, "early_stopping_patience": 5}
     fields = {
         "dataset_uri": str(root / "dataset"),
         "dataset_version": 0,

@@ -1,0 +1,74 @@
+"""The executor: all steps in one process, after the runs that died before were given up.
+
+A run whose process was killed stays "started" for ever, keeps its place in the pools and looks like work under way to a sensor. Runs
+therefore sign with the process that executes them, and whoever comes next on the same machine marks those as failed whose process is gone.
+"""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any, cast
+
+import dagster as dg
+import psutil
+
+PROCESS_TAG = "trainpipe/process"
+UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+class SigningExecutor(dg.Executor):
+    """Delegates to Dagster's in-process executor; signs the run, and gives up dead ones, before."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    @property
+    def retries(self) -> Any:
+        """How steps are retried: as the inner executor does."""
+        return self._inner.retries
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[Any]:
+        """Execute the plan."""
+        sign(plan_context.instance, plan_context.run_id)
+        give_up_dead_runs(plan_context.instance)
+        yield from self._inner.execute(plan_context, execution_plan)
+
+
+@dg.executor(name="in_process", config_schema=cast(Any, dg.in_process_executor.config_schema))
+def signing_in_process_executor(init_context: dg.InitExecutorContext) -> SigningExecutor:
+    """All steps in the process of the run: training is a process of its own anyway, and steps start at once."""
+    create: Any = dg.in_process_executor.executor_creation_fn
+    return SigningExecutor(create(init_context))
+
+
+def sign(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Note in the run's tags which process of which machine executes it."""
+    instance.add_run_tags(run_id, {PROCESS_TAG: json.dumps(_signature(psutil.Process()))})
+
+
+def give_up_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs of this machine as failed whose process is gone, and free their places in the pools; their ids."""
+    dead = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY)):
+        run = record.dagster_run
+        signature = run.tags.get(PROCESS_TAG)
+        if signature is not None and _is_gone(json.loads(signature)):
+            instance.report_run_failed(run, "the process of this run is gone without a word (killed, or out of memory); run again to go on")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            dead.append(run.run_id)
+    return dead
+
+
+def _signature(process: psutil.Process) -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": process.pid, "created": process.create_time()}
+
+
+def _is_gone(signature: dict[str, Any]) -> bool:
+    """Whether the process is known to be gone; of another machine's nothing is known."""
+    if signature["host"] != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(signature["pid"])
+        return abs(process.create_time() - signature["created"]) > 1.0 or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

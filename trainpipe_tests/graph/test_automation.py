@@ -1,0 +1,185 @@
+"""The sensor, the schedule and the alert: what a tick decides, from the landing folder and the lake alone."""
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+
+from trainpipe_assets.pipeline.automation import failure_line, look_for_data, run_failure_alert
+from trainpipe_assets.pipeline.executor import PROCESS_TAG, give_up_dead_runs, sign
+from trainpipe_tests.pipelines import Workplace, as_csv, examples, make_workplace
+
+ROWS = examples(60, seed=5)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def place(tmp_path: Path, instance: dg.DagsterInstance) -> Workplace:
+    return make_workplace(tmp_path, instance)
+
+
+def tick(place: Workplace, now: float | None = None) -> dg.RunRequest | dg.SkipReason:
+    return look_for_data(place.settings, place.lake, dg.AssetKey("raw_data"), now or time.time())
+
+
+def skipped(outcome: dg.RunRequest | dg.SkipReason) -> str:
+    assert isinstance(outcome, dg.SkipReason), outcome
+    return outcome.skip_message or ""
+
+
+def test_nothing_landed_is_no_reason_to_run(place: Workplace) -> None:
+    assert "does not exist" in skipped(tick(place))
+    (place.root / "landing" / "words").mkdir(parents=True)
+    assert "empty" in skipped(tick(place))
+
+
+def test_arrivals_are_asked_for_once_and_again_only_after_they_changed(place: Workplace) -> None:
+    place.land("a.csv", as_csv(ROWS[:10]))
+    place.land("b.csv", as_csv(ROWS[10:20]))
+    now = time.time()
+    first, same = tick(place, now), tick(place, now)
+    assert isinstance(first, dg.RunRequest)
+    assert isinstance(same, dg.RunRequest)
+    assert first.run_key == same.run_key  # a burst is one run
+    assert first.tags["trainpipe/new_files"] == "2"
+    assert place.run("ingest").success
+    assert "nothing new" in skipped(tick(place))
+    place.land("a.csv", as_csv(ROWS[:12]))
+    changed = tick(place)
+    assert isinstance(changed, dg.RunRequest)
+    assert changed.run_key != first.run_key
+
+
+def test_the_same_arrivals_are_tried_again_after_an_hour(place: Workplace) -> None:
+    place.land("a.csv", as_csv(ROWS))
+    now = time.time()
+    keys = {request.run_key for request in (tick(place, now), tick(place, now + 3600)) if isinstance(request, dg.RunRequest)}
+    assert len(keys) == 2
+
+
+def test_a_file_that_is_only_touched_is_nothing_new(place: Workplace) -> None:
+    path = place.land("a.csv", as_csv(ROWS))
+    assert place.run("ingest").success
+    path.touch()
+    assert "nothing new" in skipped(tick(place, time.time() + 60))
+
+
+def test_a_withdrawn_file_is_a_reason_to_run(place: Workplace) -> None:
+    place.land("a.csv", as_csv(ROWS[:30]))
+    gone = place.land("b.csv", as_csv(ROWS[30:]))
+    assert place.run("ingest").success
+    gone.unlink()
+    request = tick(place)
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags["trainpipe/withdrawn_files"] == "1"
+
+
+def test_files_that_still_arrive_are_waited_for(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance, source={"uri": "words", "settle_seconds": 30})
+    place.land("a.csv", as_csv(ROWS))
+    path = place.land("b.csv", as_csv(ROWS))
+    path.touch()
+    assert "waiting for 1 that are still arriving" in skipped(tick(place))
+    assert isinstance(tick(place, time.time() + 31), dg.RunRequest)
+
+
+def test_few_rows_are_waited_with(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance, automation={"min_new_rows": 50})
+    place.land("a.csv", as_csv(ROWS[:20]))
+    assert "20 new rows so far, waiting for 50" in skipped(tick(place))
+    place.land("b.csv", as_csv(ROWS[20:]))
+    assert isinstance(tick(place), dg.RunRequest)
+
+
+def test_no_second_run_while_one_is_under_way(place: Workplace, instance: dg.DagsterInstance) -> None:
+    place.land("a.csv", as_csv(ROWS))
+    definitions = place.definitions()
+    sensor = definitions.resolve_sensor_def("words_new_data")
+    repository = definitions.get_repository_def()
+
+    def outcome() -> dg.SensorResult | object:
+        context = dg.build_sensor_context(instance=instance, repository_def=repository, resources={"lake": place.lake})
+        return sensor(context)
+
+    assert isinstance(outcome(), dg.RunRequest)
+    run = instance.create_run_for_job(definitions.resolve_job_def("words_ingest"), status=dg.DagsterRunStatus.STARTED)
+    busy = outcome()
+    assert isinstance(busy, dg.SkipReason)
+    assert run.run_id in (busy.skip_message or "")
+
+
+def test_a_run_whose_process_is_gone_is_given_up(place: Workplace, instance: dg.DagsterInstance) -> None:
+    job = place.definitions().resolve_job_def("words_ingest")
+    alive, dead, unsigned = (instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED) for _ in range(3))
+    sign(instance, alive.run_id)
+    signature = {"host": json.loads(_tags(instance, alive.run_id)[PROCESS_TAG])["host"], "pid": psutil.Process().pid, "created": 1.0}
+    instance.add_run_tags(dead.run_id, {PROCESS_TAG: json.dumps(signature)})
+    elsewhere = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    instance.add_run_tags(elsewhere.run_id, {PROCESS_TAG: json.dumps({**signature, "host": "another-machine"})})
+    assert give_up_dead_runs(instance) == [dead.run_id]
+    statuses = {run_id: _run(instance, run_id).status for run_id in (alive.run_id, dead.run_id, unsigned.run_id, elsewhere.run_id)}
+    assert statuses.pop(dead.run_id) is dg.DagsterRunStatus.FAILURE
+    assert set(statuses.values()) == {dg.DagsterRunStatus.STARTED}
+
+
+def _run(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run
+
+
+def _tags(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
+    return dict(_run(instance, run_id).tags)
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A webhook on loopback and what was posted to it."""
+    posted: list[dict[str, str]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", posted
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_failed_run_is_told_in_one_line(
+    place: Workplace, instance: dg.DagsterInstance, webhook: tuple[str, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, posted = webhook
+    monkeypatch.setenv("TRAINPIPE_WEBHOOK_URL", url)
+    result = place.run("ingest")
+    assert not result.success
+    context = dg.build_run_status_sensor_context(
+        sensor_name="run_failure_alert",
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        dagster_event=result.get_run_failure_event(),
+    ).for_run_failure()
+    run_failure_alert(context)
+    (alert,) = posted
+    assert "words_ingest failed" in alert["text"]
+    assert "does not exist" in alert["text"]
+    assert "\n" not in alert["text"]
+    assert alert["text"] == failure_line(result.dagster_run, alert["text"].split("failed: ", 1)[1])

@@ -1,0 +1,171 @@
+"""The program for real: as a child process, killed and resumed, stopped by signals, under torchrun and under Dagster Pipes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster_pipes import encode_param
+
+from trainpipe_assets.training.loop import run
+from trainpipe_assets.training.spec import TrainSpec, save_spec
+from trainpipe_assets.training.state import TrainingState
+from trainpipe_tests.unit.training_fixtures import make_spec, write_dataset, write_tiny_base
+
+PROGRAM = ("-m", "trainpipe_assets.training")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+PATIENCE_SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("program")
+    write_tiny_base(folder / "base")
+    write_tiny_base(folder / "base without dropout", dropout=0.0)
+    write_dataset(folder / "dataset")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unkilled(root: Path) -> dict[str, Any]:
+    spec = write_spec(root, "unkilled")
+    finished = run_program(spec)
+    assert finished.returncode == 0, finished.stderr
+    assert "step 1/" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    return read_model(spec)
+
+
+def write_spec(root: Path, name: str, **changes: Any) -> TrainSpec:
+    """A spec of its own work and output folder, and its file."""
+    (root / name).mkdir()
+    spec = make_spec(root, work_dir=str(root / name / "work"), output_dir=str(root / name / "model"), **changes)
+    save_spec(spec, root / name / "spec.json")
+    return spec
+
+
+def command(spec: TrainSpec, launcher: tuple[str, ...] = ()) -> list[str]:
+    return [sys.executable, *launcher, *PROGRAM, str(Path(spec.output_dir).parent / "spec.json")]
+
+
+def run_program(
+    spec: TrainSpec, launcher: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(spec, launcher),
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
+
+
+def start_until(spec: TrainSpec, step: int, *options: str) -> subprocess.Popen[str]:
+    """The program, once a checkpoint of `step` or a later one is there."""
+    process = subprocess.Popen([*command(spec), *options], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not any(path.name >= TrainingState(step=step).name for path in Path(spec.work_dir).glob("step-*[0-9]")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"no checkpoint of step {step}: {process.communicate()[1]}")
+        time.sleep(0.002)
+    return process
+
+
+def read_model(spec: TrainSpec) -> dict[str, Any]:
+    """What must not depend on how often the training was interrupted."""
+    folder = Path(spec.output_dir)
+    record = json.loads((folder / "training.json").read_text())
+    kept = {key: record[key] for key in ("history", "validations", "best", "stopped_early")}
+    return {"weights": (folder / "model.safetensors").read_bytes(), **kept}
+
+
+def test_ended_three_ways_it_comes_to_the_bytes_of_the_unkilled_training(root: Path, unkilled: dict[str, Any]) -> None:
+    spec = write_spec(root, "killed")
+    for step, number, code in ((5, signal.SIGKILL, -9), (15, signal.SIGTERM, 143), (25, signal.SIGINT, 130)):
+        process = start_until(spec, step)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == code
+        assert "Traceback" not in said
+        assert ("run again to go on from there" in said) == (code > 0)
+        assert not Path(spec.output_dir).exists()
+    finished = run_program(spec)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads((Path(spec.output_dir) / "training.json").read_text())["resumed_from_step"] >= 25
+    assert read_model(spec) == unkilled
+
+
+def test_it_does_not_outlive_its_parent(root: Path) -> None:
+    process = start_until(write_spec(root, "orphan", training={"epochs": 500}), 2, "--stop-with-parent")
+    assert process.stdin is not None
+    process.stdin.close()
+    process.stdin = None
+    process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_mistake_is_one_line_and_exit_code_two(root: Path) -> None:
+    spec = write_spec(root, "mistaken")
+    Path(spec.output_dir).with_name("spec.json").write_text('{"epochs": 3}')
+    finished = run_program(spec)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: the spec ")
+    assert finished.stderr.count("\n") == 1
+
+
+def test_a_mistake_reaches_dagster(root: Path) -> None:
+    finished, messages = run_under_pipes(write_spec(root, "mistaken under pipes", base_model="/no/such/model"))
+    assert finished.returncode == 2
+    assert [line for line in finished.stderr.splitlines() if "/no/such/model" in line] == finished.stderr.splitlines()
+    errors = [message["params"]["payload"]["error"] for message in messages if message["method"] == "report_custom_message"]
+    assert len(errors) == 1
+    assert "/no/such/model" in errors[0]
+
+
+def test_two_processes_take_the_steps_of_one_and_dagster_hears_of_it_once(root: Path) -> None:
+    changes = {"base_model": str(root / "base without dropout"), "training": {"learning_rate": 0.001}}
+    alone = run(write_spec(root, "one process", **changes), lambda _progress: None).record
+    spec = write_spec(root, "two processes", **changes)
+    finished, messages = run_under_pipes(spec, TORCHRUN)
+    assert finished.returncode == 0, finished.stderr
+    together = json.loads((Path(spec.output_dir) / "training.json").read_text())
+    assert (alone["hardware"]["processes"], together["hardware"]["processes"]) == (1, 2)
+    for measure in ("loss", "grad_norm", "learning_rate"):
+        assert [row[measure] for row in together["history"]] == pytest.approx([row[measure] for row in alone["history"]], rel=1e-3)
+    assert together["validations"][-1]["loss"] == pytest.approx(alone["validations"][-1]["loss"], rel=1e-3)
+    reported = [message["params"]["payload"] for message in messages if message["method"] == "report_custom_message"]
+    assert [payload["output_dir"] for payload in reported] == [spec.output_dir]
+    assert len(reported[0]["weights_sha256"]) == 64
+    logged = [message["params"]["message"] for message in messages if message["method"] == "log"]
+    assert sum("step 1/" in line for line in logged) == 1
+    assert sum("validation loss" in line for line in logged) == 2
+    assert [message["method"] for message in messages].count("closed") == 1
+
+
+def run_under_pipes(spec: TrainSpec, launcher: tuple[str, ...] = ()) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
+    """Run the program as Dagster would; what it said through Pipes."""
+    messages = Path(spec.output_dir).with_name("messages")
+    messages.touch()
+    unknown = (
+        "code_version_by_asset_key",
+        "provenance_by_asset_key",
+        "partition_key",
+        "partition_key_range",
+        "partition_time_window",
+        "job_name",
+    )
+    context = {"asset_keys": None, "run_id": "run", "retry_number": 0, "extras": {}, **dict.fromkeys(unknown)}
+    environment = {
+        "DAGSTER_PIPES_CONTEXT": encode_param({"data": context}),
+        "DAGSTER_PIPES_MESSAGES": encode_param({"path": str(messages)}),
+    }
+    finished = run_program(spec, launcher, environment)
+    return finished, [json.loads(line) for line in messages.read_text().splitlines()]
