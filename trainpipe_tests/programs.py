@@ -76,7 +76,10 @@ class Installation:
     def materialize(self, *options: str, timeout: float = 300.0) -> str:
         """Materialize everything as the README says; the output."""
         process = self.start(*MATERIALIZE, *options)
-        output, _ = process.communicate(timeout=timeout)
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        finally:
+            stop(process)
         assert process.returncode == 0, output[-5000:]
         return output
 

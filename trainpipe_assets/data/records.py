@@ -204,8 +204,8 @@ def check_columns(found: Sequence[str], wanted: dict[str, str]) -> None:
     for setting, name in wanted.items():
         if name not in found:
             near = [other for other in found if other.strip().casefold() == name.strip().casefold()]
-            hint = f" Did you mean {near[0]!r}? Names must match exactly." if near else ""
-            raise UnreadableFile(f"there is no column {name!r}; the columns are {_listed(found)}. Set source.{setting}.{hint}")
+            hint = f"; did you mean {near[0]!r}? Names must match exactly" if near else ""
+            raise UnreadableFile(f"there is no column {name!r}; the columns are {_listed(found)}. Set source.{setting}{hint}")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -67,16 +67,14 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         with explained():
             table = find(self.lake.table_uri(context.asset_key), _logged(context, VERSION_KEY))
             if table is None:
-                raise ValueError(
-                    f"{context.asset_key.to_user_string()} has never been materialized: materialize it first, or everything at once"
-                )
+                raise ValueError(_never_materialized(context))
             return table
 
     def handle_output(self, context: dg.OutputContext, obj: Increment) -> None:
         """Commit the increment and log what became of the table."""
+        note = {"run_id": context.run_id, "asset": context.asset_key.to_user_string(), "fingerprint": f"{obj.fingerprint:016x}"}
         with explained():
-            done = obj.commit({"run_id": context.run_id, "asset": context.asset_key.to_user_string(), "fingerprint": f"{obj.fingerprint:016x}",
-                               "upstream_version": str(obj.upstream)})  # fmt: skip
+            done = obj.commit({**note, "upstream_version": str(obj.upstream)})
         table = done.table
         context.add_output_metadata(
             {
@@ -118,9 +116,7 @@ class ModelIOManager(dg.ConfigurableIOManager):
         with explained():
             artifact = read_manifest(uri) if uri else None
             if artifact is None:
-                raise ValueError(
-                    f"{context.asset_key.to_user_string()} has never been materialized: materialize it first, or everything at once"
-                )
+                raise ValueError(_never_materialized(context))
             verify(artifact)
         return artifact
 

@@ -132,7 +132,8 @@ def _model_lines(status: dict[str, Any]) -> list[str]:
     for metric in ("accuracy", "macro_f1"):
         found = latest["metrics"][metric]
         lines.append(
-            f"  {metric:<10} {found['value']:.4f} (95% interval {found['low']:.4f} to {found['high']:.4f}, {latest['test_examples']:,} test examples)"
+            f"  {metric:<10} {found['value']:.4f} (95% interval {found['low']:.4f} to {found['high']:.4f}, "
+            f"{latest['test_examples']:,} test examples)"
         )
     lines.append(f"  gate       {'passed' if gate['passed'] else 'FAILED'}")
     lines += [f"             - {reason}" for reason in gate["reasons"]]

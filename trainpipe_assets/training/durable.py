@@ -6,11 +6,14 @@ Also the lock that keeps two trainings out of one work folder. Knows nothing of 
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 PARTIAL = ".partial"
+LOOK_AGAIN_SECONDS = 0.2
 
 
 @contextmanager
@@ -31,19 +34,30 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold `folder` for this process alone; the system lets go of it when the process ends, however it ends.
+
+    Waits up to `patience` seconds for another process, such as one that is just leaving its last checkpoint.
 
     Raises:
         ValueError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
     with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"another training is running in {folder}; wait for it, or stop it first") from error
+        while not _locked(lock):
+            if time.monotonic() >= deadline:
+                raise ValueError(f"another training is running in {folder}; wait for it, or stop it first")
+            time.sleep(LOOK_AGAIN_SECONDS)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _force_to_disk(path: Path) -> None:

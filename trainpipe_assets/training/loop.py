@@ -32,7 +32,10 @@ from trainpipe_assets.training.step import Stepper
 log = logging.getLogger(__name__)
 
 VALIDATION_TOKENS = 4
-"""A scoring batch holds so many times the tokens of a training batch: without gradients each takes far less memory."""
+"""A scoring batch holds so many times the tokens of a forward pass in training: without gradients each takes far less memory."""
+
+LOCK_PATIENCE_SECONDS = 30.0
+"""How long to wait for a training that was stopped in the same work folder to leave it."""
 
 
 class Interrupted(Exception):
@@ -85,7 +88,7 @@ def run(spec: TrainSpec, report: Report, stop: Callable[[], bool] = lambda: Fals
         return finished
     if not accelerator.is_main_process:
         return _run(spec, accelerator, report, stop)
-    with exclusive(Path(spec.work_dir)):
+    with exclusive(Path(spec.work_dir), LOCK_PATIENCE_SECONDS):
         return _run(spec, accelerator, report, stop)
 
 
@@ -154,7 +157,8 @@ def _checkpoint(job: Job) -> None:
 
 def _validate(job: Job, epoch: int) -> Validation:
     """Metrics on the whole validation split, each process scoring a share of it."""
-    batches = plan_scoring(job.validation.lengths, VALIDATION_TOKENS * job.spec.training.batch_tokens)
+    budget = VALIDATION_TOKENS * (job.state.micro_batch_tokens or job.spec.training.batch_tokens)
+    batches = plan_scoring(job.validation.lengths, budget)
     own: list[Indices] = batches[job.accelerator.process_index :: job.accelerator.num_processes]
     scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_alone(job))
     probabilities = as_probabilities(job.accelerator.reduce(scores, "sum"))

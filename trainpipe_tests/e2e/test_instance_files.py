@@ -9,12 +9,12 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 import venv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -26,7 +26,8 @@ from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 ASSETS = {"raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "fine_tuned_model", "eval_report"}
 ENTRYPOINT = REPOSITORY / "docker-entrypoint.sh"
-COMMAND_SECONDS = 180
+COMMAND_SECONDS = 400  # a bound, not a wish: it is met by a machine ten times slower than a laptop
+ROWS = 300
 
 
 def run(command: list[str], cwd: Path, environment: Mapping[str, str], expect: int | None = 0) -> str:
@@ -51,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     root = tmp_path_factory.mktemp("instance")
     read_words(write_tiny_base(root / "models" / "samples" / "all-MiniLM-L6-v2"))
     installation = Installation(root, root / "models", {"VIRTUAL_ENV": str(BIN.parent)})
-    installation.land("words.csv", as_csv(examples(300, seed=5)))
+    installation.land("words.csv", as_csv(examples(ROWS, seed=5)))
     return installation
 
 
@@ -97,7 +98,7 @@ def some_loopback_address() -> str:
     return f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(2, 254)}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     """A Postgres server of its own."""
     programs = require_postgres()
@@ -260,15 +261,20 @@ def test_dg_checks_and_lists_the_definitions(place: Installation) -> None:
     listed = place.run("dg", "list", "defs", "--json")
     assert listed.returncode == 0, listed.stderr
     found = json.loads(listed.stdout)
-    assert {asset["key"] for asset in found["assets"]} == ASSETS
+    assert {asset["asset_key"] for asset in found["assets"]} == ASSETS
     assert {each["name"] for each in found["sensors"]} == {"reviews_new_data", "run_failure_alert"}
     assert {each["name"] for each in found["schedules"]} == {"reviews_nightly"}
 
 
-def test_dg_launches_every_asset(place: Installation) -> None:
-    began = time.time()
-    done = place.run("dg", "launch", "--assets", "*", timeout=400)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    assert place.status()["tables"]["raw_data"]["rows"] == 300
-    (model,) = (place.root / "lake" / "models" / "fine_tuned_model").glob("*/manifest.json")
-    assert model.stat().st_mtime >= began
+def test_dg_launches_every_asset_on_an_instance_in_postgres(
+    place: Installation, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {**place.environment, **postgres.environment}
+    run(["sh", str(ENTRYPOINT), "true"], REPOSITORY, environment)
+    run([str(BIN / "dg"), "launch", "--assets", "*"], REPOSITORY, environment)
+    assert place.status()["tables"]["raw_data"]["rows"] == ROWS
+    assert len(list((place.root / "lake" / "models" / "fine_tuned_model").glob("*/manifest.json"))) == 1
+    for name in ("DAGSTER_HOME", *postgres.environment):
+        monkeypatch.setenv(name, environment[name])
+    with dg.DagsterInstance.get() as instance:
+        assert [launched.status for launched in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS]

@@ -12,7 +12,7 @@ from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 CONFIG = (
     "--config-json",
-    json.dumps({"ops": {"fine_tuned_model": {"config": {"epochs": 12, "batch_tokens": 64, "checkpoint_seconds": 0.1}}}}),
+    json.dumps({"ops": {"fine_tuned_model": {"config": {"epochs": 4, "batch_tokens": 64, "checkpoint_seconds": 0.5}}}}),
 )
 CONTENT = as_csv([*examples(400, seed=3), ("w4 w5", "neutral"), *examples(400, seed=3)[:5]])
 

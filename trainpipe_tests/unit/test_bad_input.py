@@ -167,17 +167,17 @@ def test_a_file_without_records_is_one_row(tmp_path: Path, name: str, content: b
 
 def test_a_missing_column_names_those_found_and_the_setting(tmp_path: Path) -> None:
     problem = whole_file_problem(read_bytes(tmp_path, "a.csv", b"id,review,label\n1,fine,pos\n"))
-    assert problem == "there is no column 'text'; the columns are 'id', 'review', 'label'. Set source.text_column."
+    assert problem == "there is no column 'text'; the columns are 'id', 'review', 'label'. Set source.text_column"
     problem = whole_file_problem(read_bytes(tmp_path, "a.tsv", b"text\tstars\nfine\tpos\n"))
-    assert problem == "there is no column 'label'; the columns are 'text', 'stars'. Set source.label_column."
+    assert problem == "there is no column 'label'; the columns are 'text', 'stars'. Set source.label_column"
     problem = whole_file_problem(read_bytes(tmp_path, "a.parquet", parquet({"text": ["fine"], "n": [1]})))
-    assert problem == "there is no column 'label'; the columns are 'text', 'n'. Set source.label_column."
+    assert problem == "there is no column 'label'; the columns are 'text', 'n'. Set source.label_column"
 
 
 @pytest.mark.parametrize("found", ["Text", " text", "TEXT "])
 def test_a_column_that_is_spelled_otherwise_is_suggested(tmp_path: Path, found: str) -> None:
     problem = whole_file_problem(read_bytes(tmp_path, "a.csv", f"{found},label\nfine,pos\n".encode()))
-    assert problem.endswith(f"Did you mean {found!r}? Names must match exactly.")
+    assert problem.endswith(f"did you mean {found!r}? Names must match exactly")
 
 
 def test_columns_of_the_same_name_are_refused(tmp_path: Path) -> None:

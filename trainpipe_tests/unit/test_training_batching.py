@@ -1,5 +1,7 @@
 """Batches by token budget: complete, within budget, almost free of padding, and the same for any number of processes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,7 +31,7 @@ def test_a_batch_fits_its_budget_or_is_a_single_example(lengths: NDArray[np.int6
 @given(many_lengths, budgets)
 def test_a_run_ends_only_where_the_next_example_does_not_fit(lengths: NDArray[np.int64], budget: int) -> None:
     runs = cut_by_budget(np.argsort(lengths), lengths, budget)
-    for run, following in zip(runs, runs[1:], strict=False):
+    for run, following in pairwise(runs):
         assert lengths[following[0]] * (len(run) + 1) > budget
 
 

@@ -1,6 +1,7 @@
 """Checkpoints and finished folders: complete or ignored, two at most, and never another training's."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,18 @@ def test_one_training_at_a_time_in_a_work_folder(tmp_path: Path) -> None:
         pass
     with exclusive(tmp_path):
         pass
+
+
+def test_a_training_that_is_just_leaving_is_waited_for(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with exclusive(tmp_path):
+            waiting = pool.submit(enter, tmp_path)
+        assert waiting.result(timeout=60) == "entered"
+
+
+def enter(folder: Path) -> str:
+    with exclusive(folder, patience=60.0):
+        return "entered"
 
 
 def test_an_output_folder_with_something_else_is_refused(tmp_path: Path) -> None:
