@@ -5,8 +5,9 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster
+export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: help setup samples demo dev test test-ui check format bench schema clean
+.PHONY: help setup samples demo dev test check format bench schema clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +23,8 @@ setup: .venv/installed ## virtual environment with pinned dependencies
 samples: setup ## sample corpus and base model, checked by SHA-256
 	$(BIN)/trainpipe samples
 
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml dagster.postgres.yaml
+.PHONY: $(DAGSTER_HOME)/dagster.yaml
+$(DAGSTER_HOME)/dagster.yaml: # written anew each time: the environment decides between SQLite and Postgres
 	mkdir -p $(DAGSTER_HOME)
 	cat $(if $(DAGSTER_POSTGRES_HOST),dagster.postgres.yaml) dagster.yaml > $@
 

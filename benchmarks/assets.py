@@ -11,8 +11,10 @@ from benchmarks.measurement import Measurement, Section, paired
 from benchmarks.processes import Finished, Sample, run_python
 from trainpipe_assets.data.landing import land
 from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.storage.artifacts import list_artifacts
 
 GRAPH, EMPTY_GRAPH = "trainpipe_assets.definitions", "benchmarks.empty_graph"
+ASSETS = ("raw_data", "cleaned_features", "tokenized_dataset", "fine_tuned_model", "eval_report")
 GRAPH_TIMEOUT, IDLE_TIMEOUT = 1800.0, 120.0
 IDLE_PAIRS = 5
 MEBIBYTE = 2**20
@@ -26,10 +28,15 @@ class Step:
     started: float
     ended: float
 
-    def peak(self, memory: Sequence[Sample]) -> int:
-        """Most memory seen while the step ran, or at the moment nearest to it where it was shorter than the polling."""
-        within = [sample.bytes for sample in memory if self.started <= sample.at <= self.ended]
-        return max(within) if within else min(memory, key=lambda sample: abs(sample.at - self.started)).bytes
+    @property
+    def seconds(self) -> float:
+        """Wall time."""
+        return self.ended - self.started
+
+    def during(self, memory: Sequence[Sample]) -> list[Sample]:
+        """The samples taken while the step ran; the nearest one where it was shorter than the polling."""
+        within = [sample for sample in memory if self.started <= sample.at <= self.ended]
+        return within or [min(memory, key=lambda sample: abs(sample.at - self.started))]
 
 
 class Workplace:
@@ -55,6 +62,11 @@ class Workplace:
         arguments = ["-m", "dagster", "asset", "materialize", "-m", module, "--select", "*"]
         return run_python(arguments, self.environment, timeout, watch_memory=watch_memory)
 
+    def training_speed(self) -> float:
+        """Examples per second that the training of the first run reports of itself."""
+        (model,) = list_artifacts(f"{self.environment['TRAINPIPE_LAKE']}/models/fine_tuned_model")
+        return float(model.manifest["timing"]["examples_per_second"])
+
     def _steps(self) -> list[Step]:
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
             (run,) = instance.get_runs()
@@ -67,16 +79,19 @@ class Workplace:
 
 
 def measure_assets(place: Workplace) -> Section:
-    """Time and memory of each step of the first run."""
+    """Time and memory of each asset in the first run, and of the checks between them."""
     before = [sample for sample in place.first.memory if sample.at < place.steps[0].started]
+    checks = [step for step in place.steps if step.key not in ASSETS]
     measurements = [
-        Measurement("first_run_seconds", "the whole command, start of Python included", place.first.seconds, "s"),
-        Measurement("before_first_step_memory", "memory before the first step", _most(before), "MiB"),
+        Measurement("first_run_seconds", "the whole command, from the start of Python to its end", place.first.seconds, "s"),
+        Measurement("first_run_before_steps_memory", "memory before the first step", _mebibytes(before), "MiB"),
+        Measurement("first_run_training_speed", "training speed within it", place.training_speed(), "examples/s"),
+        Measurement("checks_seconds", f"all {len(checks)} checks, wall time", sum(step.seconds for step in checks), "s"),
     ]
-    for step in place.steps:
-        measurements.append(Measurement(f"{step.key}_seconds", f"`{step.key}`, wall time", step.ended - step.started, "s"))
-        peak = step.peak(place.first.memory) / MEBIBYTE
-        measurements.append(Measurement(f"{step.key}_memory", f"`{step.key}`, peak memory", peak, "MiB"))
+    for step in (step for step in place.steps if step.key in ASSETS):
+        during = step.during(place.first.memory)
+        measurements.append(Measurement(f"{step.key}_seconds", f"`{step.key}`, wall time", step.seconds, "s"))
+        measurements.append(Measurement(f"{step.key}_memory", f"`{step.key}`, peak memory", _mebibytes(during), "MiB"))
     return Section("The assets", _READING, measurements)
 
 
@@ -90,8 +105,9 @@ def measure_no_op(place: Workplace) -> Section:
     return Section("A run with nothing to do", _NO_OP_READING, [paired("no_op_run", description, ours, empty, "s")], _table(ours, empty))
 
 
-def _most(samples: Sequence[Sample]) -> float:
-    return max((sample.bytes for sample in samples), default=0) / MEBIBYTE
+def _mebibytes(samples: Sequence[Sample]) -> float:
+    """The most memory among the samples."""
+    return max(sample.bytes for sample in samples) / MEBIBYTE
 
 
 def _table(ours: Sequence[float], empty: Sequence[float]) -> list[list[str]]:

@@ -16,3 +16,8 @@ def __getattr__(name: str) -> object:
 
         return TrainingPipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    # Dagster lists the components of a package by what dir() names.
+    return sorted({*globals(), *__all__})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from dotenv import load_dotenv
 
 from trainpipe_assets import __version__
 
@@ -16,6 +17,7 @@ from trainpipe_assets import __version__
 @click.version_option(__version__, prog_name="trainpipe")
 def main() -> None:
     """Land data, fetch the samples, and see where a training pipeline stands."""
+    load_dotenv(Path.cwd() / ".env")  # as Dagster does
 
 
 @main.command()

@@ -7,7 +7,7 @@ A `defs.yaml` is validated into these models once, when the definitions load; ev
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 
 class Settings(BaseModel):
@@ -17,6 +17,11 @@ class Settings(BaseModel):
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+OneOrMany = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 
 
@@ -187,8 +192,8 @@ class ComputeSettings(Settings):
 class PipelineSettings(Settings):
     """One training pipeline: the `attributes` of a `defs.yaml`."""
 
-    key_prefix: tuple[str, ...] = Field(default=(), description="Prefix of the asset keys; needed by every pipeline but one.")
-    owners: tuple[str, ...] = Field(default=(), description="Owners of the assets: e-mail addresses, or teams as team:NAME.")
+    key_prefix: OneOrMany = Field(default=(), description="Prefix of the asset keys; needed by every pipeline but one.")
+    owners: OneOrMany = Field(default=(), description="Owners of the assets: e-mail addresses, or teams as team:NAME.")
     task: Literal["text-classification"] = Field(default="text-classification", description="What is trained.")
     source: SourceSettings = Field(default_factory=SourceSettings, description="Where labelled text arrives.")
     cleaning: CleaningSettings = Field(default_factory=CleaningSettings, description="How records become examples.")
@@ -197,11 +202,6 @@ class PipelineSettings(Settings):
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Hyper-parameters.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="The report and the gate.")
     automation: AutomationSettings = Field(default_factory=AutomationSettings, description="When it runs by itself.")
-
-    @field_validator("key_prefix", "owners", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
 
 
 def defs_schema() -> dict[str, object]:

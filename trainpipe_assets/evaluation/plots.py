@@ -26,7 +26,7 @@ MAX_CLASSES = 16  # of a confusion matrix; the rarer classes share its last row 
 MAX_NAME = 26  # characters of a class or slice name
 MAX_POINTS = 300  # of a loss curve; more are averaged in runs
 SMOOTHED_OVER = 25  # points of a loss curve that its running mean spans
-DOTS_PER_INCH = 160
+DOTS_PER_INCH = 110
 
 
 @dataclass(frozen=True)

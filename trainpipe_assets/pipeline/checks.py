@@ -3,6 +3,8 @@
 Each check reads tables at the versions that this run committed. Computing the numbers it judges is left to the core.
 """
 
+import json
+
 import dagster as dg
 import polars as pl
 
@@ -26,7 +28,7 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
         description="Every raw record is either a cleaned example or a rejected row, and never both.",
     )
     def rows_are_conserved(cleaned_features: Table, raw_data: Table, rejected_rows: Table) -> dg.AssetCheckResult:
-        return _partitioned(raw_data, cleaned_features, rejected_rows)
+        return _partitioned(raw_data, cleaned_features=cleaned_features, rejected_rows=rejected_rows)
 
     @dg.asset_check(asset=keys["cleaned_features"], blocking=True, description="No duplicate group has examples in two splits.")
     def splits_do_not_leak(cleaned_features: Table) -> dg.AssetCheckResult:
@@ -42,15 +44,22 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
         description="Every cleaned example is tokenized, once.",
     )
     def examples_are_conserved(tokenized_dataset: Table, cleaned_features: Table) -> dg.AssetCheckResult:
-        return _partitioned(cleaned_features, tokenized_dataset)
+        return _partitioned(cleaned_features, tokenized_dataset=tokenized_dataset)
 
     @dg.asset_check(asset=keys["eval_report"], description="The verdict of the gate on the newest evaluation.")
     def gate(eval_report: Table) -> dg.AssetCheckResult:
         newest = eval_report.scan().sort("evaluated_at").last().collect().row(0, named=True)
+        reasons = "\n".join(f"- {reason}" for reason in json.loads(newest["gate_reasons"]))
+        metric = settings.evaluation.gate.metric
         return dg.AssetCheckResult(
             passed=newest["gate_passed"],
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"reasons": dg.MetadataValue.json({"reasons": newest["gate_reasons"]}), "model_uri": newest["model_uri"]},
+            metadata={
+                "reasons": dg.MetadataValue.md(reasons),
+                metric: round(newest[metric], 4),
+                "floor": settings.evaluation.gate.min_value,
+                "model_uri": newest["model_uri"],
+            },
         )
 
     return [records_are_conserved, rows_are_conserved, splits_do_not_leak, examples_are_conserved, gate]
@@ -86,14 +95,15 @@ def _conserved(raw: Table) -> dg.AssetCheckResult:
     )
 
 
-def _partitioned(whole: Table, *parts: Table) -> dg.AssetCheckResult:
+def _partitioned(whole: Table, **parts: Table) -> dg.AssetCheckResult:
     """Whether the keys of `whole` are those of `parts` put together, none missing, none twice, none from elsewhere."""
-    together = pl.concat([part.scan().select("row_id") for part in parts])
-    repeated = together.group_by("row_id").len().filter(pl.col("len") > 1)
-    lost = whole.scan().select("row_id").join(together, on="row_id", how="anti")
-    foreign = together.join(whole.scan().select("row_id"), on="row_id", how="anti")
-    counts = dict(
-        zip(("twice", "lost", "foreign"), (frame.select(pl.len()).collect().item() for frame in (repeated, lost, foreign)), strict=True)
-    )
-    rows = {f"rows_{number}": part.rows for number, part in enumerate(parts)}
-    return dg.AssetCheckResult(passed=not any(counts.values()), metadata={"rows_upstream": whole.rows, **rows, **counts})
+    together = pl.concat([part.scan().select("row_id") for part in parts.values()])
+    keys = whole.scan().select("row_id")
+    problems = {
+        "repeated": together.group_by("row_id").len().filter(pl.col("len") > 1),
+        "missing": keys.join(together, on="row_id", how="anti"),
+        "from_elsewhere": together.join(keys, on="row_id", how="anti"),
+    }
+    counts = {name: int(frame.select(pl.len()).collect().item()) for name, frame in problems.items()}
+    rows = {f"rows_{name}": table.rows for name, table in (("upstream", whole), *parts.items())}
+    return dg.AssetCheckResult(passed=not any(counts.values()), metadata={**rows, **counts})

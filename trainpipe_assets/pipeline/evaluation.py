@@ -27,6 +27,8 @@ from trainpipe_assets.storage.delta import Table, find, fingerprint
 from trainpipe_assets.storage.increments import Increment
 from trainpipe_assets.storage.uris import open_filesystem
 
+DIGITS = 4  # of the numbers shown in the UI; the tables hold them whole
+
 VERSION = "1"  # raise it when the same evaluation would come out differently
 
 
@@ -168,28 +170,23 @@ def _write_report(
 
 
 def _metadata(evaluation: Evaluation, row: Mapping[str, Any]) -> dict[str, Any]:
-    numbers = {
-        f"{name}{suffix}": value
-        for name, estimate in evaluation.metrics.items()
-        for suffix, value in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high))
-    }
     return {
-        **numbers,
-        **_identification(row),
         "summary": dg.MetadataValue.md(summary_markdown(evaluation)),
         "confusion_matrix": picture(confusion_plot(evaluation.confusion, evaluation.labels), "confusion matrix"),
         "reliability": picture(reliability_plot(evaluation.calibration), "confidence against accuracy"),
+        **_known_metadata(row),
     }
 
 
 def _known_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Verdict and metrics of an evaluation, from its row of the history."""
     metrics = json.loads(row["metrics"])
     numbers = {
-        f"{name}{suffix}": found[key]
+        f"{name}{suffix}": round(found[key], DIGITS)
         for name, found in metrics.items()
         for suffix, key in (("", "value"), ("_low", "low"), ("_high", "high"))
     }
-    return {**numbers, **_identification(row)}
+    return {**_identification(row), **numbers}
 
 
 def _identification(row: Mapping[str, Any]) -> dict[str, Any]:

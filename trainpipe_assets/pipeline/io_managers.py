@@ -56,7 +56,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             dagster.Failure: the table has never been materialized.
         """
         table = self._pinned(context)
-        context.add_input_metadata({VERSION_KEY: table.version, "rows": table.rows})
+        context.log.info(f"reads {context.asset_key.to_user_string()} at version {table.version}: {table.rows:,} rows")
         wanted = context.dagster_type.typing_type
         if wanted is Upstream:
             outputs: Mapping[str, str] = (context.definition_metadata or {})["outputs"]

@@ -59,10 +59,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 # --- dagster.yaml, dagster.postgres.yaml ---
 
 
-def instance_info(home: Path, expect: int | None = 0, **environment: str) -> str:
+def instance_info(home: Path, environment: Mapping[str, str] | None = None, expect: int | None = 0) -> str:
     """`dagster instance info` for a home folder, as a container of the image would see it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_")}
-    return run([str(BIN / "dagster"), "instance", "info"], home, {**kept, **environment, "DAGSTER_HOME": str(home)}, expect)
+    return run([str(BIN / "dagster"), "instance", "info"], home, {**kept, **(environment or {}), "DAGSTER_HOME": str(home)}, expect)
 
 
 def test_the_instance_takes_every_setting_of_dagster_yaml(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def postgres() -> Iterator[Postgres]:
 def test_the_instance_lives_in_postgres(tmp_path: Path, postgres: Postgres) -> None:
     home = tmp_path / "home"
     run(["sh", str(ENTRYPOINT), "true"], tmp_path, {**os.environ, **postgres.environment, "DAGSTER_HOME": str(home)})
-    told = instance_info(home, **postgres.environment)
+    told = instance_info(home, postgres.environment)
     assert "PostgresRunStorage" in told
     assert "PostgresEventLogStorage" in told
     assert "PostgresScheduleStorage" in told
@@ -138,7 +138,7 @@ def test_the_instance_lives_in_postgres(tmp_path: Path, postgres: Postgres) -> N
 def test_without_its_server_the_postgres_instance_says_so(tmp_path: Path) -> None:
     unreachable = Postgres(some_loopback_address())
     (tmp_path / "dagster.yaml").write_text("".join((REPOSITORY / f"dagster{part}.yaml").read_text() for part in (".postgres", "")))
-    told = instance_info(tmp_path, expect=None, **unreachable.environment)
+    told = instance_info(tmp_path, unreachable.environment, expect=None)
     assert unreachable.host in told
     assert "Connection refused" in told
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from trainpipe_assets.pipeline.resources import lake_from_environment
 from trainpipe_assets.samples import Samples, fetch_samples
@@ -22,7 +22,7 @@ BROWSER_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-VIEW = {"width": 1440, "height": 1000}
+VIEW = ViewportSize(width=1440, height=1000)
 PAGE_MILLISECONDS = 60_000
 
 
@@ -30,6 +30,7 @@ PAGE_MILLISECONDS = 60_000
 def browser() -> Iterator[Browser]:
     """One browser for all tests: the system's chromium, without a display."""
     executable = require_chromium()
+    expect.set_options(timeout=PAGE_MILLISECONDS)
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=executable, args=BROWSER_FLAGS, timeout=PAGE_MILLISECONDS)
         try:
