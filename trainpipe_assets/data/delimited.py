@@ -77,8 +77,6 @@ def _read_header(window: Window, dialect: Dialect, settings: SourceSettings) -> 
     header = next_record(window, dialect)
     if header is None:
         window.check_whole(b"")
-        if window.broken:
-            raise UnreadableFile(f"{window.broken}; nothing could be read before that")
         raise UnreadableFile("the file is empty; a header line and one record or more are expected")
     if header.problem:
         hint = " It looks like UTF-16 without a byte order mark: save it as UTF-8." if b"\0" in header.raw else ""

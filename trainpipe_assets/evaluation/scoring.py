@@ -33,10 +33,12 @@ def score(model_folder: str, examples: pl.DataFrame, compute: ComputeSettings, b
     is no example, an empty one, or one that the model cannot take.
     """
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from trainpipe_assets.training.compute import resolve_compute
     from trainpipe_assets.training.model import load_trained
 
+    disable_progress_bar()  # of loading weights: it would fill the run's log
     resolved = resolve_compute(compute)
     model = load_trained(model_folder)
     held = _checked(examples, model, model_folder)

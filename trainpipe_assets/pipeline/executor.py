@@ -12,6 +12,8 @@ from typing import Any, cast
 import dagster as dg
 import psutil
 
+from trainpipe_assets.pipeline.failures import messages_alone
+
 PROCESS_TAG = "trainpipe/process"
 UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
@@ -31,7 +33,8 @@ class SigningExecutor(dg.Executor):
         """Execute the plan."""
         sign(plan_context.instance, plan_context.run_id)
         give_up_dead_runs(plan_context.instance)
-        yield from self._inner.execute(plan_context, execution_plan)
+        with messages_alone():
+            yield from self._inner.execute(plan_context, execution_plan)
 
 
 @dg.executor(name="in_process", config_schema=cast(Any, dg.in_process_executor.config_schema))

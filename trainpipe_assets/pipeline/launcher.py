@@ -49,7 +49,8 @@ class Launcher(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # gener
         """Train, or go on with a training that was killed; the finished model folder.
 
         Raises:
-            dagster.Failure: the training stopped, with its own words where it gave any.
+            ValueError: the training program says what a person has to mend.
+        dagster.Failure: it ended otherwise; tried again, it goes on from its last checkpoint.
         """
 
 
@@ -102,7 +103,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _require_success(code: int, reported: list[Mapping[str, Any]], output: Path) -> None:
     said = next((str(message["error"]) for message in reported if "error" in message), None)
     if said is not None:
-        raise dg.Failure(description=said, allow_retries=False)
+        raise ValueError(said)
     if code < 0 or code > 128:
         number = -code if code < 0 else code - 128
         name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
