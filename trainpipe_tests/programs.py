@@ -43,7 +43,7 @@ class Installation:
             "TRAINPIPE_LANDING": str(self.root / "landing"),
             "TRAINPIPE_SCRATCH": str(self.root / "scratch"),
             "TRAINPIPE_MODELS": str(self.models),
-            "TRAINPIPE_THREADS": "2",
+            "TRAINPIPE_THREADS": "1",
             **self.environment,
         }
 

@@ -38,7 +38,7 @@ def score(model_folder: str, examples: pl.DataFrame, compute: ComputeSettings, b
     from trainpipe_assets.training.compute import resolve_compute
     from trainpipe_assets.training.model import load_trained
 
-    disable_progress_bar()  # of loading weights: it would fill the run's log
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights: it would fill the run's log
     resolved = resolve_compute(compute)
     model = load_trained(model_folder)
     held = _checked(examples, model, model_folder)
