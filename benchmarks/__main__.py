@@ -19,6 +19,10 @@ from trainpipe_assets.settings import PipelineSettings
 
 PAGE, LATEST = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "latest.json"
 CORPUS, MODELS = ROOT / "data" / "samples" / "corpora" / "movies.csv", ROOT / "data" / "models"
+BUSY = 0.5  # processes; above it other work takes a part of the two cores
+BUSY_WARNING = (
+    " **The machine was busy with other work during this run: its figures, the ratios too, are no evidence. Run it again on a quiet one.**"
+)
 TRAIN_ROWS = 2000  # a whole epoch for each seed and trainer would take half an hour on two cores
 
 
@@ -86,7 +90,7 @@ def _about(seconds: float, busy: float, *, full: bool) -> str:
     )
     return (
         f"This run was done on {datetime.now(UTC):%Y-%m-%d}, took {seconds / 60:.0f} minutes, and used {extent}. "
-        f"Before it began, {busy:.1f} processes wanted to run on average."
+        f"Before it began, {busy:.1f} processes wanted to run on average.{BUSY_WARNING if busy > BUSY else ''}"
     )
 
 
