@@ -139,12 +139,12 @@ def kill_when(process: subprocess.Popen[str], seen: Callable[[str], bool], timeo
     return False
 
 
-def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
-    """Look every half second until `condition` holds."""
+def wait_until(condition: Callable[[], bool], timeout: float, what: str, pause: float = 0.5) -> None:
+    """Look every `pause` seconds until `condition` holds."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.5)
+        time.sleep(pause)
 
 
 def stop(process: subprocess.Popen[str]) -> None:
