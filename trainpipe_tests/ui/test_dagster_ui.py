@@ -104,6 +104,7 @@ def test_the_report_shows_metrics_pictures_and_the_verdict(page: Page, pictures:
         _open_picture(page, key)
         page.screenshot(path=pictures / f"{key}.png")
         page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
     page.goto("/assets/eval_report?view=checks")
     expect(page.get_by_text("The verdict of the gate on the newest evaluation.")).to_be_visible()
     page.screenshot(path=pictures / "gate.png")
