@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+import trainpipe_assets.defs
 from trainpipe_assets.pipeline.automation import run_failure_alert
 from trainpipe_assets.pipeline.executor import signing_in_process_executor
 from trainpipe_assets.pipeline.io_managers import DeltaIOManager, ModelIOManager
@@ -26,4 +27,14 @@ def defs() -> dg.Definitions:
         sensors=[run_failure_alert],
         executor=signing_in_process_executor,
     )
-    return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=Path(__file__).parent), shared)
+    return dg.Definitions.merge(_pipelines(), shared)
+
+
+def _pipelines() -> dg.Definitions:
+    """What the folder `defs/` defines.
+
+    `dg.load_from_defs_folder` would also import every component type of every installed package, to list them to Dagster+: half
+    the time of loading.
+    """
+    tree = dg.ComponentTree.from_module(trainpipe_assets.defs, project_root=Path(__file__).parents[1])
+    return dg.Definitions.merge(tree.build_defs(tree.defs_module_path), dg.Definitions(component_tree=tree))
