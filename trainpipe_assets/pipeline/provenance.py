@@ -20,7 +20,7 @@ from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.storage.delta import Table
 from trainpipe_assets.training.spec import TrainSpec
 
-TRAINING_VERSION = "1"  # raise it when the same spec would train another model
+TRAINING_VERSION = "2"  # raise it when the same spec would train another model
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ from transformers import PreTrainedModel
 from trainpipe_assets.training.batching import Indices, plan_batches, plan_scoring
 from trainpipe_assets.training.checkpoint import Checkpoints
 from trainpipe_assets.training.compute import describe_hardware, library_versions, resolve_compute
+from trainpipe_assets.training.dropout import use_fast_dropout
 from trainpipe_assets.training.durable import exclusive
 from trainpipe_assets.training.examples import Examples, check_examples, load_examples
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
+from trainpipe_assets.training.first_token import skip_unused_tokens
 from trainpipe_assets.training.micro_batches import PreparedBatch, one_ahead
 from trainpipe_assets.training.model import load_classifier, load_tokenizer, longest_input, vocabulary_size
 from trainpipe_assets.training.optimizer import build_optimizer, learning_rate
@@ -188,6 +190,9 @@ def _prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool]
     for examples in (train, validation):
         check_examples(examples, len(spec.labels), vocabulary, longest)
     model.to(accelerator.device)
+    skip_unused_tokens(model)
+    if accelerator.device.type == "cpu":
+        use_fast_dropout(model)
     optimizer = build_optimizer(model, spec.training)
     checkpoints = Checkpoints(Path(spec.work_dir), spec, train.digest() + validation.digest())
     state = _restore(checkpoints, model, optimizer) or TrainingState(micro_batch_tokens=spec.training.micro_batch_tokens)

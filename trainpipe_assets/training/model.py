@@ -10,6 +10,8 @@ import torch
 from accelerate.utils import set_seed
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from trainpipe_assets.training.first_token import skip_unused_tokens
+
 
 def load_classifier(base: str, labels: Sequence[str], seed: int) -> PreTrainedModel:
     """The base model `base` with a classification head for `labels`, in float32 on the CPU.
@@ -38,6 +40,7 @@ def load_trained(folder: str | Path) -> PreTrainedModel:
         raise ValueError(f"there is no model folder {folder}; train a model first")
     model = _load(str(folder), "model", None)
     model.train(False)
+    skip_unused_tokens(model)
     return model
 
 
