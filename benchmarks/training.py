@@ -212,8 +212,8 @@ def _reading(dataset: Dataset) -> str:
 _READING = """
 One epoch over {train_rows} training rows for each of {seeds} seeds, with the shipped hyper-parameters. Accuracy is on all
 {test_rows} held-out test rows, by the same code for every model. Base model, initial head, tokens, splits, seed, learning rate with its
-warm-up and decay, weight decay, clipping, optimizer, rate of dropout and threads are the same for all; the loop, its batches and how it computes differ: `docs/log.md` tells what was
-tried.
+warm-up and decay, weight decay, clipping, optimizer, rate of dropout and threads are the same for
+all. The loop, its batches and how it computes differ: `docs/log.md` tells what was tried.
 
 - *Grouped* is a well-set Trainer: `train_sampling_strategy="group_by_length"`, each batch padded to its longest text, batch
   {grouped_batch}.
