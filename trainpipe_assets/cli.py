@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 from dotenv import load_dotenv
+from pydantic import ValidationError
 
 from trainpipe_assets import __version__
 
@@ -27,10 +28,9 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def samples(folder: Path, as_json: bool) -> None:
     """Fetch the sample corpora and the sample base model, checked by SHA-256."""
-    from trainpipe_assets.pipeline.resources import lake_from_environment
     from trainpipe_assets.samples import fetch_samples
 
-    fetched = _or_exit(fetch_samples, folder, Path(lake_from_environment().models))
+    fetched = _or_exit(fetch_samples, folder, Path(_lake().models))
     report = {"base_model": str(fetched.base_model), "corpora": {name: str(path) for name, path in fetched.corpora.items()}}
     lines = [f"base model  {fetched.base_model}", *(f"corpus      {path}" for path in fetched.corpora.values())]
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
@@ -44,11 +44,9 @@ def samples(folder: Path, as_json: bool) -> None:
 def land(files: tuple[Path, ...], pipeline: str, force: bool, as_json: bool) -> None:
     """Check FILES and copy each, whole or not at all, into the landing folder."""
     from trainpipe_assets.data.landing import land as land_files
-    from trainpipe_assets.pipeline.resources import lake_from_environment
-    from trainpipe_assets.pipeline.status import load_pipelines
 
-    source = _or_exit(load_pipelines, pipeline)[pipeline].source
-    landed = _or_exit(land_files, list(files), lake_from_environment().landing_uri(source), source, force=force)
+    source = _or_exit(_load_pipelines, pipeline)[pipeline].source
+    landed = _or_exit(land_files, list(files), _lake().landing_uri(source), source, force=force)
     click.echo(json.dumps({"landed": landed}, indent=2) if as_json else "\n".join(f"landed {uri}" for uri in landed))
 
 
@@ -57,10 +55,9 @@ def land(files: tuple[Path, ...], pipeline: str, force: bool, as_json: bool) -> 
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(pipeline: str | None, as_json: bool) -> None:
     """What has arrived, what is pending, the current model and its verdict."""
-    from trainpipe_assets.pipeline.resources import lake_from_environment
     from trainpipe_assets.pipeline.status import describe, pipeline_status
 
-    lake = lake_from_environment()
+    lake = _lake()
     settings = _or_exit(_load_pipelines, pipeline)
     report: dict[str, Any] = {name: _or_exit(pipeline_status, lake, chosen) for name, chosen in settings.items()}
     text = "\n\n".join(describe(name, found) for name, found in report.items())
@@ -75,6 +72,12 @@ def schema() -> None:
     click.echo(json.dumps(defs_schema(), indent=2))
 
 
+def _lake() -> Any:
+    from trainpipe_assets.pipeline.resources import lake_from_environment
+
+    return _or_exit(lake_from_environment)
+
+
 def _load_pipelines(only: str | None) -> Any:
     from trainpipe_assets.pipeline.status import load_pipelines
 
@@ -85,6 +88,10 @@ def _or_exit(action: Any, *arguments: Any, **options: Any) -> Any:
     """The result of `action`; a mistake that a person can mend ends the command with its one message."""
     try:
         return action(*arguments, **options)
+    except ValidationError as error:
+        from trainpipe_assets.pipeline.failures import one_line
+
+        _stop(one_line(error))
     except (ValueError, OSError) as error:
         _stop(str(error))
 

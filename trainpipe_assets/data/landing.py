@@ -17,7 +17,8 @@ from trainpipe_assets.data.readers import parse_file
 from trainpipe_assets.data.records import UnreadableFile
 from trainpipe_assets.data.sources import LandedFile, is_ignored
 from trainpipe_assets.settings import SourceSettings
-from trainpipe_assets.storage.uris import absolute, is_remote, join, open_filesystem
+from trainpipe_assets.storage.objects import send
+from trainpipe_assets.storage.uris import absolute, is_remote
 
 CHECKED_RECORDS = 100  # a file none of whose first records can be used is refused
 
@@ -112,10 +113,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _upload(path: Path, root: str) -> str:
-    """Put the file under `root`. An object store shows an object only when it is whole."""
-    filesystem, base = open_filesystem(root)
-    filesystem.put_file(str(path), f"{base}/{path.name}")
-    return join(root, path.name)
+    """Put the file under `root`, unless the same is there. An object store shows an object only when it is whole."""
+    uri = f"{root}/{path.name}"
+    send(path, uri, _sha256(path))
+    return uri
 
 
 def _sha256(path: Path) -> str:

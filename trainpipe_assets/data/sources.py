@@ -11,9 +11,8 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 
-from fsspec import AbstractFileSystem
-
 from trainpipe_assets.settings import FileFormat, SourceSettings
+from trainpipe_assets.storage.s3 import explained
 from trainpipe_assets.storage.uris import absolute, is_remote, open_filesystem
 
 Compression = Literal["gz", "zst"]
@@ -111,8 +110,9 @@ def open_landed(file: LandedFile) -> BinaryIO:
     try:
         if not is_remote(file.uri):
             return open(file.uri, "rb")
-        filesystem, path = _locate(file.uri)
-        return cast(BinaryIO, filesystem.open(path, "rb"))
+        filesystem, path = open_filesystem(file.uri)
+        with explained(file.uri):
+            return cast(BinaryIO, filesystem.open(path, "rb"))
     except FileNotFoundError as error:
         raise FileChangedWhileReading(f"{file.path} went away before it could be read; the next run goes on without it") from error
 
@@ -214,9 +214,10 @@ def _local_version(status: os.stat_result) -> str:
 
 def _list_remote(root: str) -> Iterator[LandedFile]:
     uri = absolute(root)
-    filesystem, base = _locate(uri)
+    filesystem, base = open_filesystem(uri)
     try:
-        found = filesystem.find(base, detail=True)
+        with explained(uri):
+            found = filesystem.find(base, detail=True)
     except FileNotFoundError as error:
         raise ValueError(f"the landing place {uri} does not exist. Create it, or correct source.uri or TRAINPIPE_LANDING") from error
     for key, info in found.items():
@@ -225,17 +226,10 @@ def _list_remote(root: str) -> Iterator[LandedFile]:
             yield LandedFile(relative, f"{uri}/{relative}", int(info["size"]), _remote_version(info), _remote_modified(info))
 
 
-def _locate(uri: str) -> tuple[AbstractFileSystem, str]:
-    """The filesystem of a remote `uri` and the path on it. Only the bucket is parsed as a URI: a key may hold '::', '?' or '#'."""
-    scheme, _, rest = uri.partition("://")
-    bucket, _, key = rest.partition("/")
-    filesystem, base = open_filesystem(f"{scheme}://{bucket}")
-    return filesystem, f"{base}/{key}" if key else base
-
-
 def _info(uri: str) -> dict[str, Any]:
-    filesystem, path = _locate(uri)
-    return cast(dict[str, Any], filesystem.info(path))
+    filesystem, path = open_filesystem(uri)
+    with explained(uri):
+        return cast(dict[str, Any], filesystem.info(path))
 
 
 def _remote_version(info: dict[str, Any]) -> str:

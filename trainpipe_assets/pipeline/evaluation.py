@@ -25,7 +25,8 @@ from trainpipe_assets.settings import ComputeSettings, EvaluationSettings
 from trainpipe_assets.storage.artifacts import Artifact, local_copy, read_manifest
 from trainpipe_assets.storage.delta import Table, find, fingerprint
 from trainpipe_assets.storage.increments import Increment
-from trainpipe_assets.storage.uris import open_filesystem
+from trainpipe_assets.storage.s3 import explained as explained_s3
+from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
 DIGITS = 4  # of the numbers shown in the UI; the tables hold them whole
 
@@ -159,14 +160,20 @@ def _write_report(
         history=record["history"],
         validations=record["validations"],
     )
-    filesystem, path = open_filesystem(folder)
-    filesystem.makedirs(path, exist_ok=True)
     predictions = evaluation.predictions.with_columns(evaluation_id=pl.lit(identity)).select(PREDICTIONS.names())
-    with filesystem.open(f"{path}/{identity}.predictions.parquet", "wb") as file:
-        predictions.write_parquet(file)
-    with filesystem.open(f"{path}/{identity}.html", "wb") as file:
-        file.write(render_report(evaluation, context).encode())
+    _write_beside_model(folder, identity, predictions, render_report(evaluation, context))
     return row
+
+
+def _write_beside_model(folder: str, identity: str, predictions: pl.DataFrame, report: str) -> None:
+    filesystem, path = open_filesystem(folder)
+    if not is_remote(folder):  # an object store has no folders to make
+        filesystem.makedirs(path, exist_ok=True)
+    with explained_s3(folder):
+        with filesystem.open(f"{path}/{identity}.predictions.parquet", "wb") as file:
+            predictions.write_parquet(file)
+        with filesystem.open(f"{path}/{identity}.html", "wb") as file:
+            file.write(report.encode())
 
 
 def _metadata(evaluation: Evaluation, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,11 +197,10 @@ def _known_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identification(row: Mapping[str, Any]) -> dict[str, Any]:
-    report = row["report_uri"]
     return {
         "gate_passed": bool(row["gate_passed"]),
         "gate_reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in json.loads(row["gate_reasons"]))),
         "model_fingerprint": row["model_fingerprint"],
         "test_examples": row["n_examples"],
-        "report": dg.MetadataValue.url(report) if "://" in report else dg.MetadataValue.path(report),
+        "report": dg.MetadataValue.path(row["report_uri"]),  # also on S3: no browser follows an s3:// link, but a person copies it
     }

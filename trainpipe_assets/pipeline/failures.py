@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import ValidationError
 
+from trainpipe_assets.storage.s3 import S3Unreachable
+
 
 class _Stacks:
     """Whether Dagster writes the stack below an explained failure. It does, unless a run's own process says `messages_alone`."""
@@ -41,7 +43,7 @@ def messages_alone() -> Iterator[None]:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn a `ValueError` raised inside into a failure that says what to do and is not tried again."""
+    """Turn a `ValueError` raised inside into a failure that says what to do and is not tried again, unless a server did not answer."""
     _Stacks.show()
     try:
         yield
@@ -49,7 +51,7 @@ def explained() -> Iterator[None]:
         if _Stacks.hidden_when_explained:
             _Stacks.hide()
         message = one_line(error) if isinstance(error, ValidationError) else str(error)
-        raise dg.Failure(description=message, allow_retries=False) from None
+        raise dg.Failure(description=message, allow_retries=isinstance(error, S3Unreachable)) from None
 
 
 def one_line(error: ValidationError) -> str:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trainpipe_assets.settings import ComputeSettings
+from trainpipe_assets.storage.uris import is_remote
 from trainpipe_assets.training.spec import TrainSpec
 
 GRACE_SECONDS = 20.0  # after a cancel: time for every rank to leave a checkpoint before it is killed
@@ -34,6 +35,13 @@ class Launcher(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # gener
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; by default the cores shared out.")
     scratch: str = Field(default="data/scratch", description="Local folder for checkpoints of trainings under way.")
+
+    @field_validator("scratch")
+    @classmethod
+    def _local_folder(cls, folder: str) -> str:
+        if is_remote(folder):
+            raise ValueError(f"{folder!r} is not a local folder; checkpoints are written to local disk, correct TRAINPIPE_SCRATCH")
+        return folder
 
     @property
     def compute(self) -> ComputeSettings:

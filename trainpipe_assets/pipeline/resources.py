@@ -6,11 +6,12 @@ The one place that reads TRAINPIPE_* variables, and only when definitions are bu
 import os
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trainpipe_assets.pipeline.launcher import LocalLauncher
 from trainpipe_assets.settings import SourceSettings
-from trainpipe_assets.storage.uris import absolute, join
+from trainpipe_assets.storage.s3 import is_s3
+from trainpipe_assets.storage.uris import MODELS, TABLES, absolute, is_remote, join
 
 DEFAULT_LAKE, DEFAULT_LANDING, DEFAULT_MODELS = "data/lake", "data/landing", "data/models"
 
@@ -20,15 +21,29 @@ class Lake(dg.ConfigurableResource[None]):
 
     root: str = Field(default=DEFAULT_LAKE, description="Root of tables and models: a local folder or s3://bucket/prefix.")
     landing: str = Field(default=DEFAULT_LANDING, description="Root of the landing folders.")
-    models: str = Field(default=DEFAULT_MODELS, description="Folder of base models.")
+    models: str = Field(default=DEFAULT_MODELS, description="Local folder of base models.")
+
+    @field_validator("root", "landing")
+    @classmethod
+    def _known_place(cls, uri: str) -> str:
+        if is_remote(uri) and not is_s3(uri):
+            raise ValueError(f"{uri!r} is neither a local folder nor an s3:// URI; correct TRAINPIPE_LAKE or TRAINPIPE_LANDING")
+        return uri
+
+    @field_validator("models")
+    @classmethod
+    def _local_folder(cls, folder: str) -> str:
+        if is_remote(folder):
+            raise ValueError(f"{folder!r} is not a local folder; base models are read from local disk, correct TRAINPIPE_MODELS")
+        return folder
 
     def table_uri(self, key: dg.AssetKey) -> str:
         """The Delta table of an asset."""
-        return absolute(join(self.root, "tables", *key.path))
+        return absolute(join(self.root, TABLES, *key.path))
 
     def models_uri(self, key: dg.AssetKey) -> str:
         """The folder that holds the models of an asset, one folder for each fingerprint."""
-        return absolute(join(self.root, "models", *key.path))
+        return absolute(join(self.root, MODELS, *key.path))
 
     def landing_uri(self, source: SourceSettings) -> str:
         """The folder where a pipeline's files arrive."""
@@ -36,9 +51,21 @@ class Lake(dg.ConfigurableResource[None]):
 
 
 def lake_from_environment() -> Lake:
-    """The lake that TRAINPIPE_LAKE, TRAINPIPE_LANDING and TRAINPIPE_MODELS name."""
+    """The lake that TRAINPIPE_LAKE, TRAINPIPE_LANDING and TRAINPIPE_MODELS name.
+
+    Raises:
+        pydantic.ValidationError: one of them names a place that cannot be used.
+        ValueError: AWS_S3_ALLOW_UNSAFE_RENAME is set, by which commits to a lake on S3 would be lost.
+    """
+    root = os.environ.get("TRAINPIPE_LAKE") or DEFAULT_LAKE
+    unsafe = os.environ.get("AWS_S3_ALLOW_UNSAFE_RENAME", "")
+    if is_s3(root) and unsafe.lower() not in ("", "0", "false", "no"):
+        raise ValueError(
+            f"AWS_S3_ALLOW_UNSAFE_RENAME is {unsafe!r}: with it, two runs that commit to {root} at once both succeed and the rows of one "
+            "are lost. Remove it from the environment; commits are conditional puts here and need no such option"
+        )
     return Lake(
-        root=os.environ.get("TRAINPIPE_LAKE") or DEFAULT_LAKE,
+        root=root,
         landing=os.environ.get("TRAINPIPE_LANDING") or DEFAULT_LANDING,
         models=os.environ.get("TRAINPIPE_MODELS") or DEFAULT_MODELS,
     )

@@ -17,6 +17,7 @@ from trainpipe_assets.pipeline.component import TrainingPipeline
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
+from trainpipe_assets.storage.uris import is_remote
 
 TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "eval_report")
 
@@ -50,13 +51,13 @@ def pipeline_status(lake: Lake, settings: PipelineSettings) -> dict[str, Any]:
     """
     keys = PipelineKeys(settings.key_prefix)
     tables = {name: find(lake.table_uri(keys[name])) for name in TABLES}
-    landing = Path(lake.landing_uri(settings.source))
-    landed = list_landed(str(landing), settings.source) if "://" in str(landing) or landing.is_dir() else []
+    landing = lake.landing_uri(settings.source)
+    landed = list_landed(landing, settings.source) if is_remote(landing) or Path(landing).is_dir() else []
     raw = tables["raw_data"]
     history = evaluation_history(tables["eval_report"])
     passed = [row for row in history if row["gate_passed"]]
     return {
-        "landing": lake.landing_uri(settings.source),
+        "landing": landing,
         "pending_files": [file.path for file in pending(landed, raw)],
         "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}),
         "tables": {name: {"version": table.version, "rows": table.rows, "uri": table.uri} for name, table in tables.items() if table},

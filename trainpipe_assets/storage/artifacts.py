@@ -6,13 +6,15 @@ What a model is, and what its manifest says beside the hashes, is the business o
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from trainpipe_assets.storage.model_cache import cached
+from trainpipe_assets.storage.objects import read_sha256, send, stored
+from trainpipe_assets.storage.s3 import explained
 from trainpipe_assets.storage.uris import absolute, is_remote, join, open_filesystem
 
 MANIFEST = "manifest.json"
@@ -61,31 +63,45 @@ def seal(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 def read_manifest(uri: str) -> Artifact | None:
     """The artifact at `uri`, by its manifest alone; None where none is complete."""
     filesystem, path = open_filesystem(join(uri, MANIFEST))
-    if not filesystem.exists(path):
+    try:
+        with explained(uri):
+            content = filesystem.cat_file(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return Artifact(absolute(uri), json.loads(filesystem.cat_file(path)))
+    return Artifact(absolute(uri), json.loads(content))
 
 
 def publish(folder: Path, uri: str) -> Artifact:
     """Publish the sealed `folder` at `uri`; readers see all of it or nothing.
 
-    Locally a rename makes it visible. On an object store the manifest goes up last and readers look for that. A complete
-    artifact already there is left as it is: the same identity means the same content.
+    Locally a rename makes it visible. On an object store the manifest goes up last and readers look for that; a file that an attempt
+    before has sent is not sent again. A complete artifact already there is left as it is: the same identity means the same content.
+
+    Raises:
+        DamagedArtifact: what is there is not what its manifest says.
+        S3Problem: S3 refuses, and why.
     """
     present = read_manifest(uri)
     if present is not None:
         verify(present)
         return present
-    filesystem, target = open_filesystem(uri)
     if is_remote(uri):
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
-        for path in [*files, folder / MANIFEST]:
-            filesystem.put_file(str(path), f"{target}/{path.relative_to(folder).as_posix()}")
+        _publish_remotely(folder, absolute(uri))
     else:
-        _publish_locally(folder, Path(target))
+        _publish_locally(folder, Path(absolute(uri)))
     artifact = read_manifest(uri)
     assert artifact is not None
+    if is_remote(uri):
+        verify(artifact)
     return artifact
+
+
+def _publish_remotely(folder: Path, uri: str) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for name, entry in manifest["files"].items():
+        send(folder / name, f"{uri}/{name}", entry["sha256"])
+    verify(Artifact(uri, manifest))
+    send(folder / MANIFEST, f"{uri}/{MANIFEST}", file_sha256(folder / MANIFEST))
 
 
 def _publish_locally(folder: Path, target: Path) -> None:
@@ -98,48 +114,71 @@ def _publish_locally(folder: Path, target: Path) -> None:
 
 
 def verify(artifact: Artifact) -> None:
-    """Check every file against the manifest.
+    """Check every file against the manifest: its size and SHA-256, the latter on S3 as noted when it was put there, where it was.
 
     Raises:
         DamagedArtifact: a file is missing or differs, with its name.
+        S3Problem: S3 refuses, and why.
     """
-    filesystem, root = open_filesystem(artifact.uri)
     for name, expected in artifact.manifest["files"].items():
-        path = f"{root}/{name}"
-        if not filesystem.exists(path):
-            raise DamagedArtifact(f"{artifact.uri}: {name} is missing; train again with force, or restore the folder from a backup")
-        with filesystem.open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected["sha256"]:
-            raise DamagedArtifact(
-                f"{artifact.uri}: {name} has SHA-256 {found}, its manifest says {expected['sha256']}; "
-                "train again with force, or restore the folder from a backup"
-            )
+        uri = f"{artifact.uri}/{name}"
+        found = stored(uri)
+        if found is None:
+            raise DamagedArtifact(f"{artifact.uri}: {name} is missing; {_REMEDY}")
+        _require_same(artifact, name, found.sha256 or read_sha256(uri), expected["sha256"])
+
+
+_REMEDY = "train again with force, or restore the folder from a backup"
+
+
+def _require_same(artifact: Artifact, name: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise DamagedArtifact(f"{artifact.uri}: {name} has SHA-256 {found}, its manifest says {expected}; {_REMEDY}")
 
 
 def local_copy(artifact: Artifact) -> Path:
-    """The verified artifact as a local folder: the folder itself, or a download of it into the user's cache."""
+    """The verified artifact as a local folder: the folder itself, or a download of it into the user's cache.
+
+    Raises:
+        DamagedArtifact: a file is missing or is not the one that the manifest names.
+        S3Problem: S3 refuses, and why.
+    """
     if not is_remote(artifact.uri):
         verify(artifact)
         return Path(artifact.uri)
-    local = Path(tempfile.gettempdir()) / "trainpipe-models" / artifact.fingerprint
-    if not (local / MANIFEST).is_file():
-        filesystem, root = open_filesystem(artifact.uri)
-        staging = local.with_name(f"{local.name}.{uuid4().hex[:8]}")
-        for name in [*artifact.manifest["files"], MANIFEST]:
-            (staging / name).parent.mkdir(parents=True, exist_ok=True)
-            filesystem.get_file(f"{root}/{name}", str(staging / name))
-        shutil.rmtree(local, ignore_errors=True)
-        staging.rename(local)
-    verify(Artifact(str(local), artifact.manifest))
-    return local
+    content = json.dumps(dict(artifact.manifest), indent=2, sort_keys=True) + "\n"
+    name = hashlib.sha256(content.encode()).hexdigest()[:32]
+    return cached(name, lambda folder: _download(artifact, content, folder), lambda folder: _is_whole(artifact, folder))
+
+
+def _download(artifact: Artifact, manifest: str, folder: Path) -> None:
+    filesystem, root = open_filesystem(artifact.uri)
+    for name, expected in artifact.manifest["files"].items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with explained(artifact.uri):
+                filesystem.get_file(f"{root}/{name}", str(target))
+        except FileNotFoundError as error:
+            raise DamagedArtifact(f"{artifact.uri}: {name} is missing; {_REMEDY}") from error
+        _require_same(artifact, name, file_sha256(target), expected["sha256"])
+    (folder / MANIFEST).write_text(manifest)
+
+
+def _is_whole(artifact: Artifact, folder: Path) -> bool:
+    try:
+        verify(Artifact(str(folder), artifact.manifest))
+    except DamagedArtifact:
+        return False
+    return True
 
 
 def list_artifacts(uri: str) -> list[Artifact]:
     """The complete artifacts directly under `uri`."""
     filesystem, root = open_filesystem(uri)
-    if not filesystem.isdir(root):
-        return []
-    folders = sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in filesystem.ls(root, detail=False))
+    with explained(uri):
+        if not filesystem.isdir(root):
+            return []
+        folders = sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in filesystem.ls(root, detail=False))
     found = (read_manifest(join(uri, name)) for name in folders if not name.startswith("."))
     return [artifact for artifact in found if artifact is not None]

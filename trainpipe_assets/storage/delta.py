@@ -15,7 +15,8 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from trainpipe_assets.storage.uris import absolute, open_filesystem
+from trainpipe_assets.storage import s3
+from trainpipe_assets.storage.uris import absolute, is_remote, open_filesystem
 
 KEY = "row_id"  # the key of every table; a row is immutable, so the same key is the same row
 
@@ -63,7 +64,8 @@ class Table:
 
     @cached_property
     def _delta(self) -> DeltaTable:
-        return DeltaTable(self.uri, version=self.version)
+        with s3.explained(self.uri):
+            return _open(self.uri, self.version)
 
     @cached_property
     def _files(self) -> pl.DataFrame:
@@ -103,14 +105,20 @@ def find(uri: str, version: int | None = None) -> Table | None:
 
     Raises:
         MissingTable: the table is there but not at that version any more.
+        S3Problem: S3 refuses, and why. A failure of S3 that may pass is an OSError.
     """
+    gone = (DeltaError, FileNotFoundError) if s3.is_s3(uri) else (DeltaError, OSError)
     try:
-        delta = DeltaTable(absolute(uri), version=version)
+        with s3.explained(uri):
+            return _describe(_open(uri, version))
     except TableNotFoundError:
         return None
-    except (DeltaError, OSError) as error:
+    except gone as error:
         raise MissingTable(f"table {uri} cannot be read at version {version}: {error}") from error
-    return _describe(delta)
+
+
+def _open(uri: str, version: int | None = None) -> DeltaTable:
+    return DeltaTable(absolute(uri), version=version, storage_options=s3.options(uri))
 
 
 def _describe(delta: DeltaTable) -> Table:
@@ -158,22 +166,28 @@ def difference(table: Table, since: int) -> Difference | None:
         return None
     old, new = before.file_uris(), table.file_uris()
     gone, come = sorted(old - new), sorted(new - old)
-    if gone and not _all_exist(gone):
+    if gone and not _all_exist(table.uri, gone):
         return None
-    added, removed = _read(come, table.schema), _read(gone, table.schema)
+    options = s3.options(table.uri)
+    added, removed = _read(come, table.schema, options), _read(gone, table.schema, options)
     return Difference(
         added=added.join(removed.select(KEY), on=KEY, how="anti") if gone else added,
         removed=removed.select(KEY).join(added.select(KEY), on=KEY, how="anti") if come else removed.select(KEY),
     )
 
 
-def _read(files: list[str], schema: pl.Schema) -> pl.LazyFrame:
-    return pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=schema)
+def _read(files: list[str], schema: pl.Schema, options: dict[str, str] | None) -> pl.LazyFrame:
+    return pl.scan_parquet(files, hive_partitioning=False, storage_options=options) if files else pl.LazyFrame(schema=schema)
 
 
-def _all_exist(files: list[str]) -> bool:
-    filesystem, _ = open_filesystem(files[0])
-    return all(filesystem.exists(file) for file in files)
+def _all_exist(folder: str, files: list[str]) -> bool:
+    """Whether all data files are there: one listing on an object store, where each look is a request."""
+    filesystem, root = open_filesystem(folder)
+    if not is_remote(folder):
+        return all(filesystem.exists(file) for file in files)
+    with s3.explained(folder):
+        present = set(filesystem.find(root))
+    return all(file.partition("://")[2] in present for file in files)
 
 
 @dataclass(frozen=True)
@@ -202,10 +216,19 @@ def commit(
 
     Raises:
         ConcurrentWrite: the table is not at `base` any more. Nothing was written.
+        UnsafeServer: it would be written to an S3 server that loses commits.
+        S3Problem: S3 refuses, and why.
     """
-    delta = _open_at(uri, base, added.collect_schema())
-    before = _describe(delta)
-    properties = CommitProperties(
+    s3.require_safe_commits(absolute(uri))
+    with s3.explained(uri):
+        delta = _open_at(uri, base, added.collect_schema())
+        before = _describe(delta)
+        _commit(uri, delta, added, removed, _properties(delta, fingerprint, upstream, note))
+        return _outcome(before, _describe(_open(uri, delta.version())), delta)
+
+
+def _properties(delta: DeltaTable, fingerprint: int, upstream: int, note: Mapping[str, str]) -> CommitProperties:
+    return CommitProperties(
         custom_metadata=dict(note),
         max_commit_retries=0,  # a retry would commit onto rows that the increment has not seen
         app_transactions=[
@@ -214,6 +237,9 @@ def commit(
             Transaction(_CONTENT, delta.version() + 1),
         ],
     )
+
+
+def _commit(uri: str, delta: DeltaTable, added: pl.LazyFrame, removed: pl.DataFrame | None, properties: CommitProperties) -> None:
     try:
         if removed is not None and removed.height:
             _merge(delta, added, removed, properties)
@@ -221,16 +247,16 @@ def commit(
             _write(delta, added, overwrite=removed is None, properties=properties)
     except CommitFailedError as error:
         raise ConcurrentWrite(f"another run committed to {uri} meanwhile; nothing was written here, run again ({error})") from error
-    return _outcome(before, _describe(DeltaTable(absolute(uri), version=delta.version())), delta)
 
 
 def _open_at(uri: str, base: Table | None, schema: pl.Schema) -> DeltaTable:
     if base is not None:
-        return DeltaTable(base.uri, version=base.version)
+        return _open(base.uri, base.version)
     location = absolute(uri)
-    if "://" not in location:
+    if not is_remote(location):
         open_filesystem(location)[0].makedirs(location, exist_ok=True)
-    return DeltaTable.create(location, schema=pl.DataFrame(schema=schema).to_arrow().schema, mode="ignore")
+    arrow = pl.DataFrame(schema=schema).to_arrow().schema
+    return DeltaTable.create(location, schema=arrow, mode="ignore", storage_options=s3.options(location))
 
 
 _WRITER = WriterProperties(compression="ZSTD")

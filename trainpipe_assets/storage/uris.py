@@ -8,6 +8,8 @@ from pathlib import Path
 import fsspec
 from fsspec import AbstractFileSystem
 
+TABLES, MODELS = "tables", "models"  # the two folders of a lake
+
 
 def is_remote(uri: str) -> bool:
     """Whether `uri` names an object store rather than a local folder."""
@@ -33,10 +35,13 @@ def join(root: str, *parts: str) -> str:
 def open_filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     """The fsspec filesystem of `uri` and the path of `uri` on it.
 
-    Credentials and endpoint of S3 come from the environment, as the AWS tools read them.
-    Listings are not cached: a sensor must see what arrived a moment ago.
+    Credentials and endpoint of S3 come from the environment, as the AWS tools read them. Listings are not cached: a sensor must see
+    what arrived a moment ago. Only the bucket is parsed as a URI: a key may hold '::', '?' or '#'.
     """
-    filesystem, path = (
-        fsspec.core.url_to_fs(absolute(uri), use_listings_cache=False) if is_remote(uri) else fsspec.core.url_to_fs(absolute(uri))
-    )
-    return filesystem, path
+    if not is_remote(uri):
+        filesystem, path = fsspec.core.url_to_fs(absolute(uri))
+        return filesystem, path
+    scheme, _, rest = absolute(uri).partition("://")
+    bucket, _, key = rest.partition("/")
+    filesystem, root = fsspec.core.url_to_fs(f"{scheme}://{bucket}", use_listings_cache=False)
+    return filesystem, f"{root}/{key}" if key else root

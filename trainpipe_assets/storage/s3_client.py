@@ -1,0 +1,215 @@
+"""The S3 server as botocore finds it (environment, profiles, roles), told to the other libraries; and what its refusals ask of a person.
+
+Used through `s3.py`. What is stored is not known here; whether a server can hold a lake at all is `conditional_puts.py`'s question.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import botocore.session
+import polars as pl
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    InvalidConfigError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ProxyConnectionError,
+    SSLError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+from deltalake.exceptions import DeltaError
+
+from trainpipe_assets.storage.s3 import S3Problem, S3Unreachable, split
+
+DEFAULT_REGION = "us-east-1"
+CONNECT_SECONDS, READ_SECONDS = 5, 30
+FAULTS = (OSError, DeltaError, pl.exceptions.ComputeError, BotoCoreError, ClientError)
+"""What the libraries raise when S3 fails them."""
+
+# How botocore calls the ways to credentials that delta-rs and Polars know, and renew, by themselves.
+_NATIVE = ("env", "iam-role", "container-role", "assume-role-with-web-identity")
+_BAD_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired", "InvalidClientTokenId")
+_DENIED = ("AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403")
+_ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301")
+_NO_KEYS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError, UnauthorizedSSOTokenError)
+_NO_ANSWER = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError, SSLError)
+_PLACES = "TRAINPIPE_LAKE, TRAINPIPE_LANDING or source.uri"
+
+
+@functools.cache
+def _session() -> Any:
+    return botocore.session.Session()
+
+
+@functools.cache
+def client(attempts: int = 4) -> Any:
+    """A botocore client that tries each request `attempts` times. One for the process: its creation takes 0.2 s.
+
+    Raises:
+        S3Problem: the AWS configuration names a profile or a value that is not there.
+    """
+    config = Config(
+        connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"mode": "standard", "total_max_attempts": attempts}
+    )
+    try:
+        return _session().create_client("s3", config=config)
+    except (ProfileNotFound, InvalidConfigError, ValueError, *_NO_KEYS) as error:
+        raise S3Problem(f"the AWS configuration cannot be used: {error}. Correct AWS_PROFILE, AWS_ENDPOINT_URL or ~/.aws/config") from error
+
+
+def forget_configuration() -> None:
+    """Read the AWS configuration anew at the next use: for a process whose environment changed."""
+    for cached in (_session, client, _looked_up):
+        cached.cache_clear()
+
+
+def endpoint() -> str:
+    """URL of the S3 server."""
+    return str(client().meta.endpoint_url)
+
+
+def storage_options(uri: str) -> dict[str, str]:
+    """Storage options for delta-rs and Polars.
+
+    They name what these libraries would not find as botocore does: the endpoint and region of a profile, permission for plain http,
+    and credentials that come neither from the environment nor from the machine. Commits are conditional puts whatever the environment says.
+
+    Raises:
+        S3Problem: there is no such bucket, no access to it, or no server.
+    """
+    found = {
+        "AWS_REGION": require_access(uri),
+        "AWS_CONDITIONAL_PUT": "etag",
+        "AWS_S3_ALLOW_UNSAFE_RENAME": "false",
+    }
+    url = endpoint()
+    if not str(urlsplit(url).hostname).endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        found["AWS_ENDPOINT_URL"] = url
+    if url.startswith("http://"):
+        found["AWS_ALLOW_HTTP"] = "true"
+    return {**found, **_keys()}
+
+
+def _keys() -> dict[str, str]:
+    """Credentials as they are now; none where delta-rs and Polars find and renew them by themselves."""
+    credentials = _session().get_credentials()
+    if credentials is None or credentials.method in _NATIVE:
+        return {}
+    frozen = credentials.get_frozen_credentials()
+    token = {"AWS_SESSION_TOKEN": frozen.token} if frozen.token else {}
+    return {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key, **token}
+
+
+def credentials_source() -> str | None:
+    """Where the credentials come from, in botocore's words (env, shared-credentials-file, iam-role, ...); None where there are none.
+
+    Raises:
+        S3Problem: they cannot be had.
+    """
+    try:
+        credentials = _session().get_credentials()
+    except BotoCoreError as error:
+        raise S3Problem(f"AWS credentials cannot be had: {error}") from error
+    return None if credentials is None else str(credentials.method)
+
+
+def require_access(uri: str) -> str:
+    """List an object at `uri`, once in this process, so that a wrong set-up fails in seconds and not after retries; the bucket's region.
+
+    Raises:
+        S3Problem: there is no such bucket, no access to it, or no server.
+    """
+    bucket, key = split(uri)
+    try:
+        return _looked_up(bucket, key and f"{key.rstrip('/')}/")
+    except (BotoCoreError, ClientError) as error:
+        problem = _problem(uri, error)
+        if problem is None:
+            raise OSError(f"{uri}: {error}") from error  # may pass: for the step's retries
+        raise problem from error
+
+
+@functools.cache
+def _looked_up(bucket: str, prefix: str) -> str:
+    headers: Mapping[str, str] = client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)["ResponseMetadata"]["HTTPHeaders"]
+    region = headers.get("x-amz-bucket-region") or client().meta.region_name
+    return DEFAULT_REGION if region in (None, "aws-global") else str(region)
+
+
+def diagnose(uri: str, error: BaseException) -> S3Problem | None:
+    """What a person can do about `error`, which came up at `uri`; None where nothing is wrong with bucket, access and server."""
+    _looked_up.cache_clear()
+    try:
+        require_access(uri)
+    except S3Problem as problem:
+        return problem
+    except OSError:
+        return None
+    return _denied(uri, str(error)) if _says_denied(error) else None
+
+
+def _says_denied(error: BaseException) -> bool:
+    said = str(error)
+    return isinstance(error, PermissionError) or any(word in said for word in ("AccessDenied", "necessary privileges", "403 Forbidden"))
+
+
+def _problem(uri: str, error: Exception) -> S3Problem | None:
+    bucket, _ = split(uri)
+    if isinstance(error, _NO_KEYS):
+        return S3Problem(
+            f"{uri}: no AWS credentials were found ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give "
+            "this machine a role"
+        )
+    if isinstance(error, _NO_ANSWER):
+        return S3Unreachable(
+            f"{uri}: no S3 server answers at {endpoint()} ({_short(error)}). Check that it runs and that this machine reaches it, or "
+            "correct AWS_ENDPOINT_URL; without that variable the server is AWS"
+        )
+    if isinstance(error, ParamValidationError):
+        return S3Problem(f"{uri}: {bucket!r} is not a name that a bucket can have; correct {_PLACES} (s3://bucket/prefix)")
+    return _refusal(uri, error) if isinstance(error, ClientError) else None
+
+
+def _refusal(uri: str, error: ClientError) -> S3Problem | None:
+    """What the server's error code asks of a person."""
+    bucket, _ = split(uri)
+    code, said = str(error.response["Error"].get("Code")), str(error.response["Error"].get("Message"))
+    if code in ("NoSuchBucket", "404"):
+        return S3Problem(f"{uri}: there is no bucket {bucket!r} at {endpoint()}. Create it, or correct {_PLACES}")
+    if code in _BAD_KEYS:
+        return S3Problem(
+            f"{uri}: {endpoint()} does not accept the AWS credentials found in {credentials_source()} ({code}: {said}). Correct "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or log in anew"
+        )
+    if code in _DENIED:
+        return _denied(uri, f"{code}: {said}")
+    if code in _ELSEWHERE:
+        return S3Problem(f"{uri}: the bucket is in another region than {client().meta.region_name} ({code}: {said}). Set AWS_REGION")
+    if code == "RequestTimeTooSkewed":
+        return S3Problem(f"{uri}: the clock of this machine is wrong ({said}). Set it")
+    if code == "InvalidBucketName":
+        return S3Problem(f"{uri}: {bucket!r} is not a name that a bucket can have; correct {_PLACES} (s3://bucket/prefix)")
+    return None
+
+
+def _denied(uri: str, said: str) -> S3Problem:
+    bucket, key = split(uri)
+    return S3Problem(
+        f"{uri}: access denied at {endpoint()} ({_short(said)}). The credentials found in {credentials_source()} need s3:ListBucket on "
+        f"{bucket!r} and s3:GetObject, s3:PutObject and s3:DeleteObject on {bucket}/{key.rstrip('/')}*: docs/guide/s3.md has the policy"
+    )
+
+
+def _short(error: object) -> str:
+    """The first words of a library's message, on one line."""
+    return " ".join(str(error).split())[:200]
