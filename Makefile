@@ -7,7 +7,7 @@ BIN := .venv/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: help setup samples demo dev test check format bench schema clean
+.PHONY: help setup samples demo dev test check format bench chaos schema clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ format: setup ## put the code into the project's format
 
 bench: samples ## measure speed against its peers, into docs/benchmarks.md and benchmarks/latest.json
 	$(BIN)/python -m benchmarks
+
+chaos: setup ## kill -9 at 500 random instants from landing to tokens, and look for lost rows; KILLS=n
+	$(BIN)/python -m trainpipe_tests.chaos --kills $(or $(KILLS),500)
 
 schema: setup ## write the JSON schema of defs.yaml for editors
 	$(BIN)/trainpipe schema > docs/defs.schema.json

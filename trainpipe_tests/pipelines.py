@@ -1,14 +1,11 @@
 """A whole pipeline in a temporary folder: a tiny base model, a corpus that it can learn, and the lake around them."""
 
-import csv
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -31,25 +28,6 @@ SETTINGS: dict[str, Any] = {
     "evaluation": {"bootstrap_samples": 200, "gate": {"min_value": 0.0}},
     "automation": {"max_retries": 0},
 }
-
-
-def examples(count: int, seed: int = 0, labels: tuple[str, str] = ("negative", "positive")) -> list[tuple[str, str]]:
-    """Texts of words w4 to w63 and their labels: positive where words of the upper half prevail."""
-    random = np.random.default_rng(seed)
-    found = []
-    for _ in range(count):
-        label = int(random.integers(0, 2))
-        upper = random.random(int(random.integers(4, 24))) < (0.8 if label else 0.2)
-        words = np.where(upper, random.integers(34, 64, len(upper)), random.integers(4, 34, len(upper)))
-        found.append((" ".join(f"w{word}" for word in words), labels[label]))
-    return found
-
-
-def as_csv(rows: list[tuple[str, str]]) -> bytes:
-    """Rows as a CSV file with the header text,label."""
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows([("text", "label"), *rows])
-    return buffer.getvalue().encode()
 
 
 @dataclass

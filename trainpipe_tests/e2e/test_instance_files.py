@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from trainpipe_tests import dockerfile
-from trainpipe_tests.pipelines import as_csv, examples, read_words
+from trainpipe_tests.corpora import as_csv, examples
+from trainpipe_tests.pipelines import read_words
 from trainpipe_tests.programs import BIN, REPOSITORY, Installation, wait_until
 from trainpipe_tests.system_programs import require_postgres
 from trainpipe_tests.unit.training_fixtures import write_tiny_base

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trainpipe_tests.pipelines import as_csv, examples, read_words
+from trainpipe_tests.corpora import as_csv, examples
+from trainpipe_tests.pipelines import read_words
 from trainpipe_tests.programs import MATERIALIZE, TABLES, Installation, kill_when, wait_until
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 

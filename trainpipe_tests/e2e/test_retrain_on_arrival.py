@@ -4,7 +4,8 @@ import gzip
 import json
 from pathlib import Path
 
-from trainpipe_tests.pipelines import as_csv, examples, read_words
+from trainpipe_tests.corpora import as_csv, examples
+from trainpipe_tests.pipelines import read_words
 from trainpipe_tests.programs import Installation, wait_until
 from trainpipe_tests.ui.webserver import start_webserver
 from trainpipe_tests.unit.training_fixtures import write_tiny_base

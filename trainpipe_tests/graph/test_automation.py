@@ -13,7 +13,8 @@ import pytest
 
 from trainpipe_assets.pipeline.automation import failure_line, look_for_data, run_failure_alert
 from trainpipe_assets.pipeline.executor import PROCESS_TAG, give_up_dead_runs, sign
-from trainpipe_tests.pipelines import Workplace, as_csv, examples, make_workplace
+from trainpipe_tests.corpora import as_csv, examples
+from trainpipe_tests.pipelines import Workplace, make_workplace
 
 ROWS = examples(60, seed=5)
 

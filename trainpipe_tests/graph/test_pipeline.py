@@ -10,7 +10,8 @@ import pytest
 
 from trainpipe_assets.pipeline.automation import ASSETS
 from trainpipe_assets.storage.artifacts import DamagedArtifact, read_manifest, verify
-from trainpipe_tests.pipelines import Workplace, as_csv, examples, failure_of, make_workplace
+from trainpipe_tests.corpora import as_csv, examples
+from trainpipe_tests.pipelines import Workplace, failure_of, make_workplace
 
 FIRST, SECOND = examples(400, seed=1), examples(40, seed=2)
 

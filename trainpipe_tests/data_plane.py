@@ -1,0 +1,150 @@
+"""Landing to tokens without Dagster: the real stages over real tables, one commit at a time.
+
+What the laws of the increments are shown with. `python -m trainpipe_tests.data_plane SPEC.json` runs it as a process that can be killed.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from trainpipe_assets.data import cleaning, ingestion, tokenization
+from trainpipe_assets.data.sources import list_landed
+from trainpipe_assets.settings import CleaningSettings, SourceSettings, SplitSettings
+from trainpipe_assets.storage.delta import ConcurrentWrite, Table, find
+from trainpipe_assets.storage.increments import Increment, Upstream
+from trainpipe_assets.storage.uris import join
+from trainpipe_tests.corpora import as_csv, examples
+
+TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")
+COMMITS = len(TABLES)
+READ_AT = ("ingested_at", "file_version")  # columns that tell when and how a row was read, not what it is
+LABELS = ("negative", "positive")
+
+
+@dataclass(frozen=True)
+class DataPlane:
+    """Tables under `lake`, files under `landing`, a tokenizer in the folder `base`, and settings by section."""
+
+    lake: str
+    landing: Path
+    base: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def commits(self) -> Iterator[str]:
+        """Bring all tables up to the landing folder; yields the name of each table once its commit stands."""
+        source = SourceSettings(uri="", settle_seconds=0)
+        landed = list_landed(str(self.landing), source)
+        if not landed:
+            return
+        uri = self._uri("raw_data")
+        yield self._commit("raw_data", ingestion.ingest(uri, find(uri), landed, frozenset(), source, datetime.now(UTC)))
+        rules = CleaningSettings.model_validate({"labels": LABELS, **self.settings.get("cleaning", {})})
+        split = SplitSettings.model_validate(self.settings.get("split", {}))
+        changes = self._upstream("raw_data", "cleaned_features", "rejected_rows").changes(cleaning.VERSION, rules, split)
+        examples, rejected = cleaning.clean_changes(changes, rules, split)
+        yield self._commit("rejected_rows", rejected)
+        yield self._commit("cleaned_features", examples)
+        tokenizer = tokenization.load_tokenizer(str(self.base), self.settings.get("max_length", 32))
+        changes = self._upstream("cleaned_features", "tokenized_dataset").changes(tokenization.VERSION, tokenizer.max_length, LABELS)
+        yield self._commit("tokenized_dataset", tokenization.tokenize_changes(changes, tokenizer, LABELS))
+
+    def run(self) -> None:
+        """All of it, to the end."""
+        for _ in self.commits():
+            pass
+
+    def run_among_others(self, tries: int = 200) -> int:
+        """All of it while others commit to the same tables, again after each refused commit; how many were refused."""
+        for refused in range(tries):
+            try:
+                self.run()
+            except ConcurrentWrite:
+                time.sleep(random.uniform(0.0, 0.2))
+            else:
+                return refused
+        raise AssertionError(f"refused {tries} times")
+
+    def elsewhere(self, lake: str) -> "DataPlane":
+        """The same files and settings with tables of its own."""
+        return replace(self, lake=lake)
+
+    def table(self, name: str) -> Table | None:
+        """A table as it stands."""
+        return find(self._uri(name))
+
+    def rows(self, name: str) -> pl.DataFrame:
+        """The rows of a table in a fixed order, without what tells when they were read."""
+        table = self.table(name)
+        assert table is not None, f"{name} is missing"
+        return table.scan().collect().drop(READ_AT, strict=False).sort("row_id")
+
+    def check_conservation(self) -> None:
+        """Each raw row is an example or a rejected row, never both; each example has its tokens."""
+        raw, examples, rejected, tokens = (self.rows(name)["row_id"] for name in TABLES)
+        assert raw.is_unique().all()
+        assert raw.to_list() == sorted([*examples, *rejected])
+        assert tokens.to_list() == examples.to_list()
+
+    def check_equal(self, other: "DataPlane") -> None:
+        """The same rows in every table."""
+        for name in TABLES:
+            found, expected = self.rows(name), other.rows(name)
+            assert found.equals(expected), f"{name}: {len(found)} rows, {len(expected)} expected"
+
+    def _uri(self, name: str) -> str:
+        return join(self.lake, name)
+
+    def _upstream(self, name: str, *outputs: str) -> Upstream:
+        table = self.table(name)
+        assert table is not None
+        return Upstream(table, {output: self._uri(output) for output in outputs})
+
+    def _commit(self, name: str, increment: Increment) -> str:
+        increment.commit({"asset": name})
+        return name
+
+
+def land_and_run(plane: DataPlane, number: int) -> int:
+    """Land one more file, then run among others."""
+    put(plane.landing / f"{number}.csv", as_csv(examples(5, seed=number)))
+    return plane.run_among_others()
+
+
+def main(path: str) -> None:
+    """Wait for a line on standard input, then run once; each line of output is a table whose commit stands."""
+    spec = json.loads(Path(path).read_text())
+    plane = DataPlane(spec["lake"], Path(spec["landing"]), Path(spec["base"]), spec["settings"])
+    print("ready", flush=True)
+    if sys.stdin.readline():
+        for name in plane.commits():
+            print(name, flush=True)
+        print("done", flush=True)
+
+
+def write_spec(plane: DataPlane, path: Path) -> Path:
+    """What `main` reads."""
+    content = {"lake": plane.lake, "landing": str(plane.landing), "base": str(plane.base), "settings": plane.settings}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def put(path: Path, content: bytes) -> None:
+    """Land a file as careful writers do: written elsewhere, then renamed. It has settled long ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(content)
+    os.utime(temporary, ns=(time.time_ns() - 3_600_000_000_000,) * 2)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

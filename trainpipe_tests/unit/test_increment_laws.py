@@ -1,0 +1,90 @@
+"""Whatever happens in whatever order, the tables are those of one clean run over the final files."""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from trainpipe_tests.corpora import as_csv
+from trainpipe_tests.data_plane import COMMITS, DataPlane, put
+from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.unit.training_fixtures import write_tiny_base
+
+FILES = st.sampled_from(["a.csv", "b.csv", "c.jsonl", "deep/d.csv"])
+TEXTS = st.sampled_from(["w4 w5 w6", "w7", "W7 ", "w40 w41 w42 w43 w44", "w40  w41 w42 w43 w44", "w8 &amp; w9", "w50 w51", "", "w60"])
+LABELS = st.sampled_from(["negative", "positive", " Positive", "other", ""])
+ROWS = st.lists(st.tuples(TEXTS, LABELS), max_size=8)
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "cleaning": st.fixed_dictionaries({}, optional={"min_chars": st.sampled_from([2, 6]), "drop_duplicates": st.booleans()}),
+        "split": st.fixed_dictionaries({"seed": st.sampled_from([0, 1])}),
+        "max_length": st.sampled_from([4, 32]),
+    },
+)
+
+
+class Increments(RuleBasedStateMachine):
+    """A landing folder that people change, and a data plane that is run, interrupted and set otherwise meanwhile."""
+
+    @initialize()
+    def set_up(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        root = Path(self.folder.name)
+        read_words(write_tiny_base(root / "base"))
+        self.plane = DataPlane(str(root / "lake"), root / "landing", root / "base")
+        self.plane.landing.mkdir()
+        self.clean_runs = 0
+        self.whole = False
+
+    @rule(name=FILES, rows=ROWS)
+    def land_or_replace(self, name: str, rows: list[tuple[str, str]]) -> None:
+        lines = [f'{{"text": "{text}", "label": "{label}"}}\n' for text, label in rows]
+        put(self.plane.landing / name, "".join(lines).encode() if name.endswith("l") else as_csv(rows))
+        self.whole = False
+
+    @rule(name=FILES)
+    def withdraw(self, name: str) -> None:
+        (self.plane.landing / name).unlink(missing_ok=True)
+        self.whole = False
+
+    @rule(changed=SETTINGS)
+    def set_otherwise(self, changed: dict[str, object]) -> None:
+        self.plane = DataPlane(self.plane.lake, self.plane.landing, self.plane.base, changed)
+        self.whole = False
+
+    @rule(commits=st.integers(0, COMMITS - 1))
+    def run_and_be_killed(self, commits: int) -> None:
+        running = self.plane.commits()
+        for _ in range(commits):
+            next(running, None)
+
+    @precondition(lambda self: any(path.is_file() for path in self.plane.landing.rglob("*")))
+    @rule()
+    def run(self) -> None:
+        self.plane.run()
+        self.whole = True
+        self.clean_runs += 1
+        versions = [self.plane.table(name).version for name in ("raw_data", "cleaned_features", "tokenized_dataset")]
+        self.plane.run()
+        assert versions == [self.plane.table(name).version for name in ("raw_data", "cleaned_features", "tokenized_dataset")]
+        clean = self.plane.elsewhere(f"{self.folder.name}/clean-{self.clean_runs}")
+        clean.run()
+        self.plane.check_equal(clean)
+
+    @invariant()
+    def rows_are_conserved(self) -> None:
+        if getattr(self, "whole", False):
+            self.plane.check_conservation()
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
+
+
+Increments.TestCase.settings = settings(
+    max_examples=12, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+test_increments = Increments.TestCase
