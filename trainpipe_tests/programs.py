@@ -16,6 +16,7 @@ import dagster as dg
 import polars as pl
 
 from trainpipe_assets.pipeline.resources import Lake
+from trainpipe_assets.storage.artifacts import list_artifacts
 from trainpipe_assets.storage.delta import Table, find
 
 REPOSITORY = Path(__file__).parent.parent
@@ -50,7 +51,7 @@ class Installation:
     @property
     def lake(self) -> Lake:
         """Where its tables and models are."""
-        return Lake(root=str(self.root / "lake"), landing=str(self.root / "landing"), models=str(self.models))
+        return Lake(root=self.environment["TRAINPIPE_LAKE"], landing=self.environment["TRAINPIPE_LANDING"], models=str(self.models))
 
     def land(self, name: str, content: bytes, age: float = 3600.0) -> Path:
         """Put a file into the landing folder of `reviews`, `age` seconds old."""
@@ -116,9 +117,8 @@ class Installation:
 
     def model_manifest(self) -> Mapping[str, Any]:
         """The manifest of the only model."""
-        (path,) = (self.root / "lake" / "models" / "fine_tuned_model").glob("*/manifest.json")
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        return manifest
+        (artifact,) = list_artifacts(self.lake.models_uri(dg.AssetKey("fine_tuned_model")))
+        return artifact.manifest
 
 
 MATERIALIZE = ("dagster", "asset", "materialize", "-m", "trainpipe_assets.definitions", "--select", "*")

@@ -59,6 +59,7 @@ def explained(uri: str) -> Iterator[None]:
         return
     from trainpipe_assets.storage import s3_client
 
+    s3_client.require_access(uri)
     try:
         yield
     except s3_client.FAULTS as error:

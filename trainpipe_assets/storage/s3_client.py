@@ -46,6 +46,9 @@ _NO_ANSWER = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError
 _PLACES = "TRAINPIPE_LAKE, TRAINPIPE_LANDING or source.uri"
 
 
+_regions: dict[str, str] = {}  # of the buckets that this process has access to
+
+
 @functools.cache
 def _session() -> Any:
     return botocore.session.Session()
@@ -69,8 +72,9 @@ def client(attempts: int = 4) -> Any:
 
 def forget_configuration() -> None:
     """Read the AWS configuration anew at the next use: for a process whose environment changed."""
-    for cached in (_session, client, _looked_up):
-        cached.cache_clear()
+    _session.cache_clear()
+    client.cache_clear()
+    _regions.clear()
 
 
 def endpoint() -> str:
@@ -124,14 +128,16 @@ def credentials_source() -> str | None:
 
 
 def require_access(uri: str) -> str:
-    """List an object at `uri`, once in this process, so that a wrong set-up fails in seconds and not after retries; the bucket's region.
+    """List an object at `uri`, once for its bucket, so that a wrong set-up fails in seconds and not after retries; the bucket's region.
 
     Raises:
         S3Problem: there is no such bucket, no access to it, or no server.
     """
     bucket, key = split(uri)
     try:
-        return _looked_up(bucket, key and f"{key.rstrip('/')}/")
+        if bucket not in _regions:
+            _regions[bucket] = _look_up(bucket, key and f"{key.rstrip('/')}/")
+        return _regions[bucket]
     except (BotoCoreError, ClientError) as error:
         problem = _problem(uri, error)
         if problem is None:
@@ -139,8 +145,7 @@ def require_access(uri: str) -> str:
         raise problem from error
 
 
-@functools.cache
-def _looked_up(bucket: str, prefix: str) -> str:
+def _look_up(bucket: str, prefix: str) -> str:
     headers: Mapping[str, str] = client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)["ResponseMetadata"]["HTTPHeaders"]
     region = headers.get("x-amz-bucket-region") or client().meta.region_name
     return DEFAULT_REGION if region in (None, "aws-global") else str(region)
@@ -148,7 +153,7 @@ def _looked_up(bucket: str, prefix: str) -> str:
 
 def diagnose(uri: str, error: BaseException) -> S3Problem | None:
     """What a person can do about `error`, which came up at `uri`; None where nothing is wrong with bucket, access and server."""
-    _looked_up.cache_clear()
+    _regions.pop(split(uri)[0], None)
     try:
         require_access(uri)
     except S3Problem as problem:
