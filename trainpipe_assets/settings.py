@@ -178,6 +178,18 @@ class AutomationSettings(Settings):
     max_retries: int = Field(default=3, ge=0, le=20, description="Retries, with back-off, of a step that a storage fault broke.")
 
 
+class MaintenanceSettings(Settings):
+    """Housekeeping of the tables: compaction, checkpoints of the log, and the deletion of files that only old versions use."""
+
+    schedule: str | None = Field(default="0 4 * * 0", description="Cron expression of the maintenance job; null for none.")
+    retention_hours: int = Field(
+        default=168,
+        ge=24,
+        le=87_600,
+        description="Versions replaced within so many hours stay readable; those that a model was made from stay for ever.",
+    )
+
+
 class ComputeSettings(Settings):
     """The compute that training gets."""
 
@@ -202,6 +214,7 @@ class PipelineSettings(Settings):
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Hyper-parameters.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="The report and the gate.")
     automation: AutomationSettings = Field(default_factory=AutomationSettings, description="When it runs by itself.")
+    maintenance: MaintenanceSettings = Field(default_factory=MaintenanceSettings, description="Housekeeping of the tables.")
 
 
 def defs_schema() -> dict[str, object]:

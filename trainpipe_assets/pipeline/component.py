@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from trainpipe_assets.pipeline.assets import build_assets
 from trainpipe_assets.pipeline.automation import build_automation
 from trainpipe_assets.pipeline.checks import build_checks
+from trainpipe_assets.pipeline.maintenance import build_maintenance
 from trainpipe_assets.settings import PipelineSettings
 
 
@@ -33,7 +34,7 @@ class TrainingPipeline(dg.Component, dg.Resolvable):
         return cls(PipelineSettings.model_validate(values))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Assets, checks, jobs, sensor and schedule of the pipeline, named after its folder."""
+        """Assets, checks, jobs, sensor and schedules of the pipeline, named after its folder."""
         return build_pipeline(context.path.name, self.settings)
 
 
@@ -41,4 +42,4 @@ def build_pipeline(name: str, settings: PipelineSettings) -> dg.Definitions:
     """The definitions of the pipeline `name`, without resources: those are shared by all pipelines of a code location."""
     assets = dg.with_source_code_references(build_assets(name, settings))
     pipeline = dg.Definitions(assets=assets, asset_checks=build_checks(settings))
-    return dg.Definitions.merge(pipeline, build_automation(name, settings))
+    return dg.Definitions.merge(pipeline, build_automation(name, settings), build_maintenance(name, settings))

@@ -65,7 +65,7 @@ class Table:
     @cached_property
     def _delta(self) -> DeltaTable:
         with s3.explained(self.uri):
-            return _open(self.uri, self.version)
+            return open_delta(self.uri, self.version)
 
     @cached_property
     def _files(self) -> pl.DataFrame:
@@ -110,14 +110,21 @@ def find(uri: str, version: int | None = None) -> Table | None:
     gone = (DeltaError, FileNotFoundError) if s3.is_s3(uri) else (DeltaError, OSError)
     try:
         with s3.explained(uri):
-            return _describe(_open(uri, version))
+            table = _describe(open_delta(uri, version))
     except TableNotFoundError:
         return None
     except gone as error:
         raise MissingTable(f"table {uri} cannot be read at version {version}: {error}") from error
+    if version is not None and not _all_exist(uri, sorted(table.file_uris())):
+        raise MissingTable(
+            f"version {version} of table {uri} cannot be read any more: its data files were vacuumed. Read the newest version, "
+            "or materialize again what needs this one; maintenance.retention_hours says how long old versions are kept"
+        )
+    return table
 
 
-def _open(uri: str, version: int | None = None) -> DeltaTable:
+def open_delta(uri: str, version: int | None = None) -> DeltaTable:
+    """The table itself, for what this module has no function for."""
     return DeltaTable(absolute(uri), version=version, storage_options=s3.options(uri))
 
 
@@ -224,7 +231,7 @@ def commit(
         delta = _open_at(uri, base, added.collect_schema())
         before = _describe(delta)
         _commit(uri, delta, added, removed, _properties(delta, fingerprint, upstream, note))
-        return _outcome(before, _describe(_open(uri, delta.version())), delta)
+        return _outcome(before, _describe(open_delta(uri, delta.version())), delta)
 
 
 def _properties(delta: DeltaTable, fingerprint: int, upstream: int, note: Mapping[str, str]) -> CommitProperties:
@@ -251,12 +258,17 @@ def _commit(uri: str, delta: DeltaTable, added: pl.LazyFrame, removed: pl.DataFr
 
 def _open_at(uri: str, base: Table | None, schema: pl.Schema) -> DeltaTable:
     if base is not None:
-        return _open(base.uri, base.version)
+        return open_delta(base.uri, base.version)
     location = absolute(uri)
     if not is_remote(location):
         open_filesystem(location)[0].makedirs(location, exist_ok=True)
     arrow = pl.DataFrame(schema=schema).to_arrow().schema
-    return DeltaTable.create(location, schema=arrow, mode="ignore", storage_options=s3.options(location))
+    options = s3.options(location)
+    return DeltaTable.create(location, schema=arrow, mode="ignore", storage_options=options, configuration=_CONFIGURATION)
+
+
+# The log is small, and a version whose log entries were cleaned away could not be read although a model was made from it.
+_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
 
 
 _WRITER = WriterProperties(compression="ZSTD")

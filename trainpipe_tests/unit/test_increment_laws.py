@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from trainpipe_assets.storage.maintenance import maintain
 from trainpipe_tests.corpora import as_csv
-from trainpipe_tests.data_plane import COMMITS, DataPlane, put
+from trainpipe_tests.data_plane import COMMITS, TABLES, DataPlane, put
 from trainpipe_tests.pipelines import read_words
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
@@ -60,6 +61,11 @@ class Increments(RuleBasedStateMachine):
         running = self.plane.commits()
         for _ in range(commits):
             next(running, None)
+
+    @rule(retention_hours=st.sampled_from([0, 24]))
+    def maintain(self, retention_hours: int) -> None:
+        for name in TABLES:
+            maintain(f"{self.plane.lake}/{name}", [], retention_hours)
 
     @precondition(lambda self: any(path.is_file() for path in self.plane.landing.rglob("*")))
     @rule()

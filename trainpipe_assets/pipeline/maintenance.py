@@ -1,0 +1,79 @@
+"""The maintenance job of a pipeline: each table compacted and vacuumed, without a version that a model or an evaluation came from.
+
+What is done to a table is `storage.maintenance`'s; here is who pins which version.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import dagster as dg
+import polars as pl
+
+from trainpipe_assets.pipeline.assets import PipelineKeys
+from trainpipe_assets.pipeline.failures import explained
+from trainpipe_assets.pipeline.resources import Lake
+from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.storage.artifacts import list_artifacts
+from trainpipe_assets.storage.delta import find
+from trainpipe_assets.storage.maintenance import maintain
+
+TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "eval_report")
+
+
+def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
+    """The job `<name>_maintenance` and its schedule."""
+    keys = PipelineKeys(settings.key_prefix)
+
+    @dg.op(
+        name="__".join((*settings.key_prefix, "maintain_tables")),
+        out=dg.Out(dg.Nothing),
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
+        description="Compacts, checkpoints and vacuums every table.",
+    )
+    def maintain_tables(context: dg.OpExecutionContext, lake: Lake) -> None:
+        rows = []
+        with explained():
+            pinned = pinned_versions(lake, keys)
+            for table in TABLES:
+                uri = lake.table_uri(keys[table])
+                done = maintain(uri, pinned[uri], settings.maintenance.retention_hours)
+                if done is not None:
+                    rows.append(f"| {table} | {done.files_merged} | {done.files_written} | {done.files_deleted} | {len(pinned[uri])} |")
+        header = "| table | small files merged | into | files deleted | versions pinned |\n| --- | --- | --- | --- | --- |"
+        context.add_output_metadata({"tables": dg.MetadataValue.md("\n".join([header, *rows]))})
+        context.log.info("\n".join(row.strip("| ") for row in rows) or "there is no table yet")
+
+    @dg.job(
+        name=f"{name}_maintenance",
+        tags={"trainpipe/pipeline": name},
+        description="Compacts the tables and deletes the files of old versions, but of none that a model was made from.",
+    )
+    def maintenance() -> None:
+        maintain_tables()
+
+    return dg.Definitions(jobs=[maintenance], schedules=list(_schedules(name, maintenance, settings)))
+
+
+def pinned_versions(lake: Lake, keys: PipelineKeys) -> defaultdict[str, set[int]]:
+    """The versions of tables, by URI, that models and evaluations name as what they came from."""
+    pinned: defaultdict[str, set[int]] = defaultdict(set)
+    for model in list_artifacts(lake.models_uri(keys["fine_tuned_model"])):
+        for table in model.manifest["lake"].values():
+            pinned[table["uri"]].add(int(table["version"]))
+    history = find(lake.table_uri(keys["eval_report"]))
+    if history is not None:
+        for uri, version in history.scan().select("dataset_uri", pl.col("dataset_version")).unique().collect().iter_rows():
+            pinned[uri].add(version)
+    return pinned
+
+
+def _schedules(name: str, job: dg.JobDefinition, settings: PipelineSettings) -> Iterator[dg.ScheduleDefinition]:
+    if settings.maintenance.schedule is not None:
+        yield dg.ScheduleDefinition(
+            name=f"{name}_maintenance_schedule",
+            job=job,
+            cron_schedule=settings.maintenance.schedule,
+            execution_timezone=settings.automation.timezone,
+            default_status=dg.DefaultScheduleStatus.RUNNING if settings.automation.enabled else dg.DefaultScheduleStatus.STOPPED,
+            description="Keeps the tables small and quick to read.",
+        )

@@ -1,0 +1,43 @@
+"""The maintenance job: what it leaves is the same pipeline, with nothing to do and with models that can still be traced."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from trainpipe_assets.pipeline.assets import PipelineKeys
+from trainpipe_assets.pipeline.maintenance import pinned_versions
+from trainpipe_assets.storage.delta import find
+from trainpipe_tests.corpora import as_csv, examples
+from trainpipe_tests.pipelines import Workplace, make_workplace
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield make_workplace(tmp_path, instance)
+
+
+def test_maintenance_changes_no_row_and_makes_no_work(place: Workplace) -> None:
+    for number in range(3):
+        place.land(f"{number}.csv", as_csv(examples(80, seed=number)))
+        assert place.run("retrain" if number else "ingest").success
+    before = {name: place.rows(name) for name in ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")}
+    done = place.run("maintenance")
+    assert done.success
+    (event,) = [event for event in done.all_events if event.event_type_value == "STEP_OUTPUT"]
+    table = event.event_specific_data.metadata["tables"].value
+    assert "| raw_data | 3 | 1 | 0 |" in table
+    for name, rows in before.items():
+        assert place.rows(name).equals(rows), name
+    pinned = pinned_versions(place.lake, PipelineKeys(place.settings.key_prefix))
+    assert {uri.rsplit("/", 1)[1] for uri in pinned} == {"cleaned_features", "tokenized_dataset"}
+    assert all(find(uri, version) for uri, versions in pinned.items() for version in versions)
+    again = place.run()
+    assert again.success
+    updates = [event.materialization.metadata.get("update") for event in again.get_asset_materialization_events()]
+    assert {update.value for update in updates if update is not None} == {"nothing new"}
+
+
+def test_maintenance_of_a_pipeline_that_never_ran_does_nothing(place: Workplace) -> None:
+    assert place.run("maintenance").success
