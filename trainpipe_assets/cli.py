@@ -17,7 +17,7 @@ from trainpipe_assets import __version__
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="trainpipe")
 def main() -> None:
-    """Land data, fetch the samples, and see where a training pipeline stands."""
+    """Land data, fetch the samples, check an installation, and see where a training pipeline stands."""
     load_dotenv(Path.cwd() / ".env")  # as Dagster does
 
 
@@ -62,6 +62,22 @@ def status(pipeline: str | None, as_json: bool) -> None:
     report: dict[str, Any] = {name: _or_exit(pipeline_status, lake, chosen) for name, chosen in settings.items()}
     text = "\n\n".join(describe(name, found) for name, found in report.items())
     click.echo(json.dumps({"pipelines": report}, indent=2) if as_json else text)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Try all that a run needs, and say what is wrong; exit code 1 if a run would fail."""
+    from trainpipe_assets.pipeline import doctor as checks
+
+    findings = []
+    for finding in checks.examine():
+        findings.append(finding)
+        if not as_json:
+            click.echo(checks.describe(finding))
+    if as_json:
+        click.echo(json.dumps(checks.as_json(findings), indent=2))
+    raise SystemExit(1 if checks.failed(findings) else 0)
 
 
 @main.command()

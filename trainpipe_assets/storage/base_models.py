@@ -21,14 +21,14 @@ class BaseModel:
     digest: str
 
 
-def resolve(name: str, models_folder: str) -> BaseModel:
-    """The base model `name`: a folder, a folder under `models_folder`, or else a Hugging Face hub id.
+def resolve(name: str, models_folder: str, *, download: bool = True) -> BaseModel:
+    """The base model `name`: a folder, a folder under `models_folder`, or else a Hugging Face hub id, by default downloaded once.
 
     Raises:
         ValueError: it is neither, the hub cannot be reached, or there are no safetensors in it.
     """
     candidates = [Path(name).expanduser(), Path(models_folder).expanduser() / name]
-    folder = next((path.absolute() for path in candidates if path.is_dir()), None) or _download(name, candidates)
+    folder = next((path.absolute() for path in candidates if path.is_dir()), None) or _from_hub(name, candidates, download)
     files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
     if not any(path.name.endswith(".safetensors") for path in files):
         raise ValueError(f"base model {name!r} in {folder} has no .safetensors file; convert it, other weight formats are not loaded")
@@ -38,13 +38,13 @@ def resolve(name: str, models_folder: str) -> BaseModel:
     return BaseModel(name, str(folder), hashlib.sha256(summary.encode()).hexdigest())
 
 
-def _download(name: str, tried: list[Path]) -> Path:
+def _from_hub(name: str, tried: list[Path], download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     looked = " and ".join(str(path.absolute()) for path in tried)
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(_FILES), local_files_only=not download))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
             f"base model {name!r} (model.base) is not a folder ({looked} do not exist) and cannot be had from the Hugging Face hub "

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from trainpipe_assets.storage import delta, s3
+from trainpipe_assets.storage.maintenance import maintain
 from trainpipe_assets.storage.s3_client import client
 from trainpipe_tests.conftest import aws_environment
 from trainpipe_tests.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
@@ -107,3 +108,19 @@ def test_options_are_for_s3_alone_and_never_ask_for_unsafe_commits(bucket: str) 
     assert options["AWS_S3_ALLOW_UNSAFE_RENAME"] == "false"
     assert options["AWS_CONDITIONAL_PUT"] == "etag"
     assert not any("SECRET" in name for name in options), "keys of the environment are left there"
+
+
+def test_maintenance_keeps_rows_and_pinned_versions(bucket: str) -> None:
+    uri = f"{bucket}/lake/tables/raw_data"
+    table = commit(uri, None, rows(1), None).table
+    for key in (2, 3):
+        table = commit(uri, table, rows(key), NOTHING).table
+    done = maintain(uri, {2}, retention_hours=0)
+    assert done is not None
+    assert (done.files_merged, done.files_written) == (3, 1)
+    after = delta.find(uri)
+    assert after is not None
+    assert (keys(after.scan()), after.data_version) == (["001", "002", "003"], table.data_version)
+    assert keys(delta.scan(uri, 2)) == ["001", "002"]
+    with pytest.raises(delta.MissingTable, match="vacuumed"):
+        delta.scan(uri, 3)
