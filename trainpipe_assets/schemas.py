@@ -37,6 +37,7 @@ _CLEANED_FEATURES: Columns = {
     "duplicate_group": pl.String,  # texts that count as the same share it, and so share a split
     "n_chars": pl.Int64,
     "n_words": pl.Int64,
+    "near_bands": pl.List(pl.Int64),  # hashes of the MinHash bands: texts that share one may be nearly the same; null if not looked for
 }
 CLEANED_FEATURES = pl.Schema(_CLEANED_FEATURES)
 
@@ -50,6 +51,8 @@ _REJECTED_ROWS: Columns = {
     "rule": pl.String,  # e.g. duplicate, conflicting_label, too_short
     "reason": pl.String,
     "content_hash": pl.String,  # null where the text was never normalised
+    "duplicate_group": pl.String,  # as in cleaned_features, null likewise
+    "near_bands": pl.List(pl.Int64),  # as in cleaned_features, null likewise
 }
 REJECTED_ROWS = pl.Schema(_REJECTED_ROWS)
 

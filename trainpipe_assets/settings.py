@@ -61,6 +61,16 @@ class SourceSettings(Settings):
         return uri
 
 
+class NearDuplicateSettings(Settings):
+    """Texts that are nearly the same: by the Jaccard index of their sets of five-character shingles."""
+
+    action: Literal["group", "drop", "off"] = Field(
+        default="group",
+        description="group keeps them in one split; drop also rejects all but the first of each group; off does not look for them.",
+    )
+    similarity: float = Field(default=0.8, ge=0.5, le=1.0, description="Similarity from which two texts are nearly the same.")
+
+
 class CleaningSettings(Settings):
     """How a record becomes an example, and which records do not."""
 
@@ -76,6 +86,7 @@ class CleaningSettings(Settings):
         default_factory=dict, description="Other spellings of labels, e.g. {pos: positive}. Case and outer space never matter."
     )
     drop_duplicates: bool = Field(default=True, description="Reject all but the first of the records with the same normalised text.")
+    near_duplicates: NearDuplicateSettings = Field(default_factory=NearDuplicateSettings, description="Texts that are nearly the same.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "CleaningSettings":

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from trainpipe_assets.data.deduplication import content_hash, decide
+from trainpipe_assets.data import near_duplicates
+from trainpipe_assets.data.deduplication import content_hash, decide, near_bands
 from trainpipe_assets.data.splitting import assign_split
 from trainpipe_assets.schemas import CLEANED_FEATURES, REJECTED_ROWS
 from trainpipe_assets.settings import CleaningSettings, SplitSettings
 from trainpipe_assets.storage.increments import Changes, Increment
 
-VERSION = "1"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
+VERSION = f"2-{near_duplicates.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
 
-GROUP_RULES = ("duplicate", "conflicting_label")  # rules that depend on other records
+GROUP_RULES = ("duplicate", "conflicting_label", "near_duplicate")  # rules that depend on other records
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,13 @@ def clean(records: pl.DataFrame, settings: CleaningSettings, split: SplitSetting
         clean_text=normalise_text(pl.col("text"), settings), clean_label=normalise_label(pl.col("label"), settings)
     ).with_columns(_first_failed_rule(settings))
     passed = judged["rule"].is_null()
-    failed = judged.filter(~passed).with_columns(content_hash=pl.lit(None, pl.String))
-    candidates = judged.filter(passed).with_columns(content_hash=content_hash(pl.col("clean_text")))
-    decided = decide(candidates.drop("rule", "reason"), drop_duplicates=settings.drop_duplicates)
+    failed = judged.filter(~passed).with_columns(
+        content_hash=pl.lit(None, pl.String), duplicate_group=pl.lit(None, pl.String), near_bands=pl.lit(None, pl.List(pl.Int64))
+    )
+    candidates = judged.filter(passed).with_columns(
+        content_hash=content_hash(pl.col("clean_text")), near_bands=near_bands(pl.col("clean_text"), settings.near_duplicates)
+    )
+    decided = decide(candidates.drop("rule", "reason"), settings)
     kept = decided["rule"].is_null()
     return Cleaned(
         examples=_as_examples(decided.filter(kept), split),
@@ -97,8 +102,7 @@ def _as_examples(kept: pl.DataFrame, split: SplitSettings) -> pl.DataFrame:
         kept.drop("text", "label")
         .rename({"clean_text": "text", "clean_label": "label"})
         .with_columns(
-            split=assign_split(pl.col("content_hash"), split),
-            duplicate_group=pl.col("content_hash"),
+            split=assign_split(pl.col("duplicate_group"), split),
             n_chars=pl.col("text").str.len_chars(),
             n_words=pl.col("text").str.count_matches(" ") + 1,
         )
@@ -110,8 +114,8 @@ def _as_examples(kept: pl.DataFrame, split: SplitSettings) -> pl.DataFrame:
 def clean_changes(changes: Changes, settings: CleaningSettings, split: SplitSettings) -> tuple[Increment, Increment]:
     """The increments of `cleaned_features` and `rejected_rows` that `changes` of `raw_data` call for.
 
-    A record that comes or goes can change the fate of those with the same text. All of them are decided again, together with
-    the new ones; only the rows whose fate did change are written.
+    A record that comes or goes can change the fate of those with the same or nearly the same text. All of them are decided again,
+    together with the new ones; only the rows whose fate did change are written.
     """
     examples, rejected = changes.own("cleaned_features"), changes.own("rejected_rows")
     added = changes.added.collect()
@@ -134,14 +138,26 @@ def clean_changes(changes: Changes, settings: CleaningSettings, split: SplitSett
 def _touched(
     added: pl.DataFrame, removed: pl.DataFrame, examples: pl.LazyFrame, rejected: pl.LazyFrame, settings: CleaningSettings
 ) -> pl.DataFrame:
-    """Keys of the records already processed, and still there, whose text is that of a record that comes or goes."""
-    known = pl.concat(
-        [examples.select("row_id", "content_hash"), rejected.filter(pl.col("rule").is_in(GROUP_RULES)).select("row_id", "content_hash")]
+    """Keys of the records already processed, and still there, in a group that a record that comes or goes may belong to.
+
+    Those are the groups with its text, and the groups with a text that shares a band with it: whatever else a group is linked to is
+    in the group itself.
+    """
+    columns = ("row_id", "content_hash", "duplicate_group", "near_bands")
+    known = pl.concat([examples.select(columns), rejected.filter(pl.col("rule").is_in(GROUP_RULES)).select(columns)])
+    coming = (
+        added.lazy()
+        .select(clean_text=normalise_text(pl.col("text").drop_nulls(), settings))
+        .select(content_hash=content_hash(pl.col("clean_text")), near_bands=near_bands(pl.col("clean_text"), settings.near_duplicates))
+        .collect()
     )
-    coming = added.lazy().select(content_hash=content_hash(normalise_text(pl.col("text").drop_nulls(), settings)))
-    going = known.join(removed.lazy(), on="row_id", how="semi").select("content_hash")
-    hashes = pl.concat([coming, going]).unique()
-    return known.join(hashes, on="content_hash", how="semi").join(removed.lazy(), on="row_id", how="anti").select("row_id").collect()
+    going = known.join(removed.lazy(), on="row_id", how="semi").select("content_hash").collect()
+    hashes = pl.concat([coming.select("content_hash"), going]).unique().lazy()
+    same = known.join(hashes, on="content_hash", how="semi").select("duplicate_group", "near_bands").collect()
+    bands = pl.concat([coming.select("near_bands"), same.select("near_bands")]).explode("near_bands").unique().drop_nulls().lazy()
+    alike = known.select("duplicate_group", "near_bands").explode("near_bands").join(bands, on="near_bands", how="semi")
+    groups = pl.concat([same.lazy().select("duplicate_group"), alike.select("duplicate_group")]).unique()
+    return known.join(groups, on="duplicate_group", how="semi").join(removed.lazy(), on="row_id", how="anti").select("row_id").collect()
 
 
 def _increment(changes: Changes, output: str, result: pl.DataFrame, standing: pl.LazyFrame, gone: pl.DataFrame) -> Increment:

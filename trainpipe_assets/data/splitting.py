@@ -55,7 +55,8 @@ def require_trainable(counts: pl.DataFrame, labels: tuple[str, ...], settings: S
     if small:
         raise ValueError(
             f"too few examples in split(s) {', '.join(small)}: found {found}, each needs at least {settings.min_examples} "
-            "(split.min_examples); land more data or give the split a larger share"
+            "(split.min_examples); land more data or give the split a larger share. Texts that are nearly the same share a split "
+            "(cleaning.near_duplicates)"
         )
     trained = set(counts.filter(pl.col("split") == "train")["label_id"].to_list())
     missing = [label for number, label in enumerate(labels) if number not in trained]

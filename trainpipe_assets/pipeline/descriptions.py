@@ -26,12 +26,12 @@ def clean(output: str, keys: "PipelineKeys") -> dict[str, Any]:
     """For `cleaned_features` and `rejected_rows`, which one step makes together."""
     if output == "cleaned_features":
         columns = {**_same(*_SAME), "text": ("text",), "label": ("label",), **dict.fromkeys(("n_chars", "n_words"), ("text",)),
-                   **dict.fromkeys(("content_hash", "duplicate_group", "split"), ("text",))}  # fmt: skip
+                   **dict.fromkeys(("content_hash", "duplicate_group", "near_bands", "split"), ("text",))}  # fmt: skip
         schema = schemas.CLEANED_FEATURES
         text = "Normalised, labelled, unique examples, each in a split that never changes."
     else:
         columns = {**_same(*_SAME, "text", "label"), "rule": ("text", "label", "problem"), "reason": ("text", "label", "problem"),
-                   "content_hash": ("text",)}  # fmt: skip
+                   **dict.fromkeys(("content_hash", "duplicate_group", "near_bands"), ("text",))}  # fmt: skip
         schema = schemas.REJECTED_ROWS
         text = "Every record that is not a cleaned example, as it arrived, with the rule it broke and the reason."
     return {

@@ -1,5 +1,6 @@
 """Cleaning: normalisation, rules, duplicates, conflicts, splits, and the law that increments equal one clean run."""
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,7 +107,7 @@ def test_duplicates_may_stay_but_share_group_and_split() -> None:
 
 
 def test_splits_have_their_shares_and_follow_the_seed() -> None:
-    many = [(f"text number {n}", "positive") for n in range(20_000)]
+    many = [(hashlib.sha256(str(n).encode()).hexdigest(), "positive") for n in range(20_000)]
     shares = dict(cleaned(*many).examples["split"].value_counts(normalize=True).iter_rows())
     assert shares["test"] == pytest.approx(0.1, abs=0.01)
     assert shares["validation"] == pytest.approx(0.1, abs=0.01)

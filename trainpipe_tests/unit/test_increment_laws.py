@@ -15,12 +15,21 @@ from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 FILES = st.sampled_from(["a.csv", "b.csv", "c.jsonl", "deep/d.csv"])
 TEXTS = st.sampled_from(["w4 w5 w6", "w7", "W7 ", "w40 w41 w42 w43 w44", "w40  w41 w42 w43 w44", "w8 &amp; w9", "w50 w51", "", "w60"])
+LONG = [f"w{number} w20 w21 w22 w23 w24 w25 w26 w27 w28 w29 w30 w31 w{number}" for number in (4, 5, 6)]  # nearly the same
+TEXTS = st.one_of(TEXTS, st.sampled_from([*LONG, f"{LONG[0]} w9", f"{LONG[2]} w9 w9", LONG[1].upper()]))
 LABELS = st.sampled_from(["negative", "positive", " Positive", "other", ""])
 ROWS = st.lists(st.tuples(TEXTS, LABELS), max_size=8)
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
-        "cleaning": st.fixed_dictionaries({}, optional={"min_chars": st.sampled_from([2, 6]), "drop_duplicates": st.booleans()}),
+        "cleaning": st.fixed_dictionaries(
+            {},
+            optional={
+                "min_chars": st.sampled_from([2, 6]),
+                "drop_duplicates": st.booleans(),
+                "near_duplicates": st.fixed_dictionaries({"action": st.sampled_from(["group", "drop", "off"])}),
+            },
+        ),
         "split": st.fixed_dictionaries({"seed": st.sampled_from([0, 1])}),
         "max_length": st.sampled_from([4, 32]),
     },

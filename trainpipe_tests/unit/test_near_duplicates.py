@@ -1,0 +1,151 @@
+"""Texts that are nearly the same: found where planted, never split apart, dropped only where asked."""
+
+import random
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainpipe_assets.data.cleaning import Cleaned, clean
+from trainpipe_assets.data.near_duplicates import LARGEST_SIGNATURE, band_hashes, bands_and_rows, find_groups
+from trainpipe_assets.schemas import RAW_DATA
+from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings, SplitSettings
+
+WORDS = [f"{first}{second}{third}" for first in "bdfgklmnprst" for second in ("a", "e", "io", "ou") for third in "lmnrstx"]
+
+
+def sentence(source: random.Random, words: int = 20) -> str:
+    return " ".join(source.choice(WORDS) for _ in range(words))
+
+
+def with_one_word_changed(text: str, source: random.Random) -> str:
+    words = text.split(" ")
+    place = source.randrange(len(words))
+    words[place] = source.choice([word for word in WORDS if word != words[place]])
+    return " ".join(words)
+
+
+def shingles(text: str) -> set[str]:
+    filled = text.lower().ljust(5, "\0")
+    return {filled[start : start + 5] for start in range(len(filled) - 4)}
+
+
+def jaccard(left: str, right: str) -> float:
+    return len(shingles(left) & shingles(right)) / len(shingles(left) | shingles(right))
+
+
+def groups_of(texts: list[str], similarity: float = 0.8) -> list[set[int]]:
+    """Groups as sets of positions in `texts`, which must differ from each other."""
+    names = [f"{number:06d}" for number in range(len(texts))]
+    nodes = pl.DataFrame({"content_hash": names, "clean_text": texts, "near_bands": band_hashes(pl.Series(texts), similarity)})
+    found: dict[str, set[int]] = {}
+    for name, group in find_groups(nodes, similarity).items():
+        found.setdefault(group, set()).add(int(name))
+    return sorted(found.values(), key=min)
+
+
+def cleaned(*texts: str, action: str = "group", labels: list[str] | None = None) -> Cleaned:
+    rows = [
+        {"row_id": f"f-{n:06d}", "file_id": "f", "source_file": "f.csv", "file_version": "1", "line_number": n, "text": text,
+         "label": labels[n] if labels else "positive", "extra": "{}", "problem": None, "ingested_at": datetime(2026, 1, 1, tzinfo=UTC)}
+        for n, text in enumerate(texts)
+    ]  # fmt: skip
+    rules = CleaningSettings(near_duplicates=NearDuplicateSettings.model_validate({"action": action}))
+    return clean(pl.DataFrame(rows, schema=RAW_DATA), rules, SplitSettings(validation=0.3, test=0.3))
+
+
+def test_planted_pairs_are_found_and_no_others() -> None:
+    source = random.Random(4)
+    originals = [sentence(source) for _ in range(1500)]
+    copies = [with_one_word_changed(text, source) for text in originals]
+    texts = [*originals, *copies]
+    planted = {(n, n + 1500) for n in range(1500) if jaccard(originals[n], copies[n]) >= 0.8}
+    found = {(min(group), max(group)) for group in groups_of(texts)}
+    assert len(planted) > 1000
+    assert len(found & planted) / len(planted) >= 0.99  # recall
+    assert found <= planted  # precision is 1: each pair's similarity is computed, not estimated
+
+
+@pytest.mark.parametrize("similarity", [0.5, 0.7, 0.8, 0.9, 0.95, 1.0])
+def test_a_signature_finds_pairs_at_the_threshold_and_stays_small(similarity: float) -> None:
+    bands, rows = bands_and_rows(similarity)
+    assert bands * rows <= LARGEST_SIGNATURE
+    assert 1.0 - (1.0 - similarity**rows) ** bands >= 0.99
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=20, unique_by=lambda text: text.lower()))
+@settings(deadline=None, max_examples=50)
+def test_any_text_has_bands_and_groups_hold_what_is_alike(texts: list[str]) -> None:
+    bands = band_hashes(pl.Series(texts, dtype=pl.String), 0.8)
+    assert bands.list.len().unique().to_list() == [16]
+    for group in groups_of(texts):
+        for member in group:
+            assert any(jaccard(texts[member], texts[other]) >= 0.8 for other in group - {member})
+
+
+def test_bands_do_not_depend_on_case_or_on_the_texts_around() -> None:
+    alone = band_hashes(pl.Series(["The same text, twice"]), 0.8)[0].to_list()
+    among = band_hashes(pl.Series(["short", "the SAME text, twice", ""]), 0.8)[1].to_list()
+    assert alone == among
+    assert len(band_hashes(pl.Series([], dtype=pl.String), 0.8)) == 0
+
+
+def test_a_chain_is_one_group_and_shares_a_split() -> None:
+    source = random.Random(7)
+    chain = [sentence(source, 30)]
+    while jaccard(chain[0], chain[-1]) >= 0.6:
+        chain.append(with_one_word_changed(chain[-1], source))
+    others = [sentence(source, 30) for _ in range(30)]
+    examples = cleaned(*chain, *others).examples.sort("row_id")
+    assert examples["duplicate_group"].head(len(chain)).n_unique() == 1
+    assert examples["split"].head(len(chain)).n_unique() == 1
+    assert examples["duplicate_group"].n_unique() == 31
+    assert set(examples["split"]) == {"train", "validation", "test"}
+
+
+def test_thousands_with_the_same_boilerplate_are_one_group() -> None:
+    source = random.Random(1)
+    head = sentence(source, 40)
+    groups = groups_of([f"{head} {number:04d}" for number in range(2000)])
+    assert [len(group) for group in groups] == [2000]
+
+
+def test_dropped_ones_name_the_first_of_their_group() -> None:
+    source = random.Random(2)
+    text = sentence(source)
+    near = next(other for other in (with_one_word_changed(text, source) for _ in range(50)) if 0.8 <= jaccard(text, other) < 1.0)
+    result = cleaned(text, near, text, sentence(source), action="drop")
+    assert result.examples["row_id"].sort().to_list() == ["f-000000", "f-000003"]
+    reasons = dict(result.rejected.select("row_id", "reason").iter_rows())
+    assert reasons == {"f-000001": "nearly repeats f.csv line 0 (row f-000000)", "f-000002": "repeats f.csv line 0 (row f-000000)"}
+    assert result.rejected["duplicate_group"].n_unique() == 1
+
+
+def test_a_contradicted_text_links_nothing() -> None:
+    source = random.Random(2)
+    text = sentence(source)
+    near = next(other for other in (with_one_word_changed(text, source) for _ in range(50)) if 0.8 <= jaccard(text, other) < 1.0)
+    result = cleaned(text, near, text, action="drop", labels=["positive", "positive", "negative"])
+    assert result.examples["row_id"].to_list() == ["f-000001"]
+    assert result.rejected["rule"].to_list() == ["conflicting_label"] * 2
+
+
+def test_off_neither_looks_nor_groups() -> None:
+    result = cleaned("a text that is long enough to compare", "a text that is long enough to compare!", action="off")
+    assert result.examples["near_bands"].null_count() == 2
+    assert (result.examples["duplicate_group"] == result.examples["content_hash"]).all()
+    assert (
+        cleaned("a text that is long enough to compare", "a text that is long enough to compare!").examples["duplicate_group"].n_unique()
+        == 1
+    )
+
+
+def test_bands_stay_what_they_are() -> None:
+    found = band_hashes(pl.Series(["A fixed text whose signature is stored in tables."]), 0.8)[0]
+    assert np.asarray(found)[:3].tolist() == BANDS
+
+
+BANDS = [-615352837814502572, -8121680232039619386, -3716207615008159657]
