@@ -7,10 +7,10 @@ BIN := .venv/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: help setup samples demo dev test check format bench chaos schema clean
+.PHONY: help setup samples demo demo-s3 dev test check format bench chaos schema clean
 
 help:
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), f"Python 3.11 is needed, PYTHON={sys.executable} is {sys.version}"'
@@ -32,6 +32,13 @@ demo: samples $(DAGSTER_HOME)/dagster.yaml ## the whole pipeline on the movie re
 	$(BIN)/trainpipe land data/samples/corpora/movies.csv
 	$(BIN)/dagster asset materialize -m trainpipe_assets.definitions --select '*'
 	$(BIN)/trainpipe status
+
+demo-s3: samples $(DAGSTER_HOME)/dagster.yaml ## the same with lake and landing folder on a real S3 server, SeaweedFS in data/s3
+	$(BIN)/python -m trainpipe_tests.s3_server data/s3 $(SHELL) -e -c '\
+	  $(BIN)/trainpipe land data/samples/corpora/movies.csv; \
+	  $(BIN)/trainpipe doctor; \
+	  $(BIN)/dagster asset materialize -m trainpipe_assets.definitions --select "*"; \
+	  $(BIN)/trainpipe status'
 
 dev: samples $(DAGSTER_HOME)/dagster.yaml ## the Dagster UI with daemon, sensors on: http://localhost:3000
 	$(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $(or $(PORT),3000)
@@ -59,4 +66,4 @@ schema: setup ## write the JSON schema of defs.yaml for editors
 	$(BIN)/trainpipe schema > docs/defs.schema.json
 
 clean: ## remove what demo, dev and tests made, but not the samples
-	rm -rf .dagster data/lake data/landing data/scratch artifacts
+	rm -rf .dagster data/lake data/landing data/scratch data/s3 artifacts

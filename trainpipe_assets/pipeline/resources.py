@@ -53,6 +53,8 @@ class Lake(dg.ConfigurableResource[None]):
 def lake_from_environment() -> Lake:
     """The lake that TRAINPIPE_LAKE, TRAINPIPE_LANDING and TRAINPIPE_MODELS name.
 
+    AWS_REGION is made known to boto3, which looks for AWS_DEFAULT_REGION only.
+
     Raises:
         pydantic.ValidationError: one of them names a place that cannot be used.
         ValueError: AWS_S3_ALLOW_UNSAFE_RENAME is set, by which commits to a lake on S3 would be lost.
@@ -64,6 +66,8 @@ def lake_from_environment() -> Lake:
             f"AWS_S3_ALLOW_UNSAFE_RENAME is {unsafe!r}: with it, two runs that commit to {root} at once both succeed and the rows of one "
             "are lost. Remove it from the environment; commits are conditional puts here and need no such option"
         )
+    if region := os.environ.get("AWS_REGION"):
+        os.environ.setdefault("AWS_DEFAULT_REGION", region)
     return Lake(
         root=root,
         landing=os.environ.get("TRAINPIPE_LANDING") or DEFAULT_LANDING,

@@ -113,3 +113,9 @@ def test_places_that_cannot_be_used_are_refused() -> None:
         Lake(root="gs://bucket/lake")
     with pytest.raises(ValueError, match="base models are read from local disk"):
         Lake(models="s3://bucket/models")
+
+
+def test_one_variable_for_the_region_is_enough(bucket: str, s3_server: S3Server) -> None:
+    with aws_environment(environment(s3_server, {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": None})):
+        lake_from_environment()
+        assert (s3.options(bucket) or {})["AWS_REGION"] == "eu-west-1"
