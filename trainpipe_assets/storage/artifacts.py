@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -43,7 +44,13 @@ class Artifact:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a local file, in hexadecimal."""
+    """SHA-256 of a local file, in hexadecimal; read once by a process for as long as its size, times and inode stay."""
+    status = path.stat()
+    return _file_sha256(path, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+
+
+@lru_cache(maxsize=256)
+def _file_sha256(path: Path, _version: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -125,7 +132,8 @@ def verify(artifact: Artifact) -> None:
         found = stored(uri)
         if found is None:
             raise DamagedArtifact(f"{artifact.uri}: {name} is missing; {_REMEDY}")
-        _require_same(artifact, name, found.sha256 or read_sha256(uri), expected["sha256"])
+        read = found.sha256 or (read_sha256(uri) if is_remote(uri) else file_sha256(Path(uri)))
+        _require_same(artifact, name, read, expected["sha256"])
 
 
 _REMEDY = "train again with force, or restore the folder from a backup"
