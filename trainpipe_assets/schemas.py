@@ -37,6 +37,7 @@ _CLEANED_FEATURES: Columns = {
     "duplicate_group": pl.String,  # texts that count as the same share it, and so share a split
     "n_chars": pl.Int64,
     "n_words": pl.Int64,
+    "n_redacted": pl.Int64,  # pieces of personal data replaced in the text
     "near_bands": pl.List(pl.Int64),  # hashes of the MinHash bands: texts that share one may be nearly the same; null if not looked for
 }
 CLEANED_FEATURES = pl.Schema(_CLEANED_FEATURES)

@@ -61,6 +61,9 @@ class SourceSettings(Settings):
         return uri
 
 
+PersonalData = Literal["email", "phone", "card", "iban", "ip"]
+
+
 class NearDuplicateSettings(Settings):
     """Texts that are nearly the same: by the Jaccard index of their sets of five-character shingles."""
 
@@ -86,6 +89,14 @@ class CleaningSettings(Settings):
         default_factory=dict, description="Other spellings of labels, e.g. {pos: positive}. Case and outer space never matter."
     )
     drop_duplicates: bool = Field(default=True, description="Reject all but the first of the records with the same normalised text.")
+    redact: tuple[PersonalData, ...] = Field(
+        default=(), description="Personal data to replace by the name of its kind: email, phone, card, iban, ip."
+    )
+    phone_region: str | None = Field(
+        default=None,
+        pattern="^[A-Z]{2}$",
+        description="Country (ISO 3166) whose phone numbers are also found without a country code; by default only numbers with one.",
+    )
     near_duplicates: NearDuplicateSettings = Field(default_factory=NearDuplicateSettings, description="Texts that are nearly the same.")
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import polars as pl
 
 from trainpipe_assets.data import near_duplicates
 from trainpipe_assets.data.deduplication import content_hash, decide, near_bands
+from trainpipe_assets.data.redaction import redact
 from trainpipe_assets.data.splitting import assign_split
 from trainpipe_assets.schemas import CLEANED_FEATURES, REJECTED_ROWS
 from trainpipe_assets.settings import CleaningSettings, SplitSettings
@@ -49,6 +50,13 @@ def _unescape(texts: pl.Series) -> pl.Series:
     return texts.scatter(escaped.arg_true(), mended)
 
 
+def with_clean_text(records: pl.DataFrame, settings: CleaningSettings) -> pl.DataFrame:
+    """`records` with their `clean_text`, normalised and free of the personal data to be replaced, and with `n_redacted`."""
+    normalised = records.with_columns(clean_text=normalise_text(pl.col("text"), settings))
+    redacted = redact(normalised["clean_text"], settings.redact, settings.phone_region)
+    return normalised.with_columns(redacted["text"].alias("clean_text"), redacted["n_redacted"])
+
+
 def normalise_label(label: pl.Expr, settings: CleaningSettings) -> pl.Expr:
     """The canonical label: outer space and case do not matter, aliases are resolved; one that is not allowed stays as it is."""
     spelled = label.str.strip_chars().str.to_lowercase()
@@ -60,9 +68,8 @@ def normalise_label(label: pl.Expr, settings: CleaningSettings) -> pl.Expr:
 
 def clean(records: pl.DataFrame, settings: CleaningSettings, split: SplitSettings) -> Cleaned:
     """Clean `records` (schema `RAW_DATA`) as if they were all there is."""
-    judged = records.with_columns(
-        clean_text=normalise_text(pl.col("text"), settings), clean_label=normalise_label(pl.col("label"), settings)
-    ).with_columns(_first_failed_rule(settings))
+    texts = with_clean_text(records, settings)
+    judged = texts.with_columns(clean_label=normalise_label(pl.col("label"), settings)).with_columns(_first_failed_rule(settings))
     passed = judged["rule"].is_null()
     failed = judged.filter(~passed).with_columns(
         content_hash=pl.lit(None, pl.String), duplicate_group=pl.lit(None, pl.String), near_bands=pl.lit(None, pl.List(pl.Int64))
@@ -135,6 +142,13 @@ def clean_changes(changes: Changes, settings: CleaningSettings, split: SplitSett
     )
 
 
+def summary(examples: Increment, settings: CleaningSettings) -> dict[str, int]:
+    """What is worth telling of an increment of `cleaned_features` beside its size."""
+    if not settings.redact:
+        return {}
+    return {"redacted": int(examples.added.select(pl.col("n_redacted").sum()).collect().item())}
+
+
 def _touched(
     added: pl.DataFrame, removed: pl.DataFrame, examples: pl.LazyFrame, rejected: pl.LazyFrame, settings: CleaningSettings
 ) -> pl.DataFrame:
@@ -145,11 +159,8 @@ def _touched(
     """
     columns = ("row_id", "content_hash", "duplicate_group", "near_bands")
     known = pl.concat([examples.select(columns), rejected.filter(pl.col("rule").is_in(GROUP_RULES)).select(columns)])
-    coming = (
-        added.lazy()
-        .select(clean_text=normalise_text(pl.col("text").drop_nulls(), settings))
-        .select(content_hash=content_hash(pl.col("clean_text")), near_bands=near_bands(pl.col("clean_text"), settings.near_duplicates))
-        .collect()
+    coming = with_clean_text(added.select(pl.col("text").drop_nulls()), settings).select(
+        content_hash=content_hash(pl.col("clean_text")), near_bands=near_bands(pl.col("clean_text"), settings.near_duplicates)
     )
     going = known.join(removed.lazy(), on="row_id", how="semi").select("content_hash").collect()
     hashes = pl.concat([coming.select("content_hash"), going]).unique().lazy()

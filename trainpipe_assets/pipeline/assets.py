@@ -54,6 +54,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     else:  # one field for each hyper-parameter, with the YAML's value as default, so that the Launchpad shows them
         TrainingConfig = training_config(settings.training)
     common: dict[str, Any] = {"group_name": name, "owners": list(settings.owners) or None}
+    private = bool(settings.cleaning.redact)  # then texts as they arrived are not shown
     retry = dg.RetryPolicy(
         max_retries=settings.automation.max_retries, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
     )
@@ -61,7 +62,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     @dg.asset(
         key=keys["raw_data"],
         **common,
-        **descriptions.raw_data(),
+        **descriptions.raw_data(private=private),
         io_manager_key="delta_io_manager",
         code_version=ingestion.VERSION,
         retry_policy=retry,
@@ -85,7 +86,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 io_manager_key="delta_io_manager",
                 code_version=cleaning.VERSION,
                 **common,
-                **descriptions.clean(output, keys),
+                **descriptions.clean(output, keys, private=private),
             )
             for output in ("cleaned_features", "rejected_rows")
         },
@@ -97,7 +98,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split)
             examples, rejected = cleaning.clean_changes(changes, settings.cleaning, settings.split)
         yield versioned(rejected, output_name="rejected_rows")
-        yield versioned(examples, output_name="cleaned_features")
+        yield versioned(examples, cleaning.summary(examples, settings.cleaning), output_name="cleaned_features")
 
     @dg.asset(
         key=keys["tokenized_dataset"],

@@ -9,26 +9,27 @@ from trainpipe_assets.pipeline.metadata import column_lineage, column_schema
 if TYPE_CHECKING:
     from trainpipe_assets.pipeline.assets import PipelineKeys
 
+PRIVATE = "trainpipe/private"  # metadata of an asset whose rows are not to be shown
 _SAME = ("row_id", "file_id", "source_file", "line_number")
 
 
-def raw_data() -> dict[str, Any]:
-    """For `raw_data`."""
+def raw_data(*, private: bool) -> dict[str, Any]:
+    """For `raw_data`; `private` keeps its texts out of Dagster's event log."""
     return {
         "description": "Every record that arrived, usable or not, with the file version it came from.\n\n"
         "New, replaced and withdrawn files of the landing folder are found by comparing it with this table.",
         "kinds": {"polars", "deltalake"},
-        "metadata": {"dagster/column_schema": column_schema(schemas.RAW_DATA)},
+        "metadata": {"dagster/column_schema": column_schema(schemas.RAW_DATA), **_privacy(private)},
     }
 
 
-def clean(output: str, keys: "PipelineKeys") -> dict[str, Any]:
-    """For `cleaned_features` and `rejected_rows`, which one step makes together."""
+def clean(output: str, keys: "PipelineKeys", *, private: bool) -> dict[str, Any]:
+    """For `cleaned_features` and `rejected_rows`, which one step makes together; `private` keeps texts as they arrived out of the log."""
     if output == "cleaned_features":
-        columns = {**_same(*_SAME), "text": ("text",), "label": ("label",), **dict.fromkeys(("n_chars", "n_words"), ("text",)),
-                   **dict.fromkeys(("content_hash", "duplicate_group", "near_bands", "split"), ("text",))}  # fmt: skip
+        from_text = ("text", "n_chars", "n_words", "n_redacted", "content_hash", "duplicate_group", "near_bands", "split")
+        columns = {**_same(*_SAME), "label": ("label",), **dict.fromkeys(from_text, ("text",))}
         schema = schemas.CLEANED_FEATURES
-        text = "Normalised, labelled, unique examples, each in a split that never changes."
+        text = "Normalised, labelled, unique examples, in the split of their group of near-duplicates."
     else:
         columns = {**_same(*_SAME, "text", "label"), "rule": ("text", "label", "problem"), "reason": ("text", "label", "problem"),
                    **dict.fromkeys(("content_hash", "duplicate_group", "near_bands"), ("text",))}  # fmt: skip
@@ -37,7 +38,11 @@ def clean(output: str, keys: "PipelineKeys") -> dict[str, Any]:
     return {
         "description": text,
         "kinds": {"polars", "deltalake"},
-        "metadata": {"dagster/column_schema": column_schema(schema), "dagster/column_lineage": column_lineage(keys["raw_data"], columns)},
+        "metadata": {
+            "dagster/column_schema": column_schema(schema),
+            "dagster/column_lineage": column_lineage(keys["raw_data"], columns),
+            **_privacy(private and output == "rejected_rows"),
+        },
     }
 
 
@@ -75,3 +80,7 @@ def eval_report() -> dict[str, Any]:
 
 def _same(*columns: str) -> Mapping[str, tuple[str, ...]]:
     return {name: (name,) for name in columns}
+
+
+def _privacy(private: bool) -> dict[str, bool]:
+    return {PRIVATE: True} if private else {}

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from trainpipe_assets.pipeline.descriptions import PRIVATE
 from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.metadata import column_schema, preview
 from trainpipe_assets.pipeline.resources import Lake
@@ -21,6 +22,7 @@ from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.increments import Increment, Upstream
 from trainpipe_assets.storage.uris import join
 
+_HIDDEN = dg.MetadataValue.md("Not shown: this table holds texts as they arrived, and `cleaning.redact` is set.")
 VERSION_KEY, MODEL_KEY = "table_version", "model_uri"
 
 
@@ -87,7 +89,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 "size_bytes": table.size_bytes,
                 "update": "nothing new" if obj.empty else "rebuilt" if obj.rebuild else "incremental",
                 "fingerprint": f"{obj.fingerprint:016x}",
-                "preview": preview(table),
+                "preview": _HIDDEN if (context.definition_metadata or {}).get(PRIVATE) else preview(table),
             }
         )
 
