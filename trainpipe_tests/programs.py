@@ -139,6 +139,19 @@ def kill_when(process: subprocess.Popen[str], seen: Callable[[str], bool], timeo
     return False
 
 
+def trainings_of(place: Installation) -> list[str]:
+    """Command lines of the training processes of an installation."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().decode("utf-8", "replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if "trainpipe_assets.training" in command and str(place.root) in command:
+            found.append(command)
+    return found
+
+
 def wait_until(condition: Callable[[], bool], timeout: float, what: str, pause: float = 0.5) -> None:
     """Look every `pause` seconds until `condition` holds."""
     deadline = time.monotonic() + timeout

@@ -1,4 +1,4 @@
-"""The executor: all steps in one process, after the runs that died before were given up.
+"""The executor: all steps in one process, after the runs that died before were given up; a canceled run ends there and then.
 
 A run whose process was killed stays "started" for ever, keeps its place in the pools and looks like work under way to a sensor. Runs
 therefore sign with the process that executes them, and whoever comes next on the same machine marks those as failed whose process is gone.
@@ -34,7 +34,23 @@ class SigningExecutor(dg.Executor):
         sign(plan_context.instance, plan_context.run_id)
         give_up_dead_runs(plan_context.instance)
         with messages_alone():
-            yield from self._inner.execute(plan_context, execution_plan)
+            events = self._inner.execute(plan_context, execution_plan)
+            for event in events:
+                yield event
+                if _was_interrupted(event):
+                    events.close()
+                    plan_context.instance.event_log_storage.free_concurrency_slots_for_run(plan_context.run_id)
+                    raise dg.DagsterExecutionInterruptedError  # canceled, or failed where nobody asked for it
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    """Whether a step is to be tried again for no better reason than that its run was canceled: Dagster's retries include that."""
+    error = event.step_retry_data.error if event.is_step_up_for_retry else None
+    while error is not None:
+        if error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
+            return True
+        error = error.cause
+    return False
 
 
 @dg.executor(name="in_process", config_schema=cast(Any, dg.in_process_executor.config_schema))

@@ -264,7 +264,7 @@ def test_dg_checks_and_lists_the_definitions(place: Installation) -> None:
     found = json.loads(listed.stdout)
     assert {asset["asset_key"] for asset in found["assets"]} == ASSETS
     assert {each["name"] for each in found["sensors"]} == {"reviews_new_data", "run_failure_alert"}
-    assert {each["name"] for each in found["schedules"]} == {"reviews_nightly"}
+    assert {each["name"] for each in found["schedules"]} == {"reviews_nightly", "reviews_maintenance_schedule"}
 
 
 def test_dg_launches_every_asset_on_an_instance_in_postgres(

@@ -8,7 +8,7 @@ import pytest
 
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.pipelines import read_words
-from trainpipe_tests.programs import MATERIALIZE, TABLES, Installation, kill_when, wait_until
+from trainpipe_tests.programs import MATERIALIZE, TABLES, Installation, kill_when, trainings_of, wait_until
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 CONFIG = (
@@ -72,19 +72,7 @@ def test_what_was_left_of_a_killed_training_stops_by_itself(tmp_path: Path, mode
     place = Installation(tmp_path, models)
     place.land("words.csv", CONTENT)
     kill_when(place.start(*MATERIALIZE, *CONFIG), lambda line: _seen("training", line, place))
-    wait_until(lambda: not _trainings_of(place), 30, "the training process of a killed run ends")
-
-
-def _trainings_of(place: Installation) -> list[str]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = entry.read_bytes().decode("utf-8", "replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if "trainpipe_assets.training" in command and str(place.root) in command:
-            found.append(command)
-    return found
+    wait_until(lambda: not trainings_of(place), 30, "the training process of a killed run ends")
 
 
 def test_a_half_written_model_folder_is_never_taken_for_a_model(tmp_path: Path, models: Path, never_killed: Installation) -> None:

@@ -55,6 +55,30 @@ class Webserver:
         found: list[dict[str, Any]] = self.ask(RUN_QUERY)["runsOrError"]["results"]
         return found
 
+    def launch(self, job: str, config: dict[str, Any]) -> str:
+        """Launch a job as the Launchpad does; the id of the run."""
+        selector = f'{{repositoryName: "__repository__", repositoryLocationName: "trainpipe", jobName: "{job}"}}'
+        quoted = json.dumps(json.dumps(config))
+        params = f"{{selector: {selector}, runConfigData: {quoted}}}"
+        answer = self.ask(
+            f"mutation {{ launchRun(executionParams: {params}) {{ __typename ... on LaunchRunSuccess {{ run {{ runId }} }} }} }}"
+        )
+        assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
+        run_id: str = answer["launchRun"]["run"]["runId"]
+        return run_id
+
+    def cancel(self, run_id: str) -> None:
+        """Ask for the end of a run as the button in the UI does."""
+        answer = self.ask(f'mutation {{ terminateRun(runId: "{run_id}") {{ __typename }} }}')
+        assert answer["terminateRun"]["__typename"] == "TerminateRunSuccess", answer
+
+    def stop_sensors(self) -> None:
+        """Switch off the sensor that would launch runs of its own."""
+        selector = '{repositoryName: "__repository__", repositoryLocationName: "trainpipe", sensorName: "reviews_new_data"}'
+        found = self.ask(f"{{ sensorOrError(sensorSelector: {selector}) {{ __typename ... on Sensor {{ id }} }} }}")["sensorOrError"]
+        answer = self.ask(f'mutation {{ stopSensor(id: "{found["id"]}") {{ __typename }} }}')
+        assert answer["stopSensor"]["__typename"] == "StopSensorMutationResult", answer
+
     def is_healthy(self) -> bool:
         """The verdict of the image's own health check."""
         return subprocess.run(health_check(sys.executable, self.port), capture_output=True, timeout=30, check=False).returncode == 0

@@ -1,0 +1,41 @@
+"""Canceling a run from the UI while it trains: it ends as canceled, leaves a checkpoint and no process, and can be gone on with."""
+
+import json
+from pathlib import Path
+
+from trainpipe_tests.corpora import as_csv, examples
+from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.programs import Installation, trainings_of, wait_until
+from trainpipe_tests.ui.webserver import start_webserver
+from trainpipe_tests.unit.training_fixtures import write_tiny_base
+
+PATIENCE = 240.0
+CANCEL_SECONDS = 60.0  # more than the 20 s that a training has for its last checkpoint: the machine may be busy
+LONG = {"epochs": 400, "batch_tokens": 64, "early_stopping_patience": 400}
+SHORT = json.dumps({"ops": {"fine_tuned_model": {"config": {"epochs": 1}}}})
+
+
+def test_a_canceled_run_is_over_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    read_words(write_tiny_base(models / "samples" / "all-MiniLM-L6-v2"))
+    place = Installation(tmp_path / "place", models)
+    (tmp_path / "place" / "landing" / "reviews").mkdir(parents=True)
+    services = start_webserver(place, tmp_path / "dagster_dev.log")
+    try:
+        services.wait_until_healthy()
+        services.stop_sensors()
+        place.land("words.csv", as_csv(examples(400, seed=11)))
+        run_id = services.launch("reviews_retrain", {"ops": {"fine_tuned_model": {"config": LONG}}})
+        wait_until(lambda: bool(trainings_of(place)) and any(_checkpoints(place)), PATIENCE, "training is under way", pause=0.1)
+        services.cancel(run_id)
+        wait_until(lambda: services.runs()[0]["status"] == "CANCELED", CANCEL_SECONDS, "the run is canceled")
+        wait_until(lambda: not trainings_of(place), CANCEL_SECONDS, "its training has ended")
+        assert [run["status"] for run in services.runs()] == ["CANCELED"]
+    finally:
+        services.kill()
+    assert any(_checkpoints(place))
+    assert "Materialized value eval_report" in place.materialize("--config-json", SHORT, timeout=120.0)
+
+
+def _checkpoints(place: Installation) -> list[Path]:
+    return list((place.root / "scratch").glob("*/checkpoints/step-*"))
