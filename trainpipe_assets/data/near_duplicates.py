@@ -12,6 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 from rensa import RMinHash
 
+from trainpipe_assets.data.mixing import mix
+
 SHINGLE = 5  # characters
 RECALL = 0.99  # of pairs exactly as similar as the threshold; more similar ones are found more often
 LARGEST_SIGNATURE = 128  # hashes of a text at most
@@ -91,11 +93,8 @@ def _shingles(texts: list[str]) -> Shingles:
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One round of SplitMix64 (Steele, Lea, Flood 2014)."""
-    bits = bits + np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    """One round of SplitMix64, so that 0 is mixed too."""
+    return mix(bits + np.uint64(0x9E3779B97F4A7C15))
 
 
 def _candidates(nodes: pl.DataFrame) -> pl.DataFrame:

@@ -8,8 +8,8 @@ import hashlib
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from trainpipe_assets.data.mixing import mix
 from trainpipe_assets.settings import SplitSettings
 
 SPLITS = ("train", "validation", "test")
@@ -21,19 +21,11 @@ def assign_split(group: pl.Expr, settings: SplitSettings) -> pl.Expr:
 
     def place(hashes: pl.Series) -> pl.Series:
         bits = hashes.str.slice(0, 15).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
-        position = _mix(bits ^ np.uint64(offset)) / 2.0**64
+        position = mix(bits ^ np.uint64(offset)) / 2.0**64
         chosen = np.select([position < settings.test, position < settings.test + settings.validation], ["test", "validation"], "train")
         return pl.Series(chosen, dtype=pl.String)
 
     return group.map_batches(place, return_dtype=pl.String, is_elementwise=True)
-
-
-def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finalizer (Steele, Lea, Flood 2014): every input bit moves every output bit."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: NDArray[np.uint64] = bits ^ (bits >> np.uint64(31))
-    return mixed
 
 
 def require_trainable(counts: pl.DataFrame, labels: tuple[str, ...], settings: SplitSettings) -> None:

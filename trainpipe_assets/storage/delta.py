@@ -173,8 +173,6 @@ def difference(table: Table, since: int) -> Difference | None:
         return None
     old, new = before.file_uris(), table.file_uris()
     gone, come = sorted(old - new), sorted(new - old)
-    if gone and not _all_exist(table.uri, gone):
-        return None
     options = s3.options(table.uri)
     added, removed = _read(come, table.schema, options), _read(gone, table.schema, options)
     return Difference(
