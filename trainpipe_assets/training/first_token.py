@@ -4,8 +4,6 @@ There the queries, the feed-forward part and the norms of all other tokens chang
 of the arithmetic. Models are left as they are unless their layers are built like BERT's and a trial shows that nothing changes.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,6 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from trainpipe_assets.training.inference import inference
 
 LIKE_BERT = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text", "roberta-prelayernorm"})
 _TRIAL_TOLERANCE = 1e-5  # of logits of the order of 1 in float32
@@ -64,16 +64,6 @@ def _trial(model: PreTrainedModel) -> torch.Tensor:
     """Logits for two short texts of different lengths."""
     ids = torch.arange(12, device=model.device).remainder(model.config.vocab_size).view(2, 6)
     seen = torch.tensor([[1] * 6, [1] * 4 + [0] * 2], device=model.device)
-    with _without_dropout(model), torch.inference_mode():
+    with inference(model):
         logits: torch.Tensor = model(input_ids=ids, attention_mask=seen).logits
     return logits
-
-
-@contextmanager
-def _without_dropout(model: PreTrainedModel) -> Iterator[None]:
-    was_training = model.training
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from trainpipe_assets.evaluation.metrics import accuracy, log_loss, macro_f1
 from trainpipe_assets.training.batching import Indices, plan_scoring
 from trainpipe_assets.training.examples import Examples
+from trainpipe_assets.training.inference import inference
 from trainpipe_assets.training.micro_batches import MicroBatch, make_micro_batch
 from trainpipe_assets.training.model import label_names, log_probabilities
 from trainpipe_assets.training.state import Validation
@@ -40,16 +41,11 @@ def score(
     Disjoint shares of the batches, scored by several processes, therefore add up to the whole.
     """
     scores = torch.zeros(len(examples), len(label_names(model)), device=model.device)
-    was_training = model.training
-    model.train(False)
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                inputs = make_micro_batch(examples, batch, model.config.pad_token_id).to(model.device)
-                scores[torch.from_numpy(batch).to(model.device)] = _log_probabilities(model, inputs, autocast)
-                after_batch()
-    finally:
-        model.train(was_training)
+    with inference(model):
+        for batch in batches:
+            inputs = make_micro_batch(examples, batch, model.config.pad_token_id).to(model.device)
+            scores[torch.from_numpy(batch).to(model.device)] = _log_probabilities(model, inputs, autocast)
+            after_batch()
     return scores
 
 
