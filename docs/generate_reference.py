@@ -57,6 +57,8 @@ TABLES = {
     "REJECTED_ROWS": "One row is a record that did not become an example. The rules are explained in "
     "[Landing data](../guide/landing-data.md#what-becomes-of-a-record).",
     "TOKENIZED_DATASET": "One row is a tokenized example; each row of `cleaned_features` has one.",
+    "TOKENIZED_DOCUMENTS": "The form of `tokenized_dataset` where `task` is causal-lm. One row is a whole tokenized document; each row of "
+    "`cleaned_features` has one. Training cuts it into pieces of `model.max_length`.",
     "EVAL_REPORT": "The history: one row is one evaluation of one model on one test split. Nothing is ever removed from it.",
     "PREDICTIONS": "One row is one test example of one evaluation. Not a Delta table: one Parquet file for each evaluation, "
     "`<lake>/models/<asset key of fine_tuned_model>/<fingerprint>.reports/<evaluation_id>.predictions.parquet`.",
@@ -64,8 +66,9 @@ TABLES = {
 
 COLUMNS = {
     "RAW_DATA": {
-        "text": "the text as it arrived; of a record that could not be parsed its first 1,000 characters",
-        "label": "the label as it arrived",
+        "text": "the text as it arrived (causal-lm: the text, the prompt, or the messages as JSON); of a record that could not be parsed "
+        "its first 1,000 characters",
+        "label": "the label as it arrived (causal-lm: the completion, if there is one)",
         "ingested_at": "when the run that ingested the row began to read files",
     },
     "CLEANED_FEATURES": {
@@ -84,6 +87,11 @@ COLUMNS = {
         "source_file": "as in `raw_data`",
         "line_number": "as in `raw_data`",
         "reason": "a sentence: what was found and what is allowed, or which row it repeats or contradicts",
+    },
+    "TOKENIZED_DOCUMENTS": {
+        "row_id": "as in `raw_data`",
+        "file_id": "as in `raw_data`",
+        "split": "as in `cleaned_features`",
     },
     "TOKENIZED_DATASET": {
         "row_id": "as in `raw_data`",

@@ -38,6 +38,7 @@ _CLEANED_FEATURES: Columns = {
     "n_chars": pl.Int64,
     "n_words": pl.Int64,
     "n_redacted": pl.Int64,  # pieces of personal data replaced in the text
+    "messages": pl.String,  # causal-lm: what the text is made of, as a JSON list of {role, content}; null for plain text
     "near_bands": pl.List(pl.Int64),  # hashes of the MinHash bands: texts that share one may be nearly the same; null if not looked for
 }
 CLEANED_FEATURES = pl.Schema(_CLEANED_FEATURES)
@@ -66,6 +67,16 @@ _TOKENIZED_DATASET: Columns = {
     "n_tokens": pl.Int32,  # length of input_ids: special tokens included, padding never stored
 }
 TOKENIZED_DATASET = pl.Schema(_TOKENIZED_DATASET)
+
+_TOKENIZED_DOCUMENTS: Columns = {
+    "row_id": pl.String,
+    "file_id": pl.String,
+    "split": pl.String,
+    "input_ids": pl.List(pl.Int32),  # of the whole document, however long
+    "loss_mask": pl.List(pl.Boolean),  # which of the tokens are to be learnt: all of a plain text, else those of the answers
+    "n_tokens": pl.Int32,  # length of input_ids
+}
+TOKENIZED_DOCUMENTS = pl.Schema(_TOKENIZED_DOCUMENTS)
 
 _PREDICTIONS: Columns = {
     "evaluation_id": pl.String,

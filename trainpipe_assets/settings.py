@@ -23,10 +23,12 @@ OneOrMany = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
+SourceKind = Literal["labelled", "text", "prompt-completion", "chat"]
+Task = Literal["text-classification", "causal-lm"]
 
 
 class SourceSettings(Settings):
-    """Where labelled text arrives and how its files are read."""
+    """Where text arrives and how its files are read."""
 
     uri: str = Field(
         default="",
@@ -36,8 +38,20 @@ class SourceSettings(Settings):
         default="auto",
         description="File format; auto tells it from the name (.csv .tsv .jsonl .ndjson .parquet, each also with .gz or .zst).",
     )
+    kind: SourceKind = Field(
+        default="labelled",
+        description="What a record is: labelled is a text and its label, for text-classification. For causal-lm it is text, "
+        "prompt-completion, or chat: a list of messages, each {role, content}.",
+    )
     text_column: str = Field(default="text", min_length=1, description="Column that holds the text.")
-    label_column: str = Field(default="label", min_length=1, description="Column that holds the label.")
+    label_column: str = Field(default="label", min_length=1, description="Column that holds the label, where kind is labelled.")
+    prompt_column: str = Field(default="prompt", min_length=1, description="Column that holds the prompt, where kind is prompt-completion.")
+    completion_column: str = Field(
+        default="completion", min_length=1, description="Column that holds the completion, where kind is prompt-completion."
+    )
+    messages_column: str = Field(
+        default="messages", min_length=1, description="Column that holds the messages, where kind is chat: a list, or one as JSON."
+    )
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="Field delimiter of CSV and TSV; by default ',' and tab."
     )
@@ -52,6 +66,17 @@ class SourceSettings(Settings):
     settle_seconds: float = Field(
         default=2.0, ge=0.0, le=3600.0, description="A file younger than this must keep its size for as long before it is read."
     )
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that a record needs, by the setting that names each: that of `raw_data.text`, then that of `raw_data.label`."""
+        settings = {
+            "labelled": ("text_column", "label_column"),
+            "text": ("text_column",),
+            "prompt-completion": ("prompt_column", "completion_column"),
+            "chat": ("messages_column",),
+        }
+        return {setting: getattr(self, setting) for setting in settings[self.kind]}
 
     @field_validator("uri")
     @classmethod
@@ -80,7 +105,12 @@ class CleaningSettings(Settings):
     unicode_form: Literal["NFC", "NFKC"] = Field(default="NFKC", description="Unicode normal form of the text.")
     unescape_html: bool = Field(default=True, description="Turn HTML entities (&amp;) into their characters.")
     min_chars: int = Field(default=2, ge=1, le=100_000, description="Shortest text kept, in characters after normalisation.")
-    max_chars: int = Field(default=20_000, ge=1, le=10_000_000, description="Longest text kept, in characters after normalisation.")
+    max_chars: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000_000,
+        description="Longest text kept, in characters after normalisation; by default 20,000, and for causal-lm any.",
+    )
     labels: tuple[str, ...] | None = Field(
         default=None,
         description="Labels allowed, in the order of their ids; by default those found in the data, sorted.",
@@ -101,7 +131,7 @@ class CleaningSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "CleaningSettings":
-        if self.max_chars < self.min_chars:
+        if self.max_chars is not None and self.max_chars < self.min_chars:
             raise ValueError(f"cleaning.max_chars ({self.max_chars}) is smaller than cleaning.min_chars ({self.min_chars})")
         if self.labels is not None:
             if len(set(self.labels)) < max(2, len(self.labels)):
@@ -140,7 +170,24 @@ class ModelSettings(Settings):
         min_length=1,
         description="Base model: a local folder (relative ones lie under TRAINPIPE_MODELS) or a Hugging Face hub id. Safetensors only.",
     )
-    max_length: int = Field(default=128, ge=8, le=8192, description="Longest input in tokens; a longer text is cut at its end.")
+    max_length: int = Field(
+        default=128,
+        ge=8,
+        le=8192,
+        description="Longest input in tokens. A classifier reads no more of a text; a document of causal-lm is cut into pieces of so many.",
+    )
+    template: str = Field(
+        default="{prompt}\n{completion}",
+        description="How a prompt and its completion are put together (source.kind prompt-completion). Spaces before {completion} are its.",
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _both_places(cls, template: str) -> str:
+        head, found, tail = template.partition("{completion}")
+        if not found or tail or head.count("{prompt}") != 1:
+            raise ValueError(f"model.template {template!r} needs {{prompt}} once and then {{completion}}, which ends it")
+        return template
 
 
 class TrainingSettings(Settings):
@@ -228,8 +275,8 @@ class PipelineSettings(Settings):
 
     key_prefix: OneOrMany = Field(default=(), description="Prefix of the asset keys; needed by every pipeline but one.")
     owners: OneOrMany = Field(default=(), description="Owners of the assets: e-mail addresses, or teams as team:NAME.")
-    task: Literal["text-classification"] = Field(default="text-classification", description="What is trained.")
-    source: SourceSettings = Field(default_factory=SourceSettings, description="Where labelled text arrives.")
+    task: Task = Field(default="text-classification", description="What is trained.")
+    source: SourceSettings = Field(default_factory=SourceSettings, description="Where text arrives.")
     cleaning: CleaningSettings = Field(default_factory=CleaningSettings, description="How records become examples.")
     split: SplitSettings = Field(default_factory=SplitSettings, description="Validation and test shares.")
     model: ModelSettings = Field(default_factory=ModelSettings, description="The base model.")
@@ -237,6 +284,14 @@ class PipelineSettings(Settings):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="The report and the gate.")
     automation: AutomationSettings = Field(default_factory=AutomationSettings, description="When it runs by itself.")
     maintenance: MaintenanceSettings = Field(default_factory=MaintenanceSettings, description="Housekeeping of the tables.")
+
+    @model_validator(mode="after")
+    def _one_task(self) -> "PipelineSettings":
+        kind, labelled = self.source.kind, self.task == "text-classification"
+        if labelled != (kind == "labelled"):
+            wanted = "labelled" if labelled else "text, prompt-completion or chat"
+            raise ValueError(f"task {self.task} needs source.kind {wanted}, found {kind}")
+        return self
 
 
 def defs_schema() -> dict[str, object]:

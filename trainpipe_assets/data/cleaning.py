@@ -4,21 +4,23 @@ Every raw record ends up in exactly one of the two results, a cleaned example or
 `deduplication.py`, splits in `splitting.py`.
 """
 
-import html
 from dataclasses import dataclass
 
 import polars as pl
 
 from trainpipe_assets.data import near_duplicates
 from trainpipe_assets.data.deduplication import content_hash, decide, near_bands
+from trainpipe_assets.data.documents import clean_documents
+from trainpipe_assets.data.normalisation import normalise_text
 from trainpipe_assets.data.redaction import redact
 from trainpipe_assets.data.splitting import assign_split
 from trainpipe_assets.schemas import CLEANED_FEATURES, REJECTED_ROWS
-from trainpipe_assets.settings import CleaningSettings, SplitSettings
+from trainpipe_assets.settings import CleaningSettings, SourceKind, SplitSettings
 from trainpipe_assets.storage.increments import Changes, Increment
 
 VERSION = f"2-{near_duplicates.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
 
+LONGEST_LABELLED = 20_000  # characters of a labelled text, where cleaning.max_chars does not say
 GROUP_RULES = ("duplicate", "conflicting_label", "near_duplicate")  # rules that depend on other records
 
 
@@ -30,29 +32,16 @@ class Cleaned:
     rejected: pl.DataFrame
 
 
-def normalise_text(text: pl.Expr, settings: CleaningSettings) -> pl.Expr:
-    """Entities, Unicode form, control characters and white space of a text, in this order."""
-    if settings.unescape_html:
-        text = text.map_batches(_unescape, return_dtype=pl.String, is_elementwise=True)
-    return (
-        text.str.normalize(settings.unicode_form)
-        .str.replace_all(r"[\p{Cc}&&[^\s]]|\u{FEFF}|\u{200B}", "")
-        .str.replace_all(r"\s+", " ")
-        .str.strip_chars()
+def with_clean_text(records: pl.DataFrame, kind: SourceKind, settings: CleaningSettings) -> pl.DataFrame:
+    """`records` with their `clean_text`, normalised and free of the personal data to be replaced, and with `n_redacted`.
+
+    Documents of a language model have `messages` too, and a `fault` where they are none; both are null for labelled texts.
+    """
+    if kind != "labelled":
+        return clean_documents(records, kind, settings)
+    normalised = records.with_columns(
+        clean_text=normalise_text(pl.col("text"), settings), messages=pl.lit(None, pl.String), fault=pl.lit(None, pl.String)
     )
-
-
-def _unescape(texts: pl.Series) -> pl.Series:
-    escaped = texts.str.contains(r"&[#A-Za-z]").fill_null(False)
-    if not escaped.any():
-        return texts
-    mended = pl.Series([html.unescape(text) for text in texts.filter(escaped)], dtype=pl.String)
-    return texts.scatter(escaped.arg_true(), mended)
-
-
-def with_clean_text(records: pl.DataFrame, settings: CleaningSettings) -> pl.DataFrame:
-    """`records` with their `clean_text`, normalised and free of the personal data to be replaced, and with `n_redacted`."""
-    normalised = records.with_columns(clean_text=normalise_text(pl.col("text"), settings))
     redacted = redact(normalised["clean_text"], settings.redact, settings.phone_region)
     return normalised.with_columns(redacted["text"].alias("clean_text"), redacted["n_redacted"])
 
@@ -66,10 +55,11 @@ def normalise_label(label: pl.Expr, settings: CleaningSettings) -> pl.Expr:
     return spelled.replace(list(known), list(known.values())) if known else spelled
 
 
-def clean(records: pl.DataFrame, settings: CleaningSettings, split: SplitSettings) -> Cleaned:
+def clean(records: pl.DataFrame, settings: CleaningSettings, split: SplitSettings, kind: SourceKind = "labelled") -> Cleaned:
     """Clean `records` (schema `RAW_DATA`) as if they were all there is."""
-    texts = with_clean_text(records, settings)
-    judged = texts.with_columns(clean_label=normalise_label(pl.col("label"), settings)).with_columns(_first_failed_rule(settings))
+    texts = with_clean_text(records, kind, settings)
+    label = normalise_label(pl.col("label"), settings) if kind == "labelled" else pl.lit(None, pl.String)
+    judged = texts.with_columns(clean_label=label).with_columns(_first_failed_rule(settings, kind))
     passed = judged["rule"].is_null()
     failed = judged.filter(~passed).with_columns(
         content_hash=pl.lit(None, pl.String), duplicate_group=pl.lit(None, pl.String), near_bands=pl.lit(None, pl.List(pl.Int64))
@@ -85,23 +75,38 @@ def clean(records: pl.DataFrame, settings: CleaningSettings, split: SplitSetting
     )
 
 
-def _first_failed_rule(settings: CleaningSettings) -> list[pl.Expr]:
+Rule = tuple[str, pl.Expr, pl.Expr]  # its name, where it is broken, and why
+
+
+def _first_failed_rule(settings: CleaningSettings, kind: SourceKind) -> list[pl.Expr]:
     """The columns `rule` and `reason` for the rules that look at one record alone."""
     chars = pl.col("clean_text").str.len_chars()
-    allowed = pl.col("clean_label").is_in(list(settings.labels)) if settings.labels is not None else pl.lit(True)
-    names = ", ".join(settings.labels or ())
-    rules: list[tuple[str, pl.Expr, pl.Expr]] = [
+    longest = settings.max_chars or (LONGEST_LABELLED if kind == "labelled" else None)
+    rules: list[Rule] = [
         ("unreadable", pl.col("problem").is_not_null(), pl.col("problem")),
         ("missing_text", pl.col("text").is_null(), pl.lit("the text is null")),
-        ("missing_label", pl.col("clean_label").fill_null("") == "", pl.lit("the label is null or empty")),
-        ("unknown_label", ~allowed, pl.format("label '{}' is not one of: {}", pl.col("label").str.slice(0, 100), pl.lit(names))),
+        *_rules_of_kind(settings, kind),
         ("empty_text", chars == 0, pl.lit("nothing is left of the text after normalisation")),
         ("too_short", chars < settings.min_chars, pl.format(f"{{}} characters, at least {settings.min_chars} are needed", chars)),
-        ("too_long", chars > settings.max_chars, pl.format(f"{{}} characters, at most {settings.max_chars} are allowed", chars)),
+        ("too_long", chars > pl.lit(longest, pl.Int64), pl.format(f"{{}} characters, at most {longest} are allowed", chars)),
     ]
     rule = pl.coalesce([pl.when(failed).then(pl.lit(name)) for name, failed, _ in rules])
     reason = pl.coalesce([pl.when(failed).then(why) for _, failed, why in rules])
     return [rule.alias("rule"), reason.alias("reason")]
+
+
+def _rules_of_kind(settings: CleaningSettings, kind: SourceKind) -> list[Rule]:
+    if kind == "labelled":
+        allowed = pl.col("clean_label").is_in(list(settings.labels)) if settings.labels is not None else pl.lit(True)
+        names = ", ".join(settings.labels or ())
+        return [
+            ("missing_label", pl.col("clean_label").fill_null("") == "", pl.lit("the label is null or empty")),
+            ("unknown_label", ~allowed, pl.format("label '{}' is not one of: {}", pl.col("label").str.slice(0, 100), pl.lit(names))),
+        ]
+    if kind == "prompt-completion":
+        empty = pl.col("label").fill_null("").str.strip_chars() == ""
+        return [("missing_completion", empty, pl.lit("the completion is null or empty"))]
+    return [("no_conversation", pl.col("fault").is_not_null(), pl.col("fault"))]
 
 
 def _as_examples(kept: pl.DataFrame, split: SplitSettings) -> pl.DataFrame:
@@ -118,7 +123,9 @@ def _as_examples(kept: pl.DataFrame, split: SplitSettings) -> pl.DataFrame:
     )
 
 
-def clean_changes(changes: Changes, settings: CleaningSettings, split: SplitSettings) -> tuple[Increment, Increment]:
+def clean_changes(
+    changes: Changes, settings: CleaningSettings, split: SplitSettings, kind: SourceKind = "labelled"
+) -> tuple[Increment, Increment]:
     """The increments of `cleaned_features` and `rejected_rows` that `changes` of `raw_data` call for.
 
     A record that comes or goes can change the fate of those with the same or nearly the same text. All of them are decided again,
@@ -127,14 +134,14 @@ def clean_changes(changes: Changes, settings: CleaningSettings, split: SplitSett
     examples, rejected = changes.own("cleaned_features"), changes.own("rejected_rows")
     added = changes.added.collect()
     if changes.removed is None or examples is None or rejected is None:
-        result = clean(added, settings, split)
+        result = clean(added, settings, split, kind)
         return (
             changes.increment("cleaned_features", result.examples.lazy(), None),
             changes.increment("rejected_rows", result.rejected.lazy(), None),
         )
-    touched = _touched(added, changes.removed, examples, rejected, settings)
+    touched = _touched(with_clean_text(added, kind, settings), changes.removed, examples, rejected, settings)
     records = pl.concat([added, changes.source.scan().join(touched.lazy(), on="row_id", how="semi").collect()])
-    result = clean(records.unique("row_id", maintain_order=True), settings, split)
+    result = clean(records.unique("row_id", maintain_order=True), settings, split, kind)
     gone = pl.concat([changes.removed.select("row_id"), touched])
     return (
         _increment(changes, "cleaned_features", result.examples, examples, gone),
@@ -159,7 +166,7 @@ def _touched(
     """
     columns = ("row_id", "content_hash", "duplicate_group", "near_bands")
     known = pl.concat([examples.select(columns), rejected.filter(pl.col("rule").is_in(GROUP_RULES)).select(columns)])
-    coming = with_clean_text(added.select(pl.col("text").drop_nulls()), settings).select(
+    coming = added.filter(pl.col("clean_text").is_not_null()).select(
         content_hash=content_hash(pl.col("clean_text")), near_bands=near_bands(pl.col("clean_text"), settings.near_duplicates)
     )
     going = known.join(removed.lazy(), on="row_id", how="semi").select("content_hash").collect()

@@ -81,18 +81,19 @@ def _read_header(window: Window, dialect: Dialect, settings: SourceSettings) -> 
     if header.problem:
         hint = " It looks like UTF-16 without a byte order mark: save it as UTF-8." if b"\0" in header.raw else ""
         raise UnreadableFile(f"the header line cannot be used: {header.problem}.{hint}")
-    check_columns(header.fields, {"text_column": settings.text_column, "label_column": settings.label_column})
+    check_columns(header.fields, settings.columns)
     return header.fields
 
 
 def _assemble(fields: pl.DataFrame, lines: pl.Series, columns: list[str], settings: SourceSettings) -> pl.DataFrame:
     """Usable records in the schema `PARSED`; `fields` are strings, one column for each of `columns`."""
-    text, label = columns.index(settings.text_column), columns.index(settings.label_column)
+    chosen = [columns.index(name) for name in settings.columns.values()]
     series = fields.get_columns()
     named = [column.alias(name) for name, column in zip(columns, series, strict=True)]
-    extra = as_json([column for position, column in enumerate(named) if position not in (text, label)], len(lines))
-    problem = pl.repeat(None, len(lines), dtype=pl.String, eager=True).alias("problem")
-    return pl.DataFrame([lines.alias("line_number"), series[text].alias("text"), series[label].alias("label"), extra, problem])
+    extra = as_json([column for position, column in enumerate(named) if position not in chosen], len(lines))
+    nothing = pl.repeat(None, len(lines), dtype=pl.String, eager=True)
+    text, label = [series[position] for position in chosen] + [nothing] * (2 - len(chosen))
+    return pl.DataFrame([lines.alias("line_number"), text.alias("text"), label.alias("label"), extra, nothing.alias("problem")])
 
 
 def _read_clean(window: Window, dialect: Dialect, columns: list[str], settings: SourceSettings, reach: int) -> pl.DataFrame | None:

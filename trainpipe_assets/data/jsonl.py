@@ -112,18 +112,27 @@ def parse_line(line: bytes, settings: SourceSettings) -> Parsed:
     extra = _decode_line(line)
     if not isinstance(extra, dict):
         raise BadRecord(f"the line holds {str(extra)[:40]!r} ({type(extra).__name__}); a JSON object is expected")
-    try:
-        text, label = extra[settings.text_column], extra[settings.label_column]
-    except KeyError as error:
-        setting = "text_column" if error.args[0] == settings.text_column else "label_column"
-        keys = ", ".join(repr(name[:60]) for name in list(extra)[:20]) or "none"
-        raise BadRecord(f"the object has no key {error.args[0]!r}; its keys are {keys}. Set source.{setting}") from error
-    text, label = as_text(text), as_label(label)
-    extra.pop(settings.text_column, None)
-    extra.pop(settings.label_column, None)
+    values = []
+    for setting, name in settings.columns.items():
+        if name not in extra:
+            keys = ", ".join(repr(key[:60]) for key in list(extra)[:20]) or "none"
+            raise BadRecord(f"the object has no key {name!r}; its keys are {keys}. Set source.{setting}")
+        values.append(extra[name])
+    first = _as_written(values[0]) if settings.kind == "chat" else values[0]
+    text, label = as_text(first), as_label(values[1]) if len(values) > 1 else None
+    for name in settings.columns.values():
+        extra.pop(name, None)
     if PLAIN.issuperset(map(type, extra.values())) and b"\\u" not in line:
         return text, label, extra
     return text, label, _encode_checked(text, label, extra)
+
+
+def _as_written(messages: Any) -> Any:
+    """Messages as JSON; a string is taken for that already. What is in them is judged when they are cleaned."""
+    try:
+        return _encode(messages) if isinstance(messages, list) else messages
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(f"the line holds a number or a nesting out of range ({error})") from error
 
 
 def _encode_checked(text: str | None, label: str | None, extra: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ Values that are not what their column promises (text that is not UTF-8) are the 
 """
 
 import base64
+import json
 import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
@@ -70,7 +71,7 @@ def _read_batches(recorder: FaultRecorder, settings: SourceSettings) -> Iterator
         pa.PythonFile(recorder, mode="r"), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
     )
     schema = file.schema_arrow
-    check_columns(schema.names, {"text_column": settings.text_column, "label_column": settings.label_column})
+    check_columns(schema.names, settings.columns)
     _check_types(schema, settings)
     row = 1
     for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
@@ -87,14 +88,15 @@ def _batch_rows(metadata: Any) -> int:
 
 
 def _check_types(schema: Any, settings: SourceSettings) -> None:
-    text, label = (_value_type(schema.field(name).type) for name in (settings.text_column, settings.label_column))
-    if not (_is_textual(text) or pa.types.is_null(text)):
-        raise UnreadableFile(f"column {settings.text_column!r} is of type {text}; text is expected. Set source.text_column")
-    numeric = pa.types.is_integer(label) or pa.types.is_floating(label) or pa.types.is_boolean(label)
-    if not (_is_textual(label) or numeric or pa.types.is_null(label)):
-        raise UnreadableFile(
-            f"column {settings.label_column!r} is of type {label}; text, a number or a boolean is expected. Set source.label_column"
-        )
+    chosen = [(setting, name, _value_type(schema.field(name).type)) for setting, name in settings.columns.items()]
+    setting, name, text = chosen[0]
+    listed = settings.kind == "chat" and (pa.types.is_list(text) or pa.types.is_large_list(text))
+    if not (_is_textual(text) or pa.types.is_null(text) or listed):
+        raise UnreadableFile(f"column {name!r} is of type {text}; text is expected. Set source.{setting}")
+    for setting, name, label in chosen[1:]:
+        numeric = pa.types.is_integer(label) or pa.types.is_floating(label) or pa.types.is_boolean(label)
+        if not (_is_textual(label) or numeric or pa.types.is_null(label)):
+            raise UnreadableFile(f"column {name!r} is of type {label}; text, a number or a boolean is expected. Set source.{setting}")
 
 
 def _value_type(kind: Any) -> Any:
@@ -116,13 +118,14 @@ def _parse_batch(batch: Any, first_row: int, settings: SourceSettings) -> pl.Dat
     problems: dict[int, Unusable] = {}
     columns: dict[str, pl.Series] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        chosen = name in (settings.text_column, settings.label_column)
+        chosen = name in settings.columns.values()
         columns[name] = _as_series(name, column, chosen, first_row, problems)
-    text, label = columns[settings.text_column].alias("text"), _as_labels(columns[settings.label_column])
-    others = [series for name, series in columns.items() if name not in (settings.text_column, settings.label_column)]
+    first, *second = (columns[name] for name in settings.columns.values())
+    text, label = _as_text(first), _as_labels(second[0] if second else pl.repeat(None, batch.num_rows, eager=True))
+    others = [series for name, series in columns.items() if name not in settings.columns.values()]
     rows = pl.int_range(first_row, first_row + batch.num_rows, eager=True).alias("line_number")
     nothing = pl.repeat(None, batch.num_rows, dtype=pl.String, eager=True).alias("problem")
-    frame = pl.DataFrame([rows, text.cast(pl.String), label, as_json(others, batch.num_rows), nothing])
+    frame = pl.DataFrame([rows, text, label, as_json(others, batch.num_rows), nothing])
     sizes = frame.select(pl.sum_horizontal(pl.col("text", "label", "extra").str.len_bytes()))["text"]
     for position in (sizes > settings.max_record_bytes).arg_true():
         shown = excerpt((frame["text"][position] or "").encode())
@@ -177,6 +180,22 @@ def _writable(kind: Any) -> bool:
     if pa.types.is_nested(kind):
         return not pa.types.is_union(kind) and all(_writable(kind.field(index).type) for index in range(kind.num_fields))
     return not (_is_binary(kind) or pa.types.is_interval(kind) or isinstance(kind, pa.BaseExtensionType))
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """The column as text: messages as JSON, without the keys that a message lacks."""
+    if not column.dtype.is_nested():
+        return column.cast(pl.String).alias("text")
+    values = [None if value is None else json.dumps(_present(value), ensure_ascii=False) for value in column.to_list()]
+    return pl.Series("text", values, dtype=pl.String)
+
+
+def _present(messages: list[Any]) -> list[Any]:
+    """Parquet gives each message every key; null stands for one that it lacks."""
+    return [
+        {key: value for key, value in message.items() if value is not None} if isinstance(message, dict) else message
+        for message in messages
+    ]
 
 
 def _as_labels(column: pl.Series) -> pl.Series:

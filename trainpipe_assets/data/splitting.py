@@ -28,17 +28,24 @@ def assign_split(group: pl.Expr, settings: SplitSettings) -> pl.Expr:
     return group.map_batches(place, return_dtype=pl.String, is_elementwise=True)
 
 
+def split_sizes(examples: pl.LazyFrame) -> pl.DataFrame:
+    """How many examples there are: one row for each `split`, and each `label_id` where they have one, with their number `n`."""
+    keys = [name for name in ("split", "label_id") if name in examples.collect_schema()]
+    return examples.group_by(keys).agg(n=pl.len()).collect()
+
+
 def require_trainable(counts: pl.DataFrame, labels: tuple[str, ...], settings: SplitSettings) -> None:
     """Refuse a dataset that cannot train and evaluate a model.
 
-    `counts` has one row for each pair of `split` and `label_id` present, with their number `n`.
+    `counts` are its `split_sizes`; examples without a `label_id` are documents, which have no `labels`.
 
     Raises:
         ValueError: a split is too small, or the training split lacks a class.
     """
     sizes = {split: int(counts.filter(pl.col("split") == split)["n"].sum()) for split in SPLITS}
     found = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
-    if len(labels) < 2:
+    labelled = "label_id" in counts.columns
+    if labelled and len(labels) < 2:
         raise ValueError(
             f"the cleaned examples have {len(labels)} label(s) ({', '.join(labels) or 'none'}), a classifier needs two or more: "
             "land files with other labels, or look into rejected_rows for labels that were refused"
@@ -50,6 +57,8 @@ def require_trainable(counts: pl.DataFrame, labels: tuple[str, ...], settings: S
             "(split.min_examples); land more data or give the split a larger share. Texts that are nearly the same share a split "
             "(cleaning.near_duplicates)"
         )
+    if not labelled:
+        return
     trained = set(counts.filter(pl.col("split") == "train")["label_id"].to_list())
     missing = [label for number, label in enumerate(labels) if number not in trained]
     if missing:

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
-import polars as pl
 
-from trainpipe_assets.data import cleaning, ingestion, tokenization
+from trainpipe_assets.data import cleaning, ingestion
+from trainpipe_assets.data.encoding import encoder_version, labels_of, load_encoder
 from trainpipe_assets.data.sources import list_landed, wait_until_settled
-from trainpipe_assets.data.splitting import require_trainable
+from trainpipe_assets.data.splitting import require_trainable, split_sizes
 from trainpipe_assets.pipeline import descriptions
 from trainpipe_assets.pipeline.evaluation import evaluate_model
 from trainpipe_assets.pipeline.failures import explained
@@ -96,27 +96,26 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     def cleaned_features(raw_data: Upstream) -> Iterator[dg.Output[Increment]]:
         with explained():
             changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split)
-            examples, rejected = cleaning.clean_changes(changes, settings.cleaning, settings.split)
+            examples, rejected = cleaning.clean_changes(changes, settings.cleaning, settings.split, settings.source.kind)
         yield versioned(rejected, output_name="rejected_rows")
         yield versioned(examples, cleaning.summary(examples, settings.cleaning), output_name="cleaned_features")
 
     @dg.asset(
         key=keys["tokenized_dataset"],
         **common,
-        **descriptions.tokenized_dataset(keys),
+        **descriptions.tokenized_dataset(keys, settings.task),
         ins={"cleaned_features": upstream(keys["cleaned_features"], tokenized_dataset=keys["tokenized_dataset"])},
         io_manager_key="delta_io_manager",
-        code_version=tokenization.VERSION,
+        code_version=encoder_version(settings.task),
         retry_policy=retry,
     )
     def tokenized_dataset(lake: Lake, cleaned_features: Upstream) -> dg.Output[Increment]:
         with explained():
             base = base_models.resolve(settings.model.base, lake.models)
-            tokenizer = tokenization.load_tokenizer(base.folder, settings.model.max_length)
-            labels = settings.cleaning.labels or tokenization.labels_of(cleaned_features.table.scan())
-            changes = cleaned_features.changes(tokenization.VERSION, tokenizer.digest, tokenizer.max_length, labels)
-            increment = tokenization.tokenize_changes(changes, tokenizer, labels)
-        return versioned(increment, {"labels": list(labels), "base_model": base.name, "max_length": tokenizer.max_length})
+            encoder = load_encoder(base.folder, settings, cleaned_features.table.scan())
+            changes = cleaned_features.changes(*encoder.determinants)
+            increment = encoder.encode(changes)
+        return versioned(increment, {"base_model": base.name, **encoder.description})
 
     @dg.asset(
         key=keys["fine_tuned_model"],
@@ -136,9 +135,8 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         cleaned_features: Table,
     ) -> dg.Output[Any]:  # Artifact or TrainedModel; Dagster takes no union
         with explained():
-            labels = settings.cleaning.labels or tokenization.labels_of(cleaned_features.scan())
-            counts = tokenized_dataset.scan().group_by("split", "label_id").agg(n=pl.len()).collect()
-            require_trainable(counts, labels, settings.split)
+            labels = labels_of(cleaned_features.scan(), settings)
+            require_trainable(split_sizes(tokenized_dataset.scan()), labels, settings.split)
             plan = TrainingPlan(
                 dataset=tokenized_dataset,
                 digest=dataset_digest(tokenized_dataset),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainpipe_assets import schemas
 from trainpipe_assets.pipeline.metadata import column_lineage, column_schema
+from trainpipe_assets.settings import Task
 
 if TYPE_CHECKING:
     from trainpipe_assets.pipeline.assets import PipelineKeys
@@ -26,7 +27,7 @@ def raw_data(*, private: bool) -> dict[str, Any]:
 def clean(output: str, keys: "PipelineKeys", *, private: bool) -> dict[str, Any]:
     """For `cleaned_features` and `rejected_rows`, which one step makes together; `private` keeps texts as they arrived out of the log."""
     if output == "cleaned_features":
-        from_text = ("text", "n_chars", "n_words", "n_redacted", "content_hash", "duplicate_group", "near_bands", "split")
+        from_text = ("text", "n_chars", "n_words", "n_redacted", "messages", "content_hash", "duplicate_group", "near_bands", "split")
         columns = {**_same(*_SAME), "label": ("label",), **dict.fromkeys(from_text, ("text",))}
         schema = schemas.CLEANED_FEATURES
         text = "Normalised, labelled, unique examples, in the split of their group of near-duplicates."
@@ -46,14 +47,17 @@ def clean(output: str, keys: "PipelineKeys", *, private: bool) -> dict[str, Any]
     }
 
 
-def tokenized_dataset(keys: "PipelineKeys") -> dict[str, Any]:
+def tokenized_dataset(keys: "PipelineKeys", task: Task) -> dict[str, Any]:
     """For `tokenized_dataset`."""
-    columns = {**_same("row_id", "file_id", "split"), "label_id": ("label",), "input_ids": ("text",), "n_tokens": ("text",)}
+    labelled = task == "text-classification"
+    of_task = {"label_id": ("label",)} if labelled else {"loss_mask": ("messages",)}
+    columns = {**_same("row_id", "file_id", "split"), **of_task, "input_ids": ("text",), "n_tokens": ("text",)}
+    rows = "the cleaned examples" if labelled else "the cleaned documents, and which of them are to be learnt"
     return {
-        "description": "Token ids of the cleaned examples, by the base model's own tokenizer.",
+        "description": f"Token ids of {rows}, by the base model's own tokenizer.",
         "kinds": {"huggingface", "deltalake"},
         "metadata": {
-            "dagster/column_schema": column_schema(schemas.TOKENIZED_DATASET),
+            "dagster/column_schema": column_schema(schemas.TOKENIZED_DATASET if labelled else schemas.TOKENIZED_DOCUMENTS),
             "dagster/column_lineage": column_lineage(keys["cleaned_features"], columns),
         },
     }

@@ -1,0 +1,93 @@
+"""From clean texts to token ids, by task: labelled examples by `tokenization.py`, documents of a language model by `document_tokens.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import polars as pl
+
+from trainpipe_assets.data import document_tokens, tokenization
+from trainpipe_assets.settings import PipelineSettings, Task
+from trainpipe_assets.storage.increments import Changes, Increment
+
+
+class Encoder(Protocol):
+    """What the step that tokenizes needs of a task."""
+
+    @property
+    def determinants(self) -> tuple[Any, ...]:
+        """Everything that fixes how tokens follow from texts."""
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What is worth telling of the tokens in the UI."""
+
+    def encode(self, changes: Changes) -> Increment:
+        """The increment of `tokenized_dataset` that `changes` of `cleaned_features` call for."""
+
+
+@dataclass(frozen=True)
+class ExampleEncoder:
+    """For labelled examples."""
+
+    tokenizer: tokenization.Tokenizer
+    labels: tuple[str, ...]
+
+    @property
+    def determinants(self) -> tuple[Any, ...]:
+        """Version, tokenizer, longest input and labels."""
+        return (tokenization.VERSION, self.tokenizer.digest, self.tokenizer.max_length, self.labels)
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """Labels in the order of their ids, and the longest input."""
+        return {"labels": list(self.labels), "max_length": self.tokenizer.max_length}
+
+    def encode(self, changes: Changes) -> Increment:
+        """Token ids and label ids."""
+        return tokenization.tokenize_changes(changes, self.tokenizer, self.labels)
+
+
+@dataclass(frozen=True)
+class DocumentEncoder:
+    """For the documents of a language model, which have no labels."""
+
+    tokenizer: document_tokens.DocumentTokenizer
+
+    @property
+    def determinants(self) -> tuple[Any, ...]:
+        """Version, and the tokenizer with its templates."""
+        return (document_tokens.VERSION, self.tokenizer.digest)
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """The kind of the documents."""
+        return {"kind": self.tokenizer.kind}
+
+    def encode(self, changes: Changes) -> Increment:
+        """Token ids of whole documents, and their loss masks."""
+        return document_tokens.tokenize_document_changes(changes, self.tokenizer)
+
+
+def encoder_version(task: Task) -> str:
+    """The version of the code that tokenizes."""
+    return tokenization.VERSION if task == "text-classification" else document_tokens.VERSION
+
+
+def load_encoder(folder: str, settings: PipelineSettings, cleaned: pl.LazyFrame) -> Encoder:
+    """The encoder of a pipeline, by the tokenizer of the base model in `folder`; `cleaned` are all examples, for their labels.
+
+    Raises:
+        ValueError: the base model has no tokenizer that serves.
+    """
+    if settings.task == "causal-lm":
+        return DocumentEncoder(document_tokens.load_document_tokenizer(folder, settings.source.kind, settings.model))
+    tokenizer = tokenization.load_tokenizer(folder, settings.model.max_length)
+    return ExampleEncoder(tokenizer, labels_of(cleaned, settings))
+
+
+def labels_of(cleaned: pl.LazyFrame, settings: PipelineSettings) -> tuple[str, ...]:
+    """The labels in the order of their ids: those of the settings, else those found; none where the task has none."""
+    if settings.task == "causal-lm":
+        return ()
+    return settings.cleaning.labels or tokenization.labels_of(cleaned)
