@@ -268,6 +268,11 @@ class ComputeSettings(Settings):
         default="auto", description="auto is bf16 where the device computes it natively, else float32."
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; by default the cores shared out.")
+    price_per_hour: float | None = Field(
+        default=None,
+        ge=0.0,
+        description="Price of an hour of all that a training occupies, in any currency: each training then says its cost.",
+    )
 
 
 class PipelineSettings(Settings):

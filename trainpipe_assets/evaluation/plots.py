@@ -143,6 +143,21 @@ def slices_plot(names: Sequence[str], estimates: Sequence[Estimate], overall: Es
     return _png(figure)
 
 
+def phases_plot(phases: Mapping[str, float], computing: Sequence[str], theme: Theme = LIGHT) -> bytes:
+    """The seconds of each phase of a training with its share of all; the phases in `computing` have a colour of their own."""
+    figure = _figure(8.4, 0.7 + 0.3 * max(1, len(phases)), theme)
+    axes = figure.subplots()
+    rows, seconds, total = np.arange(len(phases))[::-1], list(phases.values()), sum(phases.values()) or 1.0
+    bars = axes.barh(rows, seconds, height=0.62, color=[theme.first if name in computing else theme.second for name in phases])
+    axes.bar_label(bars, [f"{one:,.1f} s, {one / total:.0%}" for one in seconds], padding=4, color=theme.ink, fontsize=9)
+    axes.set_yticks(rows, list(phases))
+    axes.set_xlim(0, max([*seconds, 1e-9]) * 1.2)
+    axes.set_xlabel("seconds")
+    _style(axes, theme, grid_axes="x")
+    axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
+    return _png(figure)
+
+
 def _figure(width: float, height: float, theme: Theme) -> "Figure":
     """An empty picture; sizes in inches."""
     from matplotlib.figure import Figure

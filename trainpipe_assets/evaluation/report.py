@@ -39,7 +39,8 @@ class ReportContext:
     """What an evaluation does not know of itself: what was evaluated, and how the model came to be.
 
     `settings` and `lineage` are shown as they are (nested settings as JSON); `history` holds step and loss of the training,
-    `validations` step, loss and accuracy of each validation. Leave out what is not known.
+    `validations` step, loss and accuracy of each validation, `efficiency` and `warnings` what `training.json` says under these names.
+    Leave out what is not known.
     """
 
     title: str
@@ -56,6 +57,8 @@ class ReportContext:
     lineage: Mapping[str, object] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
     validations: Sequence[Mapping[str, float]] = ()
+    efficiency: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def render_report(evaluation: Evaluation, context: ReportContext) -> str:
             ),
             slices_picture=_slices_picture(evaluation),
             curves_picture=_curves_picture(context),
+            phases_picture=_phases_picture(context),
             dark_colour=plots.DARK.surface,
             light_colour=plots.LIGHT.surface,
         )
@@ -175,6 +179,13 @@ def _curves_picture(context: ReportContext) -> Picture | None:
     if not context.history and not context.validations:
         return None
     return _picture("Loss and accuracy by training step", lambda theme: plots.loss_curves(context.history, context.validations, theme))
+
+
+def _phases_picture(context: ReportContext) -> Picture | None:
+    if not context.efficiency:
+        return None
+    phases, computing = context.efficiency["phases"], context.efficiency["computing"]
+    return _picture("Seconds of each phase of the training", lambda theme: plots.phases_plot(phases, computing, theme))
 
 
 def _confusion_words(evaluation: Evaluation) -> str:

@@ -159,6 +159,8 @@ def _write_report(
         },
         history=record["history"],
         validations=record["validations"],
+        efficiency=record.get("efficiency", {}),
+        warnings=record.get("warnings", ()),
     )
     predictions = evaluation.predictions.with_columns(evaluation_id=pl.lit(identity)).select(PREDICTIONS.names())
     _write_beside_model(folder, identity, predictions, render_report(evaluation, context))

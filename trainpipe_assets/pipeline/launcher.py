@@ -34,6 +34,11 @@ class Launcher(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # gener
         default="auto", description="auto is bf16 where the device computes it natively, else float32."
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; by default the cores shared out.")
+    price_per_hour: float | None = Field(
+        default=None,
+        ge=0.0,
+        description="Price of an hour of all that a training occupies, in any currency: each training then says its cost.",
+    )
     scratch: str = Field(default="data/scratch", description="Local folder for checkpoints of trainings under way.")
 
     @field_validator("scratch")
@@ -46,7 +51,8 @@ class Launcher(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # gener
     @property
     def compute(self) -> ComputeSettings:
         """The compute as plain settings."""
-        return ComputeSettings(device=self.device, processes=self.processes, precision=self.precision, threads=self.threads)
+        asked = {name: getattr(self, name) for name in ComputeSettings.model_fields}
+        return ComputeSettings.model_validate(asked)
 
     def work_dir(self, fingerprint: str) -> Path:
         """The scratch folder of one training: its identity, so that a killed one is found again."""

@@ -1,11 +1,11 @@
 """Asset values on their way out: with the data version that keeps unchanged downstream assets fresh, and with metadata."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from trainpipe_assets.evaluation.plots import loss_curves
+from trainpipe_assets.evaluation.plots import loss_curves, phases_plot
 from trainpipe_assets.pipeline.io_managers import TrainedModel
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.metadata import picture
@@ -35,8 +35,26 @@ def model_output(model: Artifact | TrainedModel, *, reused: bool) -> dg.Output[A
         "tokens_per_second": round(timing["tokens_per_second"], 1),
         "padding_fraction": round(timing["padding_fraction"], 4),
         "data_wait_fraction": round(timing["data_wait_fraction"], 4),
+        **_efficiency(record.get("efficiency")),
+        **_warnings(record.get("warnings", ())),
         "hardware": record["hardware"],
         "training_curves": picture(loss_curves(record["history"], record["validations"]), "loss and accuracy by step"),
         "manifest": dg.MetadataValue.json(dict(model.manifest)),
     }
     return dg.Output(model, metadata=metadata, data_version=dg.DataVersion(str(model.manifest["fingerprint"])))
+
+
+def _efficiency(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the device waited for; nothing for a model of a version that did not measure it."""
+    if found is None:
+        return {}
+    return {
+        "verdict": found["verdict"],
+        "where_the_time_went": picture(phases_plot(found["phases"], found["computing"]), "seconds of each phase"),
+        "model_flops_utilization": round(found["model_flops_utilization"], 4),
+        **({} if found["cost"] is None else {"cost": round(found["cost"], 4)}),
+    }
+
+
+def _warnings(warnings: Sequence[str]) -> dict[str, Any]:
+    return {"warnings": dg.MetadataValue.md("\n".join(f"- {warning}" for warning in warnings))} if warnings else {}

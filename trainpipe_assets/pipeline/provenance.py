@@ -83,7 +83,7 @@ class TrainingPlan:
             "base_model": {"name": self.base.name, "digest": self.base.digest},
             "settings": {"model": self.model.model_dump(mode="json"), "training": self.training.model_dump(mode="json")},
             "seed": self.training.seed,
-            **{key: record[key] for key in ("best", "hardware", "versions", "timing") if key in record},
+            **{key: record[key] for key in ("best", "warnings", "hardware", "versions", "timing", "efficiency") if key in record},
         }
 
 

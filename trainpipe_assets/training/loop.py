@@ -19,6 +19,7 @@ from trainpipe_assets.training.checkpoint import Checkpoints
 from trainpipe_assets.training.compute import describe_hardware, library_versions, resolve_compute
 from trainpipe_assets.training.dropout import use_fast_dropout
 from trainpipe_assets.training.durable import exclusive
+from trainpipe_assets.training.efficiency import describe_efficiency, matmul_rate, parameters_per_token
 from trainpipe_assets.training.examples import Examples, check_examples, load_examples
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
 from trainpipe_assets.training.first_token import skip_unused_tokens
@@ -30,6 +31,7 @@ from trainpipe_assets.training.scoring import as_probabilities, score, summarize
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import StepRecord, TrainingState, Validation
 from trainpipe_assets.training.step import Stepper
+from trainpipe_assets.training.timeline import CHECKPOINT, COMMUNICATION, OTHER, VALIDATION, Timeline, timeline_of
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ class Job:
     steps_per_epoch: int
     stop: Callable[[], bool]
     saved_at: float
+    meter: Meter
+    rate: float  # operations per second of matrix products, all processes together
 
     @property
     def total_steps(self) -> int:
@@ -95,17 +99,18 @@ def run(spec: TrainSpec, report: Report, stop: Callable[[], bool] = lambda: Fals
 
 
 def _run(spec: TrainSpec, accelerator: Accelerator, report: Report, stop: Callable[[], bool]) -> FinishedModel:
-    job = _prepare(spec, accelerator, stop)
-    resumed_from, meter = job.state.step, Meter()
+    job = _prepare(spec, accelerator, stop, timeline_of(accelerator.device))
+    resumed_from = job.state.step
     if resumed_from:
         log.info("going on after step %d of %d", resumed_from, job.total_steps)
-    _train(job, report, meter)
-    return _finish(job, meter, resumed_from)
+    _train(job, report)
+    return _finish(job, resumed_from)
 
 
-def _train(job: Job, report: Report, meter: Meter) -> None:
+def _train(job: Job, report: Report) -> None:
     """Take all steps that are left, with a validation after each epoch."""
-    state, settings = job.state, job.spec.training
+    state, settings, meter = job.state, job.spec.training, job.meter
+    meter.timeline.enter(OTHER)
     for epoch in range(len(state.validations), settings.epochs):
         if state.patience_exhausted(settings.early_stopping_patience):
             break
@@ -116,7 +121,8 @@ def _train(job: Job, report: Report, meter: Meter) -> None:
             _count(meter, job.train, batch)
             report(meter.progress(state.step, job.total_steps, epoch + 1, record.loss, record.learning_rate))
             _checkpoint_if_due(job)
-        state.validations.append(_validate(job, epoch))
+        with meter.timeline.phase(VALIDATION):
+            state.validations.append(_validate(job, epoch))
         log.info("epoch %d: %s", epoch + 1, _describe(state.validations[-1]))
         if epoch + 1 < settings.epochs and not state.patience_exhausted(settings.early_stopping_patience):
             _checkpoint(job)
@@ -144,7 +150,8 @@ def _count(meter: Meter, examples: Examples, batch: PreparedBatch) -> None:
 def _checkpoint_if_due(job: Job) -> None:
     """Checkpoint when it is time, by the clock of the main process, or when any process was asked to stop."""
     due = job.accelerator.is_main_process and time.monotonic() - job.saved_at >= job.spec.training.checkpoint_seconds
-    any_due, any_stop = _any_process(job.accelerator, due, job.stop())
+    with job.meter.timeline.phase(COMMUNICATION):
+        any_due, any_stop = _any_process(job.accelerator, due, job.stop())
     if any_due or any_stop:
         _checkpoint(job)
     if any_stop:
@@ -153,7 +160,8 @@ def _checkpoint_if_due(job: Job) -> None:
 
 def _checkpoint(job: Job) -> None:
     if job.accelerator.is_main_process:
-        job.checkpoints.save(job.state, job.model, job.stepper.optimizer)
+        with job.meter.timeline.phase(CHECKPOINT):
+            job.checkpoints.save(job.state, job.model, job.stepper.optimizer)
     job.saved_at = time.monotonic()
 
 
@@ -182,7 +190,7 @@ def _any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
     return [count > 0 for count in counts.tolist()]
 
 
-def _prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool]) -> Job:
+def _prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool], timeline: Timeline) -> Job:
     train, validation = (load_examples(spec.dataset_uri, spec.dataset_version, split) for split in ("train", "validation"))
     tokenizer = load_tokenizer(spec.base_model)
     model = load_classifier(spec.base_model, spec.labels, spec.training.seed)
@@ -202,13 +210,22 @@ def _prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool]
         model=model,
         train=train,
         validation=validation,
-        stepper=Stepper(accelerator, model, optimizer, train, spec.training, state.micro_batch_tokens),
+        stepper=Stepper(accelerator, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline),
         checkpoints=checkpoints,
         state=state,
         steps_per_epoch=len(plan_batches(train.lengths, spec.training.batch_tokens, spec.training.seed, 0)),
         stop=stop,
         saved_at=time.monotonic(),
+        meter=Meter(timeline),
+        rate=_matmul_rate(accelerator),
     )
+
+
+def _matmul_rate(accelerator: Accelerator) -> float:
+    """What the processes' devices do together, measured on all of them at once."""
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    own = matmul_rate(accelerator.device, dtype, torch.get_num_threads())
+    return float(accelerator.reduce(torch.tensor(own, device=accelerator.device), "sum"))
 
 
 def _restore(checkpoints: Checkpoints, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> TrainingState | None:
@@ -218,14 +235,15 @@ def _restore(checkpoints: Checkpoints, model: PreTrainedModel, optimizer: torch.
     return state
 
 
-def _finish(job: Job, meter: Meter, resumed_from: int) -> FinishedModel:
+def _finish(job: Job, resumed_from: int) -> FinishedModel:
     """Write the best model, from its checkpoint where it is not the last; then the checkpoints are no longer needed."""
     best = job.state.best
     assert best is not None  # every epoch ends with a validation
     if best.step != job.state.step:
         log.info("the best model is that of step %d", best.step)
         job.checkpoints.restore(job.state.best_name, job.model)
-    record, folder = _record(job, meter, resumed_from), Path(job.spec.output_dir)
+    record, folder = _record(job, resumed_from), Path(job.spec.output_dir)
+    log.info("%s", record["efficiency"]["verdict"])
     if job.accelerator.is_main_process:
         finished = write_finished(folder, job.model.cpu(), load_tokenizer(job.spec.base_model), record)
     job.accelerator.wait_for_everyone()
@@ -235,9 +253,10 @@ def _finish(job: Job, meter: Meter, resumed_from: int) -> FinishedModel:
     return finished
 
 
-def _record(job: Job, meter: Meter, resumed_from: int) -> dict[str, Any]:
+def _record(job: Job, resumed_from: int) -> dict[str, Any]:
     """What `training.json` says."""
-    spec, state = job.spec, job.state
+    spec, state, phases = job.spec, job.state, job.meter.timeline.seconds()
+    tokens, parameters = job.meter.tokens, parameters_per_token(job.model)
     return {
         "fingerprint": spec.fingerprint,
         "history": [record.model_dump() for record in state.history],
@@ -249,7 +268,8 @@ def _record(job: Job, meter: Meter, resumed_from: int) -> dict[str, Any]:
         "settings": spec.model_dump(mode="json", include={"labels", "model", "training", "compute"}),
         "hardware": {"processes": job.accelerator.num_processes, **describe_hardware(job.accelerator.device)},
         "versions": library_versions(),
-        "timing": meter.summary(),
+        "timing": job.meter.summary(phases),
+        "efficiency": describe_efficiency(phases, tokens, parameters, job.rate, spec.compute.price_per_hour),
     }
 
 

@@ -1,14 +1,17 @@
-"""What a training says of itself while it runs: speed, time left, and how long the device waited for data.
+"""What a training says of itself while it runs: speed, time left, and where the time goes.
 
-Measures time; nothing measured here reaches the model or its history.
+Nothing measured here reaches the model or its history.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+from trainpipe_assets.training.efficiency import OUTSIDE_STEPS, in_short
+from trainpipe_assets.training.timeline import DATA, START, Timeline
 
 Item = TypeVar("Item")
 Clock = Callable[[], float]
@@ -18,7 +21,7 @@ LOG_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Progress:
-    """One step's report. Rates are over this process's lifetime; `seconds_left` counts all epochs that are planned."""
+    """One step's report. Rates are over this process's training; `seconds_left` counts all epochs that are planned."""
 
     step: int
     total_steps: int
@@ -28,11 +31,13 @@ class Progress:
     examples_per_second: float
     tokens_per_second: float
     seconds_left: float
+    time_goes: str
 
     def __str__(self) -> str:
         return (
             f"step {self.step}/{self.total_steps}, epoch {self.epoch}: loss {self.loss:.4f}, learning rate {self.learning_rate:.2e}, "
-            f"{self.examples_per_second:,.1f} examples/s, {self.tokens_per_second:,.0f} tokens/s, {self.seconds_left:,.0f} s left"
+            f"{self.examples_per_second:,.1f} examples/s, {self.tokens_per_second:,.0f} tokens/s, {self.time_goes}, "
+            f"{self.seconds_left:,.0f} s left"
         )
 
 
@@ -40,32 +45,26 @@ Report = Callable[[Progress], None]
 
 
 class Meter:
-    """Counts steps, examples and tokens, and the time that went into them and into waiting for data."""
+    """Counts steps, examples and tokens beside the time of `timeline`."""
 
-    def __init__(self, clock: Clock = time.perf_counter) -> None:
-        self._clock = clock
-        self._started = clock()
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
         self.steps = 0
         self.examples = 0
         self.tokens = 0
         self.own_tokens = 0
         self.rectangle = 0
-        self.waited = 0.0
-        self.stepping = 0.0
 
     def fed(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """The same batches; counts the time that each lets the device wait, and the time between them as training."""
+        """The same batches; the time that each lets the device wait is the phase `data`."""
         iterator = iter(batches)
         while True:
-            asked = self._clock()
             try:
-                batch = next(iterator)
+                with self.timeline.phase(DATA):
+                    batch = next(iterator)
             except StopIteration:
                 return
-            received = self._clock()
-            self.waited += received - asked
             yield batch
-            self.stepping += self._clock() - asked
 
     def count(self, examples: int, tokens: int, own_tokens: int, rectangle: int) -> None:
         """Note one step: its examples and tokens, and of this process's share the tokens without and with padding."""
@@ -77,7 +76,8 @@ class Meter:
 
     def progress(self, step: int, total: int, epoch: int, loss: float, learning_rate: float) -> Progress:
         """The report of `step`, which must have been counted."""
-        elapsed = max(self._clock() - self._started, 1e-9)
+        phases = self.timeline.seconds()
+        elapsed = max(sum(phases.values()) - phases[START], 1e-9)
         return Progress(
             step=step,
             total_steps=total,
@@ -87,17 +87,19 @@ class Meter:
             examples_per_second=self.examples / elapsed,
             tokens_per_second=self.tokens / elapsed,
             seconds_left=(total - step) * elapsed / max(self.steps, 1),
+            time_goes=in_short(phases),
         )
 
-    def summary(self) -> dict[str, float]:
-        """Totals since this process began to train. Only `seconds` include validation; the rates are over `step_seconds`."""
+    def summary(self, phases: Mapping[str, float]) -> dict[str, float]:
+        """Totals since the first batch was asked for. Only `seconds` include validation and checkpoints; rates are over `step_seconds`."""
+        stepping = sum(seconds for phase, seconds in phases.items() if phase not in OUTSIDE_STEPS)
         return {
-            "seconds": self._clock() - self._started,
-            "step_seconds": self.stepping,
-            "examples_per_second": self.examples / self.stepping if self.stepping else 0.0,
-            "tokens_per_second": self.tokens / self.stepping if self.stepping else 0.0,
+            "seconds": sum(phases.values()) - phases[START],
+            "step_seconds": stepping,
+            "examples_per_second": self.examples / stepping if stepping else 0.0,
+            "tokens_per_second": self.tokens / stepping if stepping else 0.0,
             "padding_fraction": 1.0 - self.own_tokens / self.rectangle if self.rectangle else 0.0,
-            "data_wait_fraction": self.waited / self.stepping if self.stepping else 0.0,
+            "data_wait_fraction": phases[DATA] / stepping if stepping else 0.0,
         }
 
 

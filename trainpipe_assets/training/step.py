@@ -5,7 +5,7 @@ share anew when memory does not suffice, or have no share at all, and the others
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from trainpipe_assets.training.examples import Examples
 from trainpipe_assets.training.micro_batches import MicroBatch, PreparedBatch, prepare_batch
 from trainpipe_assets.training.model import log_probabilities
 from trainpipe_assets.training.optimizer import clip_gradients, gradient_norm
+from trainpipe_assets.training.timeline import BACKWARD, COMMUNICATION, DATA, FORWARD, OPTIMIZER, TRANSFER, Timeline
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Stepper:
     examples: Examples
     settings: TrainingSettings
     micro_batch_tokens: int | None
+    timeline: Timeline = field(default_factory=Timeline)
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -62,24 +64,28 @@ class Stepper:
             ValueError: a single example does not fit the memory.
         """
         loss = self._accumulate(batch, _seed_of(self.settings.seed, step, self.accelerator.process_index))
-        self._add_up_gradients()
-        norm = gradient_norm(self.parameters)
-        mean_loss, grad_norm = torch.stack([self.accelerator.reduce(loss, "sum"), norm]).tolist()
-        if not np.isfinite(mean_loss) or not np.isfinite(grad_norm):
+        with self.timeline.phase(COMMUNICATION):
+            self._add_up_gradients()
+            loss = self.accelerator.reduce(loss, "sum")
+        with self.timeline.phase(OPTIMIZER):
+            norm = gradient_norm(self.parameters)
+            mean_loss, grad_norm = torch.stack([loss, norm]).tolist()
+            if not np.isfinite(mean_loss) or not np.isfinite(grad_norm):
+                self.optimizer.zero_grad()
+                raise NonFiniteLoss(self._describe_non_finite(batch, step, learning_rate, mean_loss, grad_norm))
+            clip_gradients(self.parameters, norm, self.settings.max_grad_norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
             self.optimizer.zero_grad()
-            raise NonFiniteLoss(self._describe_non_finite(batch, step, learning_rate, mean_loss, grad_norm))
-        clip_gradients(self.parameters, norm, self.settings.max_grad_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
         return mean_loss, grad_norm
 
     def _accumulate(self, batch: PreparedBatch, seed: int) -> torch.Tensor:
         """Gradients of this process's share, in smaller micro-batches if need be; its part of the mean loss."""
         while True:
             if batch.budget != self.micro_batch_tokens:
-                batch = self.prepare(batch.effective)
+                with self.timeline.phase(DATA):
+                    batch = self.prepare(batch.effective)
             set_seed(seed)
             total = torch.zeros((), device=self.accelerator.device)
             for micro_batch in batch.micro_batches:
@@ -96,9 +102,12 @@ class Stepper:
         Returns what the device said where memory did not suffice: once the error is gone, so are the tensors that it holds.
         """
         try:
-            with self.accelerator.autocast():
-                trained, reported = self._losses(micro_batch.to(self.accelerator.device))
-            self.accelerator.backward(trained / examples)
+            with self.timeline.phase(TRANSFER):
+                inputs = micro_batch.to(self.accelerator.device)
+            with self.timeline.phase(FORWARD), self.accelerator.autocast():
+                trained, reported = self._losses(inputs)
+            with self.timeline.phase(BACKWARD):
+                self.accelerator.backward(trained / examples)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

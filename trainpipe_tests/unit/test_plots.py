@@ -47,6 +47,7 @@ def test_every_picture_is_drawn_on_the_surface_of_its_theme(theme):
         plots.confusion_plot(np.array([[3, 1], [0, 4]]), ("no", "yes"), theme),
         plots.reliability_plot(BINS, theme),
         plots.loss_curves(HISTORY, VALIDATIONS, theme),
+        plots.phases_plot({"forward": 30.0, "data": 0.0, "backward": 61.2}, ("forward", "backward"), theme),
         plots.slices_plot(["a", "b"], [estimate, estimate], estimate, "accuracy", theme),
     ]
     for picture in pictures:

@@ -29,6 +29,13 @@ CONTEXT = ReportContext(
     lineage={"Code version": "v9"},
     history=[{"step": 1, "loss": 0.7}, {"step": 2, "loss": 0.5}],
     validations=[{"step": 2, "loss": 0.6, "accuracy": 0.7}],
+    efficiency={
+        "verdict": "the device waited 31% of the time for data",
+        "phases": {"data": 3.1, "forward": 6.9},
+        "computing": ["forward"],
+        "cost": 1.25,
+    },
+    warnings=[f"step 3: the loss jumped {ATTACK}"],
 )
 
 
@@ -118,7 +125,7 @@ def test_the_style_loads_nothing(html):
 
 def test_every_picture_comes_for_light_and_dark(page):
     pictures = [value for name, value in page.attributes if name in ("src", "srcset")]
-    assert len(pictures) == 2 * page.elements.count("picture") == 2 * 4
+    assert len(pictures) == 2 * page.elements.count("picture") == 2 * 5
     assert len(set(pictures)) == len(pictures)
     for picture in pictures:
         assert base64.b64decode(picture.split(",", 1)[1], validate=True).startswith(b"\x89PNG")
@@ -151,6 +158,8 @@ def test_the_page_says_where_the_model_comes_from(page):
         "beef",
         "2026-01-02T03:04:05+00:00",
         "v9",
+        "the device waited 31% of the time for data. Cost: 1.25.",
+        "warning step 3: the loss jumped",
     ):
         assert expected in page.text
     assert '"epochs": 3' in page.text

@@ -41,7 +41,7 @@ def ignore(_progress: Progress) -> None:
 
 
 def without_time(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in ("timing", "hardware", "resumed_from_step")}
+    return {key: value for key, value in record.items() if key not in ("timing", "efficiency", "hardware", "resumed_from_step")}
 
 
 def test_the_finished_folder_is_a_model_that_has_learnt(unstopped: FinishedModel) -> None:

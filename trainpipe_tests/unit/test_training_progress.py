@@ -9,6 +9,7 @@ import pytest
 
 from trainpipe_assets.training.micro_batches import one_ahead
 from trainpipe_assets.training.progress import Meter, Progress, bar_report, periodic_log
+from trainpipe_assets.training.timeline import CHECKPOINT, OTHER, VALIDATION, Timeline
 
 
 class Clock:
@@ -22,12 +23,14 @@ class Clock:
 
 
 def progress(step: int, total: int = 4) -> Progress:
-    return Progress(step, total, 1, 0.5, 1e-4, 40.0, 1000.0, 12.0)
+    return Progress(step, total, 1, 0.5, 1e-4, 40.0, 1000.0, 12.0, "97% computing")
 
 
 def test_waiting_for_data_is_told_from_training_and_both_from_the_rest() -> None:
     clock = Clock()
-    meter = Meter(clock)
+    meter = Meter(Timeline(clock))
+    clock.now = 100.0
+    meter.timeline.enter(OTHER)
 
     def slow_batches() -> Iterator[int]:
         for batch in range(4):
@@ -37,8 +40,10 @@ def test_waiting_for_data_is_told_from_training_and_both_from_the_rest() -> None
     for _ in meter.fed(slow_batches()):
         clock.now += 3.0
         meter.count(examples=8, tokens=90, own_tokens=45, rectangle=50)
-    clock.now += 16.0
-    assert meter.summary() == {
+    for phase in (VALIDATION, CHECKPOINT):
+        with meter.timeline.phase(phase):
+            clock.now += 8.0
+    assert meter.summary(meter.timeline.seconds()) == {
         "seconds": 32.0,
         "step_seconds": 16.0,
         "examples_per_second": 2.0,
@@ -50,15 +55,18 @@ def test_waiting_for_data_is_told_from_training_and_both_from_the_rest() -> None
 
 def test_time_left_is_that_of_the_steps_left() -> None:
     clock = Clock()
-    meter = Meter(clock)
+    meter = Meter(Timeline(clock))
+    clock.now = 7.0
+    meter.timeline.enter(OTHER)
     meter.count(10, 100, 100, 100)
-    clock.now = 2.0
+    clock.now = 9.0
     found = meter.progress(step=51, total=101, epoch=3, loss=0.4, learning_rate=1e-3)
     assert (found.examples_per_second, found.tokens_per_second, found.seconds_left) == (5.0, 50.0, 100.0)
 
 
 def test_a_training_that_takes_no_step_still_has_a_summary() -> None:
-    assert Meter(Clock()).summary()["examples_per_second"] == 0.0
+    meter = Meter(Timeline(Clock()))
+    assert meter.summary(meter.timeline.seconds())["examples_per_second"] == 0.0
 
 
 def test_lines_come_first_last_and_every_ten_seconds_between() -> None:
@@ -68,7 +76,7 @@ def test_lines_come_first_last_and_every_ten_seconds_between() -> None:
         clock.now = float(step)
         report(progress(step, total=30))
     assert [line.split(",")[0] for line in lines] == ["step 1/30", "step 11/30", "step 21/30", "step 30/30"]
-    assert "40.0 examples/s, 1,000 tokens/s, 12 s left" in lines[0]
+    assert "40.0 examples/s, 1,000 tokens/s, 97% computing, 12 s left" in lines[0]
 
 
 def test_the_bar_of_a_resumed_training_starts_where_it_goes_on() -> None:

@@ -1,0 +1,144 @@
+"""How well a training uses its device, and what the device waits for, in numbers and in words.
+
+Pure but for `matmul_rate`, which measures what the device could do.
+"""
+
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from trainpipe_assets.training.timeline import (
+    BACKWARD,
+    CHECKPOINT,
+    COMMUNICATION,
+    DATA,
+    FORWARD,
+    OPTIMIZER,
+    OTHER,
+    START,
+    TRANSFER,
+    VALIDATION,
+)
+
+COMPUTING = (FORWARD, BACKWARD, OPTIMIZER)
+OUTSIDE_STEPS = (START, VALIDATION, CHECKPOINT)
+WORTH_SAYING = 0.1
+"""Share of the time from which on a phase that does not compute is called a bottleneck."""
+
+BOTTLENECKS = {
+    DATA: (
+        "the device waited {share} of the time for data",
+        "batches are made more slowly than they are computed; try one thread less (TRAINPIPE_THREADS), which leaves a core to the thread "
+        "that makes them, and look at what else runs on this machine",
+    ),
+    TRANSFER: ("the device waited {share} of the time for copies from the host", "try a larger training.batch_tokens"),
+    COMMUNICATION: (
+        "the device waited {share} of the time for the other processes and their gradients",
+        "try a larger training.batch_tokens, or fewer processes (TRAINPIPE_PROCESSES)",
+    ),
+    VALIDATION: ("validation took {share} of the time", "try a smaller split.validation"),
+    CHECKPOINT: (
+        "the device waited {share} of the time for checkpoints",
+        "try a larger training.checkpoint_seconds, or a faster disk for TRAINPIPE_SCRATCH",
+    ),
+    OTHER: ("Python around the steps took {share} of the time", "try a larger training.batch_tokens"),
+}
+"""What is said of a phase that takes long, and what to try."""
+
+
+def bottleneck(phases: Mapping[str, float]) -> tuple[str, float] | None:
+    """The longest phase that does not compute, with its share of the time since the first batch; None where none is long."""
+    total = sum(phases.values()) - phases[START]
+    longest = max(BOTTLENECKS, key=lambda phase: phases[phase])
+    share = phases[longest] / total if total else 0.0
+    return (longest, share) if share >= WORTH_SAYING else None
+
+
+def computing_share(phases: Mapping[str, float]) -> float:
+    """Share of the time since the first batch that went into forward, backward and optimizer."""
+    total = sum(phases.values()) - phases[START]
+    return sum(phases[phase] for phase in COMPUTING) / total if total else 0.0
+
+
+def in_short(phases: Mapping[str, float]) -> str:
+    """Where the time goes, for a line of a log."""
+    found = bottleneck(phases)
+    waits = "" if found is None else f", {found[1]:.0%} {found[0]}"
+    return f"{computing_share(phases):.0%} computing{waits}"
+
+
+def verdict(phases: Mapping[str, float], utilization: float, rate: float) -> str:
+    """What the device waited for, in a sentence a person can act on; `rate` in operations per second, `utilization` as a share of it."""
+    if computing_share(phases) == 0.0:
+        return "no step was taken by this process"
+    split = ", ".join(f"{phases[phase] / sum(phases[one] for one in COMPUTING):.0%} {phase}" for phase in COMPUTING)
+    use = f"at {utilization:.1%} of the {rate / 1e9:,.0f} GFLOP/s that matrix products reach here"
+    computed = f"{computing_share(phases):.0%} of the time in forward, backward and optimizer ({split})"
+    found = bottleneck(phases)
+    if found is None:
+        return f"compute-bound: {computed}, {use}"
+    said, advice = BOTTLENECKS[found[0]]
+    return f"{said.format(share=f'{found[1]:.0%}')}: {advice}; {computed}, {use}"
+
+
+def describe_efficiency(
+    phases: Mapping[str, float], tokens: int, parameters: int, rate: float, price_per_hour: float | None
+) -> dict[str, Any]:
+    """What `training.json` says of the use of the device.
+
+    Args:
+        phases: seconds of each phase.
+        tokens: tokens trained on, without padding, on all processes.
+        parameters: those that each token passes through, see `parameters_per_token`.
+        rate: operations per second that matrix products reach, all processes together.
+        price_per_hour: price of all that this training occupies.
+    """
+    stepping = sum(seconds for phase, seconds in phases.items() if phase not in OUTSIDE_STEPS)
+    achieved = 6.0 * parameters * tokens / stepping if stepping else 0.0
+    return {
+        "verdict": verdict(phases, achieved / rate, rate),
+        "phases": dict(phases),
+        "computing": list(COMPUTING),
+        "model_flops_per_second": achieved,
+        "matmul_flops_per_second": rate,
+        "model_flops_utilization": achieved / rate,
+        "cost": None if price_per_hour is None else price_per_hour * sum(phases.values()) / 3600.0,
+    }
+
+
+def parameters_per_token(model: Any) -> int:
+    """N of the rule that a training step takes 6·N operations a token, 2 forward and 4 backward (Kaplan et al., 2020, section 2.1).
+
+    Embedding tables are looked up, not multiplied, and a pooler or a classification head sees one token of a text: neither counts. The
+    output layer of a language model does, also where it shares its weights with the embedding. The model is taken as a whole: work that
+    is saved counts as done. The products inside the attention scores are left out.
+    """
+    base, tables = model.base_model, {id(one.weight) for one in model.modules() if isinstance(one, torch.nn.Embedding)}
+    layers: int = sum(
+        found.numel() for name, found in base.named_parameters() if id(found) not in tables and not name.startswith("pooler.")
+    )
+    output = model.get_output_embeddings()
+    return layers if output is None else layers + int(output.weight.numel())
+
+
+@lru_cache
+def matmul_rate(device: torch.device, dtype: torch.dtype, threads: int, seconds: float = 0.2) -> float:
+    """Operations per second of the fastest square matrix product within `seconds`: 2·size³ operations each, by as many `threads` as now."""
+    size = 1024 if device.type == "cpu" else 4096
+    left, right, product = (torch.full((size, size), 0.5, dtype=dtype, device=device) for _ in range(3))
+    fastest, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or fastest == float("inf"):
+        _synchronize(device)
+        began = time.perf_counter()
+        torch.mm(left, right, out=product)
+        _synchronize(device)
+        fastest = min(fastest, time.perf_counter() - began)
+    return 2.0 * size**3 / fastest
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

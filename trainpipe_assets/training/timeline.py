@@ -1,0 +1,79 @@
+"""Where the time of a training goes: each instant belongs to exactly one phase, so that the phases add up to the whole.
+
+On a GPU the marks between phases are events in its own queue of work, which costs no waiting: a phase's time is then that of the device,
+and includes what it stood still for the host.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+START, DATA, TRANSFER, FORWARD, BACKWARD, OPTIMIZER = "start", "data", "transfer", "forward", "backward", "optimizer"
+COMMUNICATION, VALIDATION, CHECKPOINT, OTHER = "communication", "validation", "checkpoint", "other"
+PHASES = (START, DATA, TRANSFER, FORWARD, BACKWARD, OPTIMIZER, COMMUNICATION, VALIDATION, CHECKPOINT, OTHER)
+"""`start` is everything before the first batch is asked for, `other` what no other phase claims: logging, and Python around the steps."""
+
+
+def _difference(begin: float, end: float) -> float | None:
+    return end - begin
+
+
+class Timeline:
+    """Sums up the seconds of each phase, from `start` on. For one thread only.
+
+    Args:
+        mark: makes a mark of this instant.
+        between: the seconds between two marks; None as long as they are not known.
+    """
+
+    def __init__(self, mark: Callable[[], Any] = time.perf_counter, between: Callable[[Any, Any], float | None] = _difference) -> None:
+        self._mark, self._between = mark, between
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._unsettled: deque[tuple[str, Any, Any]] = deque()
+        self._phase, self._since = START, mark()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the block as `name`, interrupting the phase that it is in."""
+        interrupted = self._phase
+        self.enter(name)
+        try:
+            yield
+        finally:
+            self.enter(interrupted)
+
+    def enter(self, name: str) -> None:
+        """From now on it is `name`'s time."""
+        now = self._mark()
+        self._unsettled.append((self._phase, self._since, now))
+        self._phase, self._since = name, now
+
+    def seconds(self) -> dict[str, float]:
+        """The seconds of each phase up to now; on a GPU up to the last mark that it has passed, without waiting for it."""
+        self.enter(self._phase)
+        while self._unsettled:
+            phase, begin, end = self._unsettled[0]
+            passed = self._between(begin, end)
+            if passed is None:
+                break
+            self._seconds[phase] += passed
+            self._unsettled.popleft()
+        return dict(self._seconds)
+
+
+def timeline_of(device: torch.device) -> Timeline:
+    """The timeline of `device`: a CPU is done when a call returns, other devices work on while the host goes ahead."""
+    if device.type == "cpu":
+        return Timeline()
+    make: Any = {"cuda": torch.cuda.Event, "mps": torch.mps.Event}[device.type]
+
+    def mark() -> Any:
+        event = make(enable_timing=True)
+        event.record()
+        return event
+
+    return Timeline(mark, lambda begin, end: begin.elapsed_time(end) / 1000.0 if end.query() else None)
