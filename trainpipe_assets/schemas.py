@@ -22,6 +22,7 @@ _RAW_DATA: Columns = {
     "extra": pl.String,  # the source's other columns, as one JSON object
     "problem": pl.String,  # why the record could not be parsed, else null
     "ingested_at": pl.Datetime("us", "UTC"),
+    "source_schema": pl.String,  # on the first record of each file: the file's columns and their types, as JSON; else null
 }
 RAW_DATA = pl.Schema(_RAW_DATA)
 

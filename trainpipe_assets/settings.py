@@ -25,6 +25,7 @@ OneOrMany = Annotated[
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 SourceKind = Literal["labelled", "text", "prompt-completion", "chat"]
 Task = Literal["text-classification", "causal-lm"]
+ColumnType = Annotated[str, Field(pattern=r"^(string|integer|number|boolean|time|list|object|any)\??$")]
 
 
 class SourceSettings(Settings):
@@ -62,6 +63,17 @@ class SourceSettings(Settings):
     )
     max_record_bytes: int = Field(
         default=1_048_576, ge=64, le=64 * 1_048_576, description="A longer record is rejected, with its first 1,000 characters kept."
+    )
+    schema_drift: Literal["accept", "quarantine", "stop"] = Field(
+        default="accept",
+        description="What becomes of a file whose columns differ from those agreed on: it is read all the same, all its records are "
+        "rejected, or the run stops. Another order of the columns is only reported.",
+    )
+    expected_columns: dict[str, ColumnType] | None = Field(
+        default=None,
+        description="Columns that each file has beside those that other settings name, with their types: string, integer, number, "
+        "boolean, time, list, object or any; with a question mark behind it the column may be missing. By default those of the first "
+        "file by path.",
     )
     settle_seconds: float = Field(
         default=2.0, ge=0.0, le=3600.0, description="A file younger than this must keep its size for as long before it is read."

@@ -41,12 +41,13 @@ class DataPlane:
 
     def commits(self) -> Iterator[str]:
         """Bring all tables up to the landing folder; yields the name of each table once its commit stands."""
-        source = SourceSettings(uri="", settle_seconds=0)
+        source = SourceSettings.model_validate({"settle_seconds": 0, **self.settings.get("source", {})})
         landed = list_landed(str(self.landing), source)
         if not landed:
             return
         uri = self._uri("raw_data")
-        yield self._commit("raw_data", ingestion.ingest(uri, find(uri), landed, frozenset(), source, datetime.now(UTC)))
+        increment, _ = ingestion.ingest(uri, find(uri), landed, frozenset(), source, datetime.now(UTC))
+        yield self._commit("raw_data", increment)
         rules = CleaningSettings.model_validate({"labels": LABELS, **self.settings.get("cleaning", {})})
         split = SplitSettings.model_validate(self.settings.get("split", {}))
         changes = self._upstream("raw_data", "cleaned_features", "rejected_rows").changes(cleaning.VERSION, rules, split)

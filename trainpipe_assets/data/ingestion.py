@@ -3,7 +3,8 @@
 Listing is `sources.py`'s, parsing is `readers.py`'s. What was ingested before is read from the table itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,13 +12,18 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from trainpipe_assets.data.readers import content_id, read_file
+from trainpipe_assets.data.schema_drift import QUARANTINED, drift_table, judge, quarantine
+from trainpipe_assets.data.source_schema import UNREADABLE, SourceSchema, from_json, schema_of
 from trainpipe_assets.data.sources import LandedFile
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.delta import Table, fingerprint
 from trainpipe_assets.storage.increments import Increment
 
-VERSION = "1"  # raise it when the same file would be read differently: the table is then rebuilt
+VERSION = "2"  # raise it when the same file would be read differently: the table is then rebuilt
+OPENED_AT_ONCE = 8
+
+_NOT_OF_READING = {"uri", "settle_seconds", "schema_drift", "expected_columns"}
 
 
 @dataclass(frozen=True)
@@ -34,16 +40,16 @@ class Arrivals:
 
 
 def source_fingerprint(settings: SourceSettings) -> int:
-    """Identity of how files are read; where they lie does not matter to it."""
-    return fingerprint("raw_data", VERSION, settings.model_dump(mode="json", exclude={"uri", "settle_seconds"}))
+    """Identity of how files are read; where they lie, and which of them are quarantined, does not matter to it."""
+    return fingerprint("raw_data", VERSION, settings.model_dump(mode="json", exclude=_NOT_OF_READING))
 
 
 def ingested_files(table: Table | None) -> pl.DataFrame:
-    """The file versions that the table holds: `source_file, file_id, file_version`."""
-    columns = ("source_file", "file_id", "file_version")
-    if table is None:
+    """The file versions that the table holds, and the schema and the problem of the first record of each."""
+    columns = ("source_file", "file_id", "file_version", "source_schema", "problem", "ingested_at")
+    if table is None or "source_schema" not in table.schema:  # made by an older version
         return pl.DataFrame(schema={name: RAW_DATA[name] for name in columns})
-    return table.scan().select(columns).unique().collect()
+    return table.scan().filter(pl.col("source_schema").is_not_null()).select(columns).collect()
 
 
 def find_arrivals(landed: list[LandedFile], table: Table | None, keep: frozenset[str] = frozenset()) -> Arrivals:
@@ -58,14 +64,14 @@ def find_arrivals(landed: list[LandedFile], table: Table | None, keep: frozenset
 
 def ingest(
     uri: str, table: Table | None, landed: list[LandedFile], growing: frozenset[str], settings: SourceSettings, now: datetime
-) -> Increment:
-    """The increment that brings `raw_data` at `uri` up to the landing folder.
+) -> tuple[Increment, pl.DataFrame]:
+    """The increment that brings `raw_data` at `uri` up to the landing folder, and the schema drift of the files in it (`DRIFT`).
 
     Files in `growing` are not read. Where the table was made by other settings or another version of the reader, all files are
-    read anew.
+    read anew; a file that is quarantined or not any more is read anew too.
 
     Raises:
-        ValueError: there is nothing at all to read.
+        ValueError: there is nothing at all to read, or the schema of a file drifted and that is to stop the pipeline.
     """
     if not landed:
         raise ValueError(
@@ -75,23 +81,65 @@ def ingest(
     wanted = source_fingerprint(settings)
     current = table if table is not None and table.fingerprint == wanted else None
     arrivals = find_arrivals(landed, current, growing)
-    rows = _records(arrivals.new, settings, now)
+    standing = ingested_files(current).filter(~pl.col("source_file").is_in(list(arrivals.withdrawn)))
+    schemas = _schemas_of(arrivals.new, settings)
+    drifts = judge(_known_schemas(standing) | schemas, settings)
+    problems = quarantine(drifts, settings)
+    again = _judged_otherwise(landed, growing, standing, problems)
+    schemas |= _schemas_of(again, settings)
+    new = tuple(sorted((*arrivals.new, *again), key=lambda file: file.path))
+    rows = _records([(file, schemas[file.path], problems.get(file.path)) for file in new], settings, now)
+    found = drift_table({path: drift for path, drift in drifts.items() if path in schemas})
     if current is None:
-        return Increment(uri, table, rows, None, wanted, upstream=0)
-    gone = current.scan().filter(pl.col("source_file").is_in(list(arrivals.withdrawn))) if arrivals.withdrawn else None
-    removed = gone.select("row_id").collect() if gone is not None else pl.DataFrame(schema={"row_id": pl.String})
-    return Increment(uri, current, rows, removed, wanted, upstream=0, empty=arrivals.empty)
+        return Increment(uri, table, rows, None, wanted, upstream=0), found
+    gone = [*arrivals.withdrawn, *(file.path for file in again)]
+    return Increment(uri, current, rows, _rows_of(current, gone), wanted, upstream=0, empty=not new and not gone), found
 
 
-def _records(files: tuple[LandedFile, ...], settings: SourceSettings, now: datetime) -> pl.LazyFrame:
+def find_drift(table: Table, settings: SourceSettings) -> pl.DataFrame:
+    """The schema drift of all files in the table, in the schema `DRIFT`, with `newest` on those that came last."""
+    files = ingested_files(table)
+    newest = files.filter(pl.col("ingested_at") == pl.col("ingested_at").max())["source_file"]
+    return drift_table(judge(_known_schemas(files), settings)).with_columns(newest=pl.col("file").is_in(newest.implode()))
+
+
+def _known_schemas(files: pl.DataFrame) -> dict[str, SourceSchema | None]:
+    return {path: from_json(text) for path, text in files.select("source_file", "source_schema").iter_rows()}
+
+
+def _schemas_of(files: Sequence[LandedFile], settings: SourceSettings) -> dict[str, SourceSchema | None]:
+    """The schema of each file by path. Several at a time, since an object store is asked for each."""
+    with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
+        return dict(zip([file.path for file in files], pool.map(lambda file: schema_of(file, settings), files), strict=True))
+
+
+def _judged_otherwise(
+    landed: Sequence[LandedFile], growing: frozenset[str], standing: pl.DataFrame, problems: Mapping[str, str]
+) -> tuple[LandedFile, ...]:
+    """Files in the table that were quarantined and are not to be any more, or the other way round, or for another reason."""
+    quarantined = pl.col("problem").str.starts_with(QUARANTINED).fill_null(False)
+    held = dict(standing.select("source_file", pl.when(quarantined).then("problem")).iter_rows())
+    return tuple(file for file in landed if file.path not in growing and file.path in held and held[file.path] != problems.get(file.path))
+
+
+def _rows_of(table: Table, paths: Sequence[str]) -> pl.DataFrame:
+    if not paths:
+        return pl.DataFrame(schema={"row_id": pl.String})
+    return table.scan().filter(pl.col("source_file").is_in(list(paths))).select("row_id").collect()
+
+
+Reading = tuple[LandedFile, SourceSchema | None, str | None]  # a file, its schema, and the problem that its records are quarantined for
+
+
+def _records(files: Sequence[Reading], settings: SourceSettings, now: datetime) -> pl.LazyFrame:
     """The records of all files, read one file after the other while the frame is being consumed."""
 
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         del n_rows, batch_size  # an increment is always read whole
-        for file in files:
-            for batch in read_file(file, settings, now):
+        for file, schema, problem in files:
+            for batch in read_file(file, settings, now, UNREADABLE if schema is None else schema.as_json(), problem):
                 selected = batch if with_columns is None else batch.select(with_columns)
                 yield selected if predicate is None else selected.filter(predicate)
 

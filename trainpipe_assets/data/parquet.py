@@ -7,6 +7,7 @@ import base64
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 import polars as pl
@@ -40,8 +41,42 @@ def read_parquet(raw: BinaryIO, compression: Compression | None, settings: Sourc
     Raises:
         UnreadableFile: the file is damaged or its columns cannot be used.
     """
+    with _opened(raw, compression) as file:
+        yield from _read_batches(file, settings)
+
+
+def column_kinds(raw: BinaryIO, compression: Compression | None) -> list[tuple[str, str | None]]:
+    """The columns of a Parquet file in their order, each with the coarse type of its values; None where all are null.
+
+    Raises:
+        UnreadableFile: the file is damaged.
+    """
+    with _opened(raw, compression) as file:
+        return [(field.name, _kind(_value_type(field.type))) for field in file.schema_arrow]
+
+
+def _kind(kind: Any) -> str | None:
+    if pa.types.is_null(kind):
+        return None
+    if _is_textual(kind):
+        return "string"
+    tests = {
+        "boolean": (pa.types.is_boolean,),
+        "integer": (pa.types.is_integer,),
+        "number": (pa.types.is_floating, pa.types.is_decimal),
+        "time": (pa.types.is_temporal,),
+        "object": (pa.types.is_struct, pa.types.is_map),
+        "list": (pa.types.is_nested,),
+    }
+    return next((name for name, which in tests.items() if any(test(kind) for test in which)), str(kind))
+
+
+@contextmanager
+def _opened(raw: BinaryIO, compression: Compression | None) -> Iterator[Any]:
+    """The Parquet file in `raw`; what goes wrong with it inside becomes an `UnreadableFile`, unless the storage failed."""
     if compression is None:
-        yield from _read_seekable(raw, settings)
+        with _explained(raw) as file:
+            yield file
         return
     with tempfile.TemporaryFile() as plain:  # Parquet is read from its end
         stream = decompressed(raw, compression)
@@ -51,13 +86,17 @@ def read_parquet(raw: BinaryIO, compression: Compression | None, settings: Sourc
         except BrokenStream as error:
             raise UnreadableFile(f"the file cannot be read: {error}") from error
         plain.seek(0)
-        yield from _read_seekable(cast(BinaryIO, plain), settings)
+        with _explained(cast(BinaryIO, plain)) as file:
+            yield file
 
 
-def _read_seekable(raw: BinaryIO, settings: SourceSettings) -> Iterator[pl.DataFrame]:
+@contextmanager
+def _explained(raw: BinaryIO) -> Iterator[Any]:
     recorder = FaultRecorder(raw)
     try:
-        yield from _read_batches(recorder, settings)
+        yield pyarrow.parquet.ParquetFile(
+            pa.PythonFile(recorder, mode="r"), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
+        )
     except UnreadableFile:
         raise
     except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, MemoryError) as error:
@@ -66,10 +105,7 @@ def _read_seekable(raw: BinaryIO, settings: SourceSettings) -> Iterator[pl.DataF
         raise UnreadableFile(f"the file is not a readable Parquet file: {' '.join(str(error).split())[:200]}") from error
 
 
-def _read_batches(recorder: FaultRecorder, settings: SourceSettings) -> Iterator[pl.DataFrame]:
-    file = pyarrow.parquet.ParquetFile(
-        pa.PythonFile(recorder, mode="r"), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
-    )
+def _read_batches(file: Any, settings: SourceSettings) -> Iterator[pl.DataFrame]:
     schema = file.schema_arrow
     check_columns(schema.names, settings.columns)
     _check_types(schema, settings)

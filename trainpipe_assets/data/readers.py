@@ -15,6 +15,8 @@ from trainpipe_assets.data.delimited import read_delimited
 from trainpipe_assets.data.jsonl import read_jsonl
 from trainpipe_assets.data.parquet import read_parquet
 from trainpipe_assets.data.records import UnreadableFile, Unusable, Window, unusable_frame
+from trainpipe_assets.data.schema_drift import row_mark
+from trainpipe_assets.data.source_schema import UNREADABLE
 from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, check_unchanged, file_kind, open_landed
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
@@ -39,11 +41,16 @@ def content_id(file: LandedFile) -> str:
     return hashlib.sha256(f"{file.path}\0{content}".encode()).hexdigest()[:16]
 
 
-def read_file(file: LandedFile, settings: SourceSettings, ingested_at: datetime) -> Iterator[pl.DataFrame]:
+def read_file(
+    file: LandedFile, settings: SourceSettings, ingested_at: datetime, schema: str = UNREADABLE, quarantine: str | None = None
+) -> Iterator[pl.DataFrame]:
     """The records of `file` in the schema `RAW_DATA`, at most 50,000 and about 32 MB at a time.
 
     Records are numbered from 1 in their `row_id`, unusable ones too. A file that cannot be used at all is one row, numbered 0, with
     the problem. Where a file breaks off, the records before stay and one more row says why: numbered on in a text file, 0 in Parquet.
+
+    The first row carries `schema`. Where the file is to be quarantined, `quarantine` is the problem of every row, and their ids are
+    others than without it.
 
     Raises:
         FileChangedWhileReading: the file is not the version that was listed, at the start or at the end: nothing of it may be kept.
@@ -51,17 +58,24 @@ def read_file(file: LandedFile, settings: SourceSettings, ingested_at: datetime)
         OSError: the storage failed, which is not the file's fault.
     """
     file_id = content_id(file)
+    constants = {
+        "file_id": pl.lit(file_id),
+        "source_file": pl.lit(file.path),
+        "file_version": pl.lit(file.version),
+        "ingested_at": pl.lit(ingested_at).cast(RAW_DATA["ingested_at"]),
+    } | ({} if quarantine is None else {"problem": pl.lit(quarantine)})
+    row_ids = f"{file_id}{row_mark(quarantine)}"
     read = 0
     try:
         for frame in _batched(parse_file(file, settings)):
-            yield _as_raw(frame, pl.int_range(read + 1, read + len(frame) + 1, eager=True), file, file_id, ingested_at)
+            yield _as_raw(frame, pl.int_range(read + 1, read + len(frame) + 1, eager=True), row_ids, constants, None if read else schema)
             read += len(frame)
     except UnreadableFile as error:
         _check(file)
         line_number = error.line_number if read else 0
         frame = unusable_frame([Unusable(line_number, error.text, str(error))])
         ordinal = read + 1 if line_number else 0
-        yield _as_raw(frame, pl.Series([ordinal], dtype=pl.Int64), file, file_id, ingested_at)
+        yield _as_raw(frame, pl.Series([ordinal], dtype=pl.Int64), row_ids, constants, None if read else schema)
     else:
         _check(file)
 
@@ -146,16 +160,12 @@ def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
     yield from frame.iter_slices(max(1, min(BATCH_ROWS, len(frame) // parts)))
 
 
-def _as_raw(frame: pl.DataFrame, ordinals: pl.Series, file: LandedFile, file_id: str, ingested_at: datetime) -> pl.DataFrame:
-    return frame.select(
-        row_id=pl.lit(f"{file_id}-") + pl.lit(ordinals).cast(pl.String).str.zfill(9),
-        file_id=pl.lit(file_id),
-        source_file=pl.lit(file.path),
-        file_version=pl.lit(file.version),
-        line_number="line_number",
-        text="text",
-        label="label",
-        extra="extra",
-        problem="problem",
-        ingested_at=pl.lit(ingested_at).cast(RAW_DATA["ingested_at"]),
-    )
+def _as_raw(frame: pl.DataFrame, ordinals: pl.Series, row_ids: str, constants: dict[str, pl.Expr], schema: str | None) -> pl.DataFrame:
+    """Parsed records as raw rows; `schema` goes to the first of them."""
+    columns = {
+        "row_id": pl.lit(f"{row_ids}-") + pl.lit(ordinals).cast(pl.String).str.zfill(9),
+        **{name: pl.col(name) for name in ("line_number", "text", "label", "extra", "problem")},
+        "source_schema": pl.when(pl.int_range(pl.len()) == 0).then(pl.lit(schema, pl.String)),
+        **constants,
+    }
+    return frame.select(**{name: columns[name] for name in RAW_DATA.names()})

@@ -21,7 +21,7 @@ from trainpipe_assets.pipeline.evaluation import evaluate_model
 from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.io_managers import TrainedModel, upstream
 from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
-from trainpipe_assets.pipeline.outputs import model_output, versioned
+from trainpipe_assets.pipeline.outputs import described_drift, model_output, versioned
 from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.run_config import TrainingRunConfig, training_config
@@ -74,9 +74,9 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             ready, growing = wait_until_settled(landing, landed, settings.source, now=time.time(), sleep=time.sleep)
             waiting = frozenset(file.path for file in growing)
             uri = lake.table_uri(context.asset_key)
-            increment = ingestion.ingest(uri, find(uri), [*ready, *growing], waiting, settings.source, datetime.now(UTC))
+            increment, drift = ingestion.ingest(uri, find(uri), [*ready, *growing], waiting, settings.source, datetime.now(UTC))
         metadata = {"landing": landing, "files_landed": len(landed), "files_still_arriving": sorted(waiting)}
-        return versioned(increment, metadata)
+        return versioned(increment, metadata | described_drift(drift))
 
     @dg.multi_asset(
         name="__".join((*settings.key_prefix, "cleaned_features")),

@@ -8,18 +8,24 @@ import json
 import dagster as dg
 import polars as pl
 
+from trainpipe_assets.data.ingestion import find_drift
 from trainpipe_assets.pipeline.assets import PipelineKeys
-from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.pipeline.outputs import described_drift
+from trainpipe_assets.settings import PipelineSettings, SourceSettings
 from trainpipe_assets.storage.delta import Table
 
 
 def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
-    """The checks of one pipeline; all but the gate are blocking."""
+    """The checks of one pipeline; all but those of the schema and the gate are blocking."""
     keys = PipelineKeys(settings.key_prefix)
 
     @dg.asset_check(asset=keys["raw_data"], blocking=True, description="Each file's records are all there, each once.")
     def records_are_conserved(raw_data: Table) -> dg.AssetCheckResult:
         return _conserved(raw_data)
+
+    @dg.asset_check(asset=keys["raw_data"], description="The files have the columns that their source agreed on.")
+    def schema_is_stable(raw_data: Table) -> dg.AssetCheckResult:
+        return _stable(find_drift(raw_data, settings.source), settings.source)
 
     @dg.asset_check(
         asset=keys["cleaned_features"],
@@ -62,7 +68,7 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
             },
         )
 
-    return [records_are_conserved, rows_are_conserved, splits_do_not_leak, examples_are_conserved, gate]
+    return [records_are_conserved, schema_is_stable, rows_are_conserved, splits_do_not_leak, examples_are_conserved, gate]
 
 
 def _conserved(raw: Table) -> dg.AssetCheckResult:
@@ -92,6 +98,14 @@ def _conserved(raw: Table) -> dg.AssetCheckResult:
             "files_with_lost_or_doubled_records": broken["source_file"].to_list(),
             "files_in_two_versions": versions["source_file"].to_list(),
         },
+    )
+
+
+def _stable(drift: pl.DataFrame, source: SourceSettings) -> dg.AssetCheckResult:
+    """Accepted drift is worth a warning when it arrives; quarantined drift as long as it lies there."""
+    matters = drift.filter((pl.col("change") != "reordered") & (pl.col("newest") | (source.schema_drift != "accept")))
+    return dg.AssetCheckResult(
+        passed=matters.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata={"drift": source.schema_drift, **described_drift(drift)}
     )
 
 

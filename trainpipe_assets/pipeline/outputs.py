@@ -4,18 +4,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from trainpipe_assets.evaluation.plots import loss_curves, phases_plot
 from trainpipe_assets.pipeline.io_managers import TrainedModel
 from trainpipe_assets.pipeline.launcher import read_training_record
-from trainpipe_assets.pipeline.metadata import picture
+from trainpipe_assets.pipeline.metadata import markdown_table, picture
 from trainpipe_assets.storage.artifacts import Artifact, local_copy
 from trainpipe_assets.storage.increments import Increment
+
+SHOWN_DRIFTS = 50
 
 
 def versioned(increment: Increment, metadata: Mapping[str, Any] | None = None, output_name: str = "result") -> dg.Output[Increment]:
     """An increment with the data version that its table will have."""
     return dg.Output(increment, output_name=output_name, metadata=metadata, data_version=dg.DataVersion(increment.data_version))
+
+
+def described_drift(drift: pl.DataFrame) -> dict[str, Any]:
+    """How many files differ from what their source agreed on, and in what; nothing where none does."""
+    if drift.is_empty():
+        return {"files_with_schema_drift": 0}
+    return {"files_with_schema_drift": drift["file"].n_unique(), "schema_drift": markdown_table(drift.head(SHOWN_DRIFTS))}
 
 
 def model_output(model: Artifact | TrainedModel, *, reused: bool) -> dg.Output[Artifact | TrainedModel]:

@@ -3,12 +3,12 @@
 import tempfile
 from pathlib import Path
 
+import polars as pl
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trainpipe_assets.storage.maintenance import maintain
-from trainpipe_tests.corpora import as_csv
 from trainpipe_tests.data_plane import COMMITS, TABLES, DataPlane, put
 from trainpipe_tests.pipelines import read_words
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
@@ -19,9 +19,14 @@ LONG = [f"w{number} w20 w21 w22 w23 w24 w25 w26 w27 w28 w29 w30 w31 w{number}" f
 TEXTS = st.one_of(TEXTS, st.sampled_from([*LONG, f"{LONG[0]} w9", f"{LONG[2]} w9 w9", LONG[1].upper()]))
 LABELS = st.sampled_from(["negative", "positive", " Positive", "other", ""])
 ROWS = st.lists(st.tuples(TEXTS, LABELS), max_size=8)
+STARS = st.sampled_from([None, [3, 4], ["few", "many"], [None]])  # a column more, of one type or another, or without a type
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
+        "source": st.fixed_dictionaries(
+            {"schema_drift": st.sampled_from(["accept", "quarantine", "quarantine"])},
+            optional={"expected_columns": st.sampled_from([{"stars": "integer?"}, {"stars": "any"}])},
+        ),
         "cleaning": st.fixed_dictionaries(
             {},
             optional={
@@ -36,6 +41,10 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
+def _repeated(values: list[object], length: int) -> pl.Series:
+    return pl.Series([values[row % len(values)] for row in range(length)])
+
+
 class Increments(RuleBasedStateMachine):
     """A landing folder that people change, and a data plane that is run, interrupted and set otherwise meanwhile."""
 
@@ -47,12 +56,19 @@ class Increments(RuleBasedStateMachine):
         self.plane = DataPlane(str(root / "lake"), root / "landing", root / "base")
         self.plane.landing.mkdir()
         self.clean_runs = 0
-        self.whole = False
+        self.land_or_replace("a.csv", [("w61 w62", "positive")], [3])
+        self.land_or_replace("deep/d.csv", [("w62 w63", "positive")], ["three"])
 
-    @rule(name=FILES, rows=ROWS)
-    def land_or_replace(self, name: str, rows: list[tuple[str, str]]) -> None:
-        lines = [f'{{"text": "{text}", "label": "{label}"}}\n' for text, label in rows]
-        put(self.plane.landing / name, "".join(lines).encode() if name.endswith("l") else as_csv(rows))
+    def anything_landed(self) -> bool:
+        return any(path.is_file() for path in self.plane.landing.rglob("*"))
+
+    @rule(name=FILES, rows=ROWS, stars=STARS)
+    def land_or_replace(self, name: str, rows: list[tuple[str, str]], stars: list[object] | None) -> None:
+        columns = {"text": pl.String, "label": pl.String}
+        frame = pl.DataFrame(rows, schema=columns, orient="row")
+        if stars is not None:
+            frame = frame.with_columns(stars=_repeated(stars, len(rows)))
+        put(self.plane.landing / name, (frame.write_ndjson() if name.endswith("l") else frame.write_csv()).encode())
         self.whole = False
 
     @rule(name=FILES)
@@ -65,6 +81,14 @@ class Increments(RuleBasedStateMachine):
         self.plane = DataPlane(self.plane.lake, self.plane.landing, self.plane.base, changed)
         self.whole = False
 
+    @precondition(lambda self: self.anything_landed())
+    @rule(drift=st.permutations(["accept", "quarantine"]))
+    def decide_on_drift_and_otherwise(self, drift: list[str]) -> None:
+        others = {name: value for name, value in self.plane.settings.items() if name != "source"}
+        for decision in drift:
+            self.set_otherwise({**others, "source": {"schema_drift": decision}})
+            self.run()
+
     @rule(commits=st.integers(0, COMMITS - 1))
     def run_and_be_killed(self, commits: int) -> None:
         running = self.plane.commits()
@@ -76,7 +100,7 @@ class Increments(RuleBasedStateMachine):
         for name in TABLES:
             maintain(f"{self.plane.lake}/{name}", [], retention_hours)
 
-    @precondition(lambda self: any(path.is_file() for path in self.plane.landing.rglob("*")))
+    @precondition(lambda self: self.anything_landed())
     @rule()
     def run(self) -> None:
         self.plane.run()
@@ -96,7 +120,12 @@ class Increments(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
-            self.folder.cleanup()
+            try:
+                if self.anything_landed():
+                    self.run()
+                    self.rows_are_conserved()
+            finally:
+                self.folder.cleanup()
 
 
 Increments.TestCase.settings = settings(
