@@ -59,7 +59,7 @@ format: setup ## put the code into the project's format
 bench: samples ## measure speed against its peers, into docs/benchmarks.md and benchmarks/latest.json
 	$(BIN)/python -m benchmarks
 
-chaos: setup ## kill -9 at 500 random instants from landing to tokens, and look for lost rows; KILLS=n
+chaos: setup ## kill -9 at 500 random instants from landing to tokens, on local disk and on S3, and look for lost rows; KILLS=n
 	$(BIN)/python -m trainpipe_tests.chaos --kills $(or $(KILLS),500)
 
 schema: setup ## write the JSON schema of defs.yaml for editors

@@ -1,118 +1,152 @@
 """kill -9 at random instants through ingest, cleaning and tokenization: `python -m trainpipe_tests.chaos --kills 500`.
 
-A folder of files that keeps changing, a process that brings the tables up to it and is killed again and again, and every so often a run
-that is let alone, whose tables must be those of one clean run. Prints what it did; a row lost, doubled or changed ends it with an error.
+A place where files keep changing, a process that brings the tables up to it and is killed again and again, and every so often a run
+that is let alone, whose tables must be those of one clean run. First on local disk, then on a real S3 server, half of the kills each.
+Prints what it did; a row lost, doubled or changed ends it with an error.
 """
 
 import argparse
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainpipe_assets.data.sources import list_landed
+from trainpipe_assets.settings import SourceSettings
+from trainpipe_assets.storage.uris import is_remote, open_filesystem
+from trainpipe_tests.conftest import aws_environment
 from trainpipe_tests.corpora import as_csv, examples
-from trainpipe_tests.data_plane import DataPlane, put, write_spec
+from trainpipe_tests.data_plane import DataPlane, put, run_and_tell
 from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.s3_server import S3Server, running_server
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 LONGEST_RUN_SECONDS = 120.0
 KILLS_BETWEEN_CHECKS = 8
 FILE_NAMES = [f"part-{number}.csv" for number in range(6)]
+PRELOADED = ["trainpipe_tests.data_plane", "trainpipe_tests.pipelines", "trainpipe_tests.conftest", "s3fs"]
+
+_FORKS = multiprocessing.get_context("forkserver")  # processes that have imported everything: most of a short run, otherwise
+
+
+@dataclass
+class Run:
+    """A process that brings the tables up to the landed files."""
+
+    plane: DataPlane
+    environment: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        self._told, told = _FORKS.Pipe(duplex=False)
+        self.process = _FORKS.Process(target=run_and_tell, args=(self.plane, dict(self.environment), told))
+        self.process.start()
+        told.close()
+        assert self._told.recv() == "ready"
+        self.began = time.monotonic()
+
+    def kill_after(self, seconds: float) -> None:
+        """Kill it, as the kernel would, where it is not over before."""
+        self.process.join(seconds)
+        self.process.kill()
+
+    def told(self) -> list[str]:
+        """What it told until it ended: the tables whose commits it saw, and "done"."""
+        found = []
+        try:
+            while self._told.poll(LONGEST_RUN_SECONDS):
+                found.append(self._told.recv())
+        except EOFError:
+            self.process.join(LONGEST_RUN_SECONDS)
+            assert self.process.exitcode in (0, -signal.SIGKILL), f"a run ended with exit code {self.process.exitcode}"
+            return found
+        self.process.kill()
+        raise AssertionError(f"a run did not end within {LONGEST_RUN_SECONDS:.0f} s; it told {found}")
 
 
 @dataclass
 class Chaos:
-    """One lake under fire. `reference` is where clean runs put their tables."""
+    """One lake under fire. `reference` is where clean runs put their tables, `environment` what a run needs for S3."""
 
     plane: DataPlane
     reference: str
     random: random.Random
-    spec: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.4  # about how long an undisturbed run takes: kills fall within it
     fell: Counter[str] = field(default_factory=Counter)
     checks: int = 0
 
     def run(self, kills: int) -> None:
         """Kill so many runs; check now and then, and at the end."""
-        waiting = self._start()
         self._change_files()
+        self._finish_and_check()
         while self.fell.total() < kills:
-            current, waiting = waiting, self._start()  # the next process imports while this one works
-            killed = self._kill_at_random(current)
+            killed = self._kill_at_random()
             if self.random.random() < 0.5:
                 self._change_files()
             if killed and (self.fell.total() % KILLS_BETWEEN_CHECKS == 0 or self.fell.total() == kills):
-                current, waiting = waiting, self._start()
-                self._finish_and_check(current)
-        _end(waiting)
-
-    def _start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "trainpipe_tests.data_plane", str(write_spec(self.plane, self.spec))]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
+                self._finish_and_check()
 
     def _change_files(self) -> None:
-        name = self.plane.landing / self.random.choice(FILE_NAMES)
-        if name.exists() and self.random.random() < 0.2:
-            name.unlink()
-            if any(self.plane.landing.iterdir()):
-                return
+        name = self.random.choice(FILE_NAMES)
+        landed = {file.path for file in list_landed(str(self.plane.landing), SourceSettings())}
+        if name in landed and len(landed) > 1 and self.random.random() < 0.2:
+            filesystem, folder = open_filesystem(str(self.plane.landing))
+            filesystem.rm_file(f"{folder}/{name}")
+            return
         rows = examples(self.random.randint(1, 400), seed=self.random.randrange(50))
-        put(name, as_csv([*rows, *rows[:3], ("w5", "neutral"), ("", "positive")]))
+        self._land(name, as_csv([*rows, *rows[:3], ("w5", "neutral"), ("", "positive")]))
 
-    def _kill_at_random(self, process: subprocess.Popen[str]) -> bool:
-        """Whether the process was killed before its run was over."""
-        _go(process)
-        try:
-            process.wait(self.random.uniform(0.0, self.seconds))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        said, _ = process.communicate(timeout=LONGEST_RUN_SECONDS)
-        assert process.returncode in (0, -signal.SIGKILL), f"a run ended with exit code {process.returncode}"
-        if process.returncode == 0 or "done" in said:
+    def _land(self, name: str, content: bytes) -> None:
+        landing = str(self.plane.landing)
+        if is_remote(landing):
+            filesystem, folder = open_filesystem(landing)
+            filesystem.pipe_file(f"{folder}/{name}", content)
+        else:
+            put(Path(landing) / name, content)
+
+    def _kill_at_random(self) -> bool:
+        """Whether a run was killed before it was over."""
+        run = Run(self.plane, self.environment)
+        run.kill_after(self.random.uniform(0.0, self.seconds))
+        told = run.told()
+        if "done" in told:
             return False
-        lines = said.split()
-        self.fell[f"after the commit of {lines[-1]}" if lines else "before the first commit"] += 1
+        self.fell[f"after the commit of {told[-1]}" if told else "before the first commit"] += 1
         return True
 
-    def _finish_and_check(self, process: subprocess.Popen[str]) -> None:
-        _go(process)
-        began = time.monotonic()
-        said, _ = process.communicate(timeout=LONGEST_RUN_SECONDS)
-        assert process.returncode == 0, f"the run that was let alone ended with exit code {process.returncode}"
-        assert said.split()[-1] == "done", said
-        self.seconds = time.monotonic() - began
+    def _finish_and_check(self) -> None:
+        run = Run(self.plane, self.environment)
+        told = run.told()
+        assert told[-1:] == ["done"], f"the run that was let alone told {told}"
+        self.seconds = time.monotonic() - run.began
         self.checks += 1
         self.plane.check_conservation()
         clean = self.plane.elsewhere(f"{self.reference}/{self.checks}")
         clean.run()
         self.plane.check_equal(clean)
 
-
-def _go(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdout.readline()  # "ready"
-    process.stdin.write("go\n")
-    process.stdin.flush()
+    def report(self, place: str) -> str:
+        """What was done and where the kills fell."""
+        lines = [f"{place}: {self.fell.total()} kills, {self.checks} comparisons with a clean run, no row lost, doubled or changed"]
+        return "\n".join([*lines, *(f"  {count:5} fell {instant}" for instant, count in self.fell.most_common())])
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate(timeout=LONGEST_RUN_SECONDS)
-
-
-def bombard(root: Path, kills: int, seed: int, lake: str | None = None) -> Chaos:
-    """A lake under `root`, or at `lake`, that lives through so many kills."""
+def bombard(root: Path, kills: int, seed: int, server: S3Server | None = None) -> Chaos:
+    """A lake and a landing folder under `root`, or in a new bucket of `server`, that live through so many kills."""
+    _FORKS.set_forkserver_preload(PRELOADED)
     read_words(write_tiny_base(root / "base"))
-    landing = root / "landing"
-    landing.mkdir()
-    plane = DataPlane(lake or str(root / "lake"), landing, root / "base")
-    chaos = Chaos(plane, str(root / "reference"), random.Random(seed), root / "spec.json")
+    (root / "landing").mkdir()
+    if server is None:
+        plane, environment = DataPlane(str(root / "lake"), root / "landing", root / "base"), {}
+    else:
+        bucket = server.make_bucket(f"chaos-{seed}-{time.time_ns()}")
+        plane, environment = DataPlane(f"{bucket}/lake", f"{bucket}/landing", root / "base"), server.environment
+    chaos = Chaos(plane, str(root / "reference"), random.Random(seed), environment)
     chaos.run(kills)
     return chaos
 
@@ -124,11 +158,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="trainpipe-chaos-") as folder:
-        chaos = bombard(Path(folder), options.kills, options.seed)
-    print(f"{options.kills} kills and {chaos.checks} comparisons with a clean run in {time.monotonic() - began:,.0f} s: no row lost")
-    for instant, count in chaos.fell.most_common():
-        print(f"  {count:5} fell {instant}")
+    with tempfile.TemporaryDirectory(prefix="trainpipe-chaos-") as name:
+        folder = Path(name)
+        (folder / "local").mkdir()
+        print(bombard(folder / "local", options.kills // 2, options.seed).report("local disk"), flush=True)
+        with running_server(folder / "server") as server, aws_environment(server.environment):
+            (folder / "s3").mkdir()
+            print(bombard(folder / "s3", options.kills - options.kills // 2, options.seed, server).report("S3 (SeaweedFS)"), flush=True)
+    print(f"{time.monotonic() - began:,.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
 """Landing to tokens without Dagster: the real stages over real tables, one commit at a time.
 
-What the laws of the increments are shown with. `python -m trainpipe_tests.data_plane SPEC.json` runs it as a process that can be killed.
+What the laws of the increments are shown with. `run_and_tell` is a process that can be killed.
 """
 
-import json
 import os
 import random
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,10 @@ LABELS = ("negative", "positive")
 
 @dataclass(frozen=True)
 class DataPlane:
-    """Tables under `lake`, files under `landing`, a tokenizer in the folder `base`, and settings by section."""
+    """Tables under `lake`, files under `landing` (both may be on S3), a tokenizer in the folder `base`, and settings by section."""
 
     lake: str
-    landing: Path
+    landing: Path | str
     base: Path
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -120,22 +119,13 @@ def land_and_run(plane: DataPlane, number: int) -> int:
     return plane.run_among_others()
 
 
-def main(path: str) -> None:
-    """Wait for a line on standard input, then run once; each line of output is a table whose commit stands."""
-    spec = json.loads(Path(path).read_text())
-    plane = DataPlane(spec["lake"], Path(spec["landing"]), Path(spec["base"]), spec["settings"])
-    print("ready", flush=True)
-    if sys.stdin.readline():
-        for name in plane.commits():
-            print(name, flush=True)
-        print("done", flush=True)
-
-
-def write_spec(plane: DataPlane, path: Path) -> Path:
-    """What `main` reads."""
-    content = {"lake": plane.lake, "landing": str(plane.landing), "base": str(plane.base), "settings": plane.settings}
-    path.write_text(json.dumps(content))
-    return path
+def run_and_tell(plane: DataPlane, environment: Mapping[str, str], told: Connection) -> None:
+    """One run in an environment of its own; tells "ready", the name of each table once its commit stands, and "done"."""
+    os.environ.update(environment)
+    told.send("ready")
+    for name in plane.commits():
+        told.send(name)
+    told.send("done")
 
 
 def put(path: Path, content: bytes) -> None:
@@ -145,7 +135,3 @@ def put(path: Path, content: bytes) -> None:
     temporary.write_bytes(content)
     os.utime(temporary, ns=(time.time_ns() - 3_600_000_000_000,) * 2)
     temporary.replace(path)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
