@@ -6,10 +6,12 @@ what the table was made by and from. Which assets exist, and what their rows mea
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
@@ -21,6 +23,7 @@ from trainpipe_assets.storage.uris import absolute, is_remote, open_filesystem
 KEY = "row_id"  # the key of every table; a row is immutable, so the same key is the same row
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
+_IDENTITY = "trainpipe/commit"
 
 
 class ConcurrentWrite(RuntimeError):
@@ -228,13 +231,15 @@ def commit(
     with s3.explained(uri):
         delta = _open_at(uri, base, added.collect_schema())
         before = _describe(delta)
-        _commit(uri, delta, added, removed, _properties(delta, fingerprint, upstream, note))
-        return _outcome(before, _describe(open_delta(uri, delta.version())), delta)
+        if base is None and before.fingerprint is not None:
+            raise ConcurrentWrite(f"another run made {uri} meanwhile; nothing was written here, run again")
+        after = _commit(uri, delta, added, removed, _properties(delta, fingerprint, upstream, note))
+        return _outcome(before, _describe(open_delta(uri, after.version())), after)
 
 
 def _properties(delta: DeltaTable, fingerprint: int, upstream: int, note: Mapping[str, str]) -> CommitProperties:
     return CommitProperties(
-        custom_metadata=dict(note),
+        custom_metadata={**note, _IDENTITY: uuid4().hex},
         max_commit_retries=0,  # a retry would commit onto rows that the increment has not seen
         app_transactions=[
             Transaction(_FINGERPRINT, fingerprint),
@@ -244,14 +249,43 @@ def _properties(delta: DeltaTable, fingerprint: int, upstream: int, note: Mappin
     )
 
 
-def _commit(uri: str, delta: DeltaTable, added: pl.LazyFrame, removed: pl.DataFrame | None, properties: CommitProperties) -> None:
+def _commit(uri: str, delta: DeltaTable, added: pl.LazyFrame, removed: pl.DataFrame | None, properties: CommitProperties) -> DeltaTable:
+    """The table with the increment in it.
+
+    On S3 an answer may be lost after the commit was made: the library then fails, or tries again and takes its own commit for another's.
+    """
     try:
         if removed is not None and removed.height:
             _merge(delta, added, removed, properties)
         else:
             _write(delta, added, overwrite=removed is None, properties=properties)
-    except CommitFailedError as error:
-        raise ConcurrentWrite(f"another run committed to {uri} meanwhile; nothing was written here, run again ({error})") from error
+    except (DeltaError, OSError) as error:
+        standing = _standing(uri, delta.version() + 1, properties)
+        if standing is not None:
+            return standing
+        if isinstance(error, CommitFailedError):
+            raise ConcurrentWrite(f"another run committed to {uri} meanwhile; nothing was written here, run again ({error})") from error
+        raise _problem_of_source(error) or error from None
+    return delta
+
+
+def _standing(uri: str, version: int, properties: CommitProperties) -> DeltaTable | None:
+    """The table at `version` if that is this very commit; None where it is not, or where that cannot be told: the next run will see."""
+    try:
+        delta = open_delta(uri, version)
+        made = delta.history(1)[0].get(_IDENTITY) if delta.version() == version else None
+    except (DeltaError, OSError, s3.S3Problem):
+        return None
+    return delta if made is not None and made == (properties.custom_metadata or {})[_IDENTITY] else None
+
+
+def _problem_of_source(error: Exception) -> s3.S3Problem | None:
+    """What ended the reading of the increment, where that was S3: delta-rs hands exceptions of Python on as text."""
+    found = re.search(r"python: (S3Problem|S3Unreachable): (.*)", str(error), re.DOTALL)
+    if found is None:
+        return None
+    kind = s3.S3Unreachable if found[1] == "S3Unreachable" else s3.S3Problem
+    return kind(" ".join(found[2].split()))
 
 
 def _open_at(uri: str, base: Table | None, schema: pl.Schema) -> DeltaTable:
@@ -261,8 +295,20 @@ def _open_at(uri: str, base: Table | None, schema: pl.Schema) -> DeltaTable:
     if not is_remote(location):
         open_filesystem(location)[0].makedirs(location, exist_ok=True)
     arrow = pl.DataFrame(schema=schema).to_arrow().schema
-    options = s3.options(location)
-    return DeltaTable.create(location, schema=arrow, mode="ignore", storage_options=options, configuration=_CONFIGURATION)
+    once = CommitProperties(max_commit_retries=0)  # a retry after a lost answer would make the table a second time, as another version
+    try:
+        return DeltaTable.create(
+            location,
+            schema=arrow,
+            mode="ignore",
+            storage_options=s3.options(location),
+            configuration=_CONFIGURATION,
+            commit_properties=once,
+        )
+    except (DeltaError, OSError):
+        if find(location) is None:
+            raise
+        return open_delta(location)  # made meanwhile: by another run, or by this one, whose answer was lost
 
 
 # The log is small, and a version whose log entries were cleaned away could not be read although a model was made from it.

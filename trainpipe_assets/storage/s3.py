@@ -14,7 +14,7 @@ class S3Problem(ValueError):
 
 
 class S3Unreachable(S3Problem):
-    """No S3 server answers. That may pass, so it is worth another try."""
+    """No S3 server answers, or it fails again and again. That may pass, so it is worth another try."""
 
 
 class UnsafeServer(S3Problem):
@@ -47,9 +47,9 @@ def options(uri: str) -> dict[str, str] | None:
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turn a failure of S3 inside into one clear message, where the failure or a look at the bucket tells why.
+    """Turn a failure of S3 inside, after the libraries' own retries, into one clear message; a look at the bucket tells why.
 
-    Others (5xx, slow down, timeouts, an object that is not there) pass as they are: they are for retries, or for the caller.
+    Others (an object that is not there, damaged data) pass as they are: they are for the caller.
 
     Raises:
         S3Problem: a person has to do something.

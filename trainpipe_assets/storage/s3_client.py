@@ -3,7 +3,9 @@
 Used through `s3.py`. What is stored is not known here; whether a server can hold a lake at all is `conditional_puts.py`'s question.
 """
 
+import errno
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,7 +34,9 @@ from deltalake.exceptions import DeltaError
 from trainpipe_assets.storage.s3 import S3Problem, S3Unreachable, split
 
 DEFAULT_REGION = "us-east-1"
-CONNECT_SECONDS, READ_SECONDS = 5, 30
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 10, 3  # a server that takes connections and never answers is given up after half a minute
+# Of delta-rs and Polars, which move data: 30 s a request, and no new try of it after a minute.
+_PATIENCE = {"connect_timeout": f"{CONNECT_SECONDS}s", "timeout": "30s", "retry_timeout": "60s"}
 FAULTS = (OSError, DeltaError, pl.exceptions.ComputeError, BotoCoreError, ClientError)
 """What the libraries raise when S3 fails them."""
 
@@ -41,6 +45,15 @@ _NATIVE = ("env", "iam-role", "container-role", "assume-role-with-web-identity")
 _BAD_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired", "InvalidClientTokenId")
 _DENIED = ("AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403")
 _ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301")
+_PASSING = ("InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "ThrottlingException", "503", "500")
+_WORDS = (
+    "Generic S3 error",
+    "HTTP error",
+    "error sending request",
+    "Server returned",
+    "retry_timeout",
+    *_PASSING[:4],
+)  # of delta-rs, Polars
 _NO_KEYS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError, UnauthorizedSSOTokenError)
 _NO_ANSWER = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError, SSLError)
 _PLACES = "TRAINPIPE_LAKE, TRAINPIPE_LANDING or source.uri"
@@ -55,7 +68,7 @@ def _session() -> Any:
 
 
 @functools.cache
-def client(attempts: int = 4) -> Any:
+def client(attempts: int = ATTEMPTS) -> Any:
     """A botocore client that tries each request `attempts` times. One for the process: its creation takes 0.2 s.
 
     Raises:
@@ -95,6 +108,7 @@ def storage_options(uri: str) -> dict[str, str]:
         "AWS_REGION": require_access(uri),
         "AWS_CONDITIONAL_PUT": "etag",
         "AWS_S3_ALLOW_UNSAFE_RENAME": "false",
+        **_PATIENCE,
     }
     url = endpoint()
     if not str(urlsplit(url).hostname).endswith((".amazonaws.com", ".amazonaws.com.cn")):
@@ -139,10 +153,7 @@ def require_access(uri: str) -> str:
             _regions[bucket] = _look_up(bucket, key and f"{key.rstrip('/')}/")
         return _regions[bucket]
     except (BotoCoreError, ClientError) as error:
-        problem = _problem(uri, error)
-        if problem is None:
-            raise OSError(f"{uri}: {error}") from error  # may pass: for the step's retries
-        raise problem from error
+        raise _problem(uri, error) or _failing(uri, error) from error
 
 
 def _look_up(bucket: str, prefix: str) -> str:
@@ -152,15 +163,40 @@ def _look_up(bucket: str, prefix: str) -> str:
 
 
 def diagnose(uri: str, error: BaseException) -> S3Problem | None:
-    """What a person can do about `error`, which came up at `uri`; None where nothing is wrong with bucket, access and server."""
+    """What a person can do about `error`, which came up at `uri`; None where it is not a fault of bucket, access, network or server."""
     _regions.pop(split(uri)[0], None)
     try:
         require_access(uri)
     except S3Problem as problem:
         return problem
-    except OSError:
-        return None
-    return _denied(uri, str(error)) if _says_denied(error) else None
+    if _says_denied(error):
+        return _denied(uri, str(error))
+    return _failing(uri, error) if _is_fault_of_server(error) else None
+
+
+def _failing(uri: str, error: BaseException) -> S3Unreachable:
+    return S3Unreachable(
+        f"{uri}: the S3 server at {endpoint()} fails, or its answers do not arrive ({_short(error)}). Nothing half-written can be seen; "
+        "run again, and look at the server and the network if this comes back"
+    )
+
+
+def _is_fault_of_server(error: BaseException) -> bool:
+    """Whether it says that the server or the way to it failed, not that an object is missing, or damaged, or the local disk full."""
+    if isinstance(error, ClientError):
+        said = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return said >= 500 or said == 429 or error.response["Error"].get("Code") in _PASSING
+    if isinstance(error, BotoCoreError | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (
+            errno.EIO,
+            errno.EBUSY,
+            errno.EREMOTEIO,
+            errno.ENETUNREACH,
+            errno.EHOSTUNREACH,
+        )  # how s3fs spells errors of the server
+    return any(word in str(error) for word in _WORDS)
 
 
 def _says_denied(error: BaseException) -> bool:
@@ -216,5 +252,5 @@ def _denied(uri: str, said: str) -> S3Problem:
 
 
 def _short(error: object) -> str:
-    """The first words of a library's message, on one line."""
-    return " ".join(str(error).split())[:200]
+    """The first words of a library's message, on one line and without the colours of a terminal."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:200]

@@ -10,6 +10,10 @@ from fsspec import AbstractFileSystem
 
 TABLES, MODELS = "tables", "models"  # the two folders of a lake
 
+# s3fs tries each request five times more, whatever botocore does below it. With both at their defaults a server that takes connections and
+# never answers would be given up after six minutes.
+_S3_PATIENCE = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"mode": "standard", "total_max_attempts": 1}}}
+
 
 def is_remote(uri: str) -> bool:
     """Whether `uri` names an object store rather than a local folder."""
@@ -43,5 +47,6 @@ def open_filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
         return filesystem, path
     scheme, _, rest = absolute(uri).partition("://")
     bucket, _, key = rest.partition("/")
-    filesystem, root = fsspec.core.url_to_fs(f"{scheme}://{bucket}", use_listings_cache=False)
+    patience = _S3_PATIENCE if scheme == "s3" else {}
+    filesystem, root = fsspec.core.url_to_fs(f"{scheme}://{bucket}", use_listings_cache=False, **patience)
     return filesystem, f"{root}/{key}" if key else root

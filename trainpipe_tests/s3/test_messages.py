@@ -1,5 +1,6 @@
 """What is wrong with the set-up of S3 is said in one line that a person can act on, by the storage and by the commands."""
 
+import errno
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,7 +77,8 @@ def test_what_is_allowed_is_not_mistaken_for_what_is_not(bucket: str) -> None:
     problem = s3_client.diagnose(f"{bucket}/lake/tables/x", denied)
     assert "access denied" in str(problem)
     assert "s3:PutObject" in str(problem)
-    assert s3_client.diagnose(f"{bucket}/lake", OSError("503 Slow Down")) is None
+    assert isinstance(s3_client.diagnose(f"{bucket}/lake", OSError("Generic S3 error: 503 SlowDown")), s3.S3Unreachable)
+    assert s3_client.diagnose(f"{bucket}/lake", OSError(errno.ENOSPC, "No space left on device")) is None
     assert s3_client.diagnose(f"{bucket}/lake", FileNotFoundError("no such object")) is None
 
 
