@@ -59,6 +59,8 @@ TABLES = {
     "TOKENIZED_DATASET": "One row is a tokenized example; each row of `cleaned_features` has one.",
     "TOKENIZED_DOCUMENTS": "The form of `tokenized_dataset` where `task` is causal-lm. One row is a whole tokenized document; each row of "
     "`cleaned_features` has one. Training cuts it into pieces of `model.max_length`.",
+    "DRIFT_REPORT": "The history of comparisons: one row is one arrival against what the model that was the current one was trained on. "
+    "[Drift](../guide/drift.md) explains the tests.",
     "EVAL_REPORT": "The history: one row is one evaluation of one model on one test split. Nothing is ever removed from it.",
     "PREDICTIONS": "One row is one test example of one evaluation. Not a Delta table: one Parquet file for each evaluation, "
     "`<lake>/models/<asset key of fine_tuned_model>/<fingerprint>.reports/<evaluation_id>.predictions.parquet`.",
@@ -108,6 +110,11 @@ COLUMNS = {
         "text": "as in `cleaned_features`",
         "label": "as in `cleaned_features`",
         "predicted": "the most probable label",
+    },
+    "DRIFT_REPORT": {
+        "comparison_id": "hash of the model, the versions compared and the settings",
+        "compared_at": "when they were compared",
+        "model_fingerprint": "identity of the training that made the model",
     },
     "EVAL_REPORT": {
         "evaluation_id": "hash of the model, the model it was compared with, the rows and the settings of the evaluation",

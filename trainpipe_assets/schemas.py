@@ -111,3 +111,26 @@ _EVAL_REPORT: Columns = {
     "report_uri": pl.String,
 }
 EVAL_REPORT = pl.Schema(_EVAL_REPORT)
+
+_DRIFT_REPORT: Columns = {
+    "comparison_id": pl.String,
+    "compared_at": pl.Datetime("us", "UTC"),
+    "model_uri": pl.String,  # the model that was the current one
+    "model_fingerprint": pl.String,
+    "dataset_uri": pl.String,  # cleaned_features
+    "reference_version": pl.Int64,  # version of it that the model was trained on
+    "since_version": pl.Int64,  # the arrival is what came after this version
+    "dataset_version": pl.Int64,  # up to this one
+    "n_reference": pl.Int64,  # examples compared, of those the model was trained on
+    "n_arrived": pl.Int64,  # examples of the arrival
+    "n_compared": pl.Int64,  # of which were compared
+    "label_shift": pl.Float64,  # total variation distance of the label shares; null if not looked at, as the next three
+    "length_shift": pl.Float64,  # Kolmogorov-Smirnov distance of the lengths
+    "vocabulary_shift": pl.Float64,  # Jensen-Shannon divergence of the word frequencies above chance, in bits
+    "domain_auc": pl.Float64,  # ROC AUC of a classifier that tells the two apart
+    "vocabulary_coverage": pl.Float64,  # share of the arrival's words, repeats counted, that the reference has
+    "drifted": pl.Boolean,  # whether any test says so
+    "tests": pl.String,  # JSON: {name: {statistic, threshold, p_value, low, high, drifted}}
+    "settings": pl.String,  # fingerprint of the settings and the code that judged
+}
+DRIFT_REPORT = pl.Schema(_DRIFT_REPORT)

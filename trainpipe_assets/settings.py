@@ -247,9 +247,52 @@ class EvaluationSettings(Settings):
     batch_tokens: int = Field(default=2048, ge=16, description="Token budget of one scoring batch.")
 
 
+class DriftSettings(Settings):
+    """How arrivals are compared with what the current model was trained on.
+
+    A shift counts where its size reaches a threshold and chance does not explain it. null leaves a test out.
+    """
+
+    enabled: bool = Field(default=True, description="Make the asset drift_report and its check.")
+    label_shift: Fraction | None = Field(
+        default=0.1, description="Threshold for the total variation distance of the label shares: the share of examples that changed label."
+    )
+    length_shift: Fraction | None = Field(
+        default=0.15, description="Threshold for the Kolmogorov-Smirnov distance of the lengths in characters."
+    )
+    vocabulary_shift: Fraction | None = Field(
+        default=0.05,
+        description="Threshold for the Jensen-Shannon divergence of the word frequencies, in bits, above what chance alone gives.",
+    )
+    domain_auc: Annotated[float, Field(ge=0.5, le=1.0)] | None = Field(
+        default=0.65, description="Threshold for the ROC AUC of a classifier that tells arrivals from training data; 0.5 is chance."
+    )
+    significance: float = Field(
+        default=0.01, gt=0.0, le=0.5, description="A shift counts only if chance brings one as large with no more than this probability."
+    )
+    sample_rows: int = Field(default=2000, ge=100, le=100_000, description="Examples that are compared, at most, of each side.")
+    min_rows: int = Field(
+        default=200, ge=20, le=100_000, description="Fewer new examples than this wait for more before they are compared."
+    )
+    severity: Literal["warn", "error"] = Field(default="warn", description="How Dagster marks drift; no run stops for it.")
+
+    @model_validator(mode="after")
+    def _samples_suffice(self) -> "DriftSettings":
+        if self.min_rows > self.sample_rows:
+            raise ValueError(
+                f"drift.min_rows ({self.min_rows}) is larger than drift.sample_rows ({self.sample_rows}), which bounds a sample"
+            )
+        return self
+
+
 class AutomationSettings(Settings):
     """When the pipeline runs by itself."""
 
+    retrain: Literal["on_arrival", "on_drift"] = Field(
+        default="on_arrival",
+        description="What the sensor trains for: on_arrival for any new data; on_drift only where it differs from what the current model "
+        "was trained on. New data is ingested, cleaned and tokenized either way.",
+    )
     min_new_rows: int = Field(default=1, ge=1, description="Retrain once at least so many rows are pending.")
     sensor_seconds: int = Field(default=30, ge=5, le=86_400, description="Seconds between looks at the landing folder.")
     schedule: str | None = Field(default="0 3 * * *", description="Cron expression of the nightly run; null for none.")
@@ -299,6 +342,7 @@ class PipelineSettings(Settings):
     model: ModelSettings = Field(default_factory=ModelSettings, description="The base model.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Hyper-parameters.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="The report and the gate.")
+    drift: DriftSettings = Field(default_factory=DriftSettings, description="Arrivals against what the current model was trained on.")
     automation: AutomationSettings = Field(default_factory=AutomationSettings, description="When it runs by itself.")
     maintenance: MaintenanceSettings = Field(default_factory=MaintenanceSettings, description="Housekeeping of the tables.")
 
@@ -308,6 +352,14 @@ class PipelineSettings(Settings):
         if labelled != (kind == "labelled"):
             wanted = "labelled" if labelled else "text, prompt-completion or chat"
             raise ValueError(f"task {self.task} needs source.kind {wanted}, found {kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _drift_is_looked_for(self) -> "PipelineSettings":
+        if self.automation.retrain == "on_drift" and not self.drift.enabled:
+            raise ValueError(
+                "automation.retrain is on_drift, but drift.enabled is false: nothing would ever be trained; change one of them"
+            )
         return self
 
 

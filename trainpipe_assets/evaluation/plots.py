@@ -1,49 +1,21 @@
-"""Pictures of an evaluation and of a training, as PNG bytes: numbers in, pictures out.
+"""Pictures of an evaluation and of a training, as PNG bytes: numbers in, pictures out. How they look is `figures.py`'s."""
 
-Drawn on matplotlib's own Figure objects, so that no state is shared between threads and no display is needed.
-Colours are Okabe and Ito's, which colour-blind readers tell apart ("Color Universal Design", 2008).
-matplotlib is imported where a picture is drawn, so that importing this module stays quick.
-"""
-
-import io
-import unicodedata
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainpipe_assets.evaluation.figures import LIGHT, Theme, new_figure, png, short, style
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.metrics import CalibrationBin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MAX_CLASSES = 16  # of a confusion matrix; the rarer classes share its last row and column
-MAX_NAME = 26  # characters of a class or slice name
 MAX_POINTS = 300  # of a loss curve; more are averaged in runs
 SMOOTHED_OVER = 25  # points of a loss curve that its running mean spans
-DOTS_PER_INCH = 110
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a picture, for a page of one brightness."""
-
-    surface: str
-    ink: str
-    muted: str
-    grid: str
-    first: str
-    second: str
-    ramp: tuple[str, str, str]
-
-
-LIGHT = Theme("#ffffff", "#1f2430", "#656d7b", "#e4e7ec", "#0072b2", "#d55e00", ("#f3f7fb", "#6aaed6", "#08519c"))
-DARK = Theme("#1a1d24", "#e6e9ef", "#9aa3b2", "#343a46", "#56b4e9", "#e69f00", ("#1f2630", "#2b6c99", "#8fd0f5"))
 
 
 def confusion_plot(matrix: NDArray[np.int64], labels: Sequence[str], theme: Theme = LIGHT) -> bytes:
@@ -53,12 +25,12 @@ def confusion_plot(matrix: NDArray[np.int64], labels: Sequence[str], theme: Them
     """
     from matplotlib.colors import LinearSegmentedColormap
 
-    matrix, names = _fold_rare(matrix, [_short(label) for label in labels])
+    matrix, names = _fold_rare(matrix, [short(label) for label in labels])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size = min(8.5, max(4.6, 2.2 + 0.62 * len(names)))
-    figure = _figure(size + 0.6, size - 0.5, theme)
+    figure = new_figure(size + 0.6, size - 0.5, theme)
     axes = figure.subplots()
-    _style(axes, theme, grid_axes="")
+    style(axes, theme, grid_axes="")
     ramp = LinearSegmentedColormap.from_list("ramp", theme.ramp)
     axes.imshow(shares, cmap=ramp, vmin=0.0, vmax=1.0, aspect="auto")
     _write_cells(axes, matrix, shares, theme)
@@ -71,12 +43,12 @@ def confusion_plot(matrix: NDArray[np.int64], labels: Sequence[str], theme: Them
     axes.tick_params(which="both", length=0, labelcolor=theme.ink)
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
-    return _png(figure)
+    return png(figure)
 
 
 def reliability_plot(bins: Sequence[CalibrationBin], theme: Theme = LIGHT) -> bytes:
     """Accuracy against confidence in each bin, and below it how the examples are spread over the bins."""
-    figure = _figure(5.2, 4.6, theme)
+    figure = new_figure(5.2, 4.6, theme)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
     held = [b for b in bins if b.count]
     top.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
@@ -93,8 +65,8 @@ def reliability_plot(bins: Sequence[CalibrationBin], theme: Theme = LIGHT) -> by
     bottom.set_ylabel("share")
     bottom.set_xlabel("confidence")
     for axes in (top, bottom):
-        _style(axes, theme)
-    return _png(figure)
+        style(axes, theme)
+    return png(figure)
 
 
 def loss_curves(history: Sequence[Mapping[str, float]], validations: Sequence[Mapping[str, float]], theme: Theme = LIGHT) -> bytes:
@@ -102,7 +74,7 @@ def loss_curves(history: Sequence[Mapping[str, float]], validations: Sequence[Ma
 
     Accuracy has a panel of its own, since a second axis would suggest a relation that is not there.
     """
-    figure = _figure(8.4, 3.3, theme)
+    figure = new_figure(8.4, 3.3, theme)
     left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
     steps, losses = _thinned(history)
     many = len(steps) > SMOOTHED_OVER
@@ -120,13 +92,13 @@ def loss_curves(history: Sequence[Mapping[str, float]], validations: Sequence[Ma
         axes.set_xlabel("step")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlim(0, max([1.0, *steps, *at]) * 1.03)
-        _style(axes, theme)
-    return _png(figure)
+        style(axes, theme)
+    return png(figure)
 
 
 def slices_plot(names: Sequence[str], estimates: Sequence[Estimate], overall: Estimate, metric: str, theme: Theme = LIGHT) -> bytes:
     """The estimate of each slice with its interval, against the overall one (line and band)."""
-    figure = _figure(8.4, 1.1 + 0.34 * max(1, len(names)), theme)
+    figure = new_figure(8.4, 1.1 + 0.34 * max(1, len(names)), theme)
     axes = figure.subplots()
     rows = np.arange(len(names))[::-1]
     values = np.array([estimate.value for estimate in estimates], dtype=float)
@@ -135,17 +107,17 @@ def slices_plot(names: Sequence[str], estimates: Sequence[Estimate], overall: Es
     axes.axvspan(overall.low, overall.high, color=theme.grid, linewidth=0, zorder=0)
     axes.axvline(overall.value, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     axes.errorbar(values, rows, xerr=np.maximum([below, above], 0), fmt="o", color=theme.first, markersize=6, elinewidth=2, capsize=0)
-    axes.set_yticks(rows, [_short(name) for name in names])
+    axes.set_yticks(rows, [short(name) for name in names])
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(f"{metric.replace('_', ' ')} (dashed: whole test split)")
-    _style(axes, theme, grid_axes="x")
+    style(axes, theme, grid_axes="x")
     axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
-    return _png(figure)
+    return png(figure)
 
 
 def phases_plot(phases: Mapping[str, float], computing: Sequence[str], theme: Theme = LIGHT) -> bytes:
     """The seconds of each phase of a training with its share of all; the phases in `computing` have a colour of their own."""
-    figure = _figure(8.4, 0.7 + 0.3 * max(1, len(phases)), theme)
+    figure = new_figure(8.4, 0.7 + 0.3 * max(1, len(phases)), theme)
     axes = figure.subplots()
     rows, seconds, total = np.arange(len(phases))[::-1], list(phases.values()), sum(phases.values()) or 1.0
     bars = axes.barh(rows, seconds, height=0.62, color=[theme.first if name in computing else theme.second for name in phases])
@@ -153,29 +125,9 @@ def phases_plot(phases: Mapping[str, float], computing: Sequence[str], theme: Th
     axes.set_yticks(rows, list(phases))
     axes.set_xlim(0, max([*seconds, 1e-9]) * 1.2)
     axes.set_xlabel("seconds")
-    _style(axes, theme, grid_axes="x")
+    style(axes, theme, grid_axes="x")
     axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
-    return _png(figure)
-
-
-def _figure(width: float, height: float, theme: Theme) -> "Figure":
-    """An empty picture; sizes in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=theme.surface, layout="constrained")
-
-
-def _style(axes: "Axes", theme: Theme, grid_axes: str = "xy") -> None:
-    axes.set_facecolor(theme.surface)
-    axes.tick_params(colors=theme.muted, labelsize=9, length=0)
-    axes.xaxis.label.set_color(theme.muted)
-    axes.yaxis.label.set_color(theme.muted)
-    axes.set_axisbelow(True)
-    for name in grid_axes:
-        axes.grid(axis="x" if name == "x" else "y", color=theme.grid, linewidth=0.8)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom" and bool(grid_axes))
-        spine.set_color(theme.grid)
+    return png(figure)
 
 
 def _write_cells(axes: "Axes", matrix: NDArray[np.int64], shares: NDArray[np.float64], theme: Theme) -> None:
@@ -222,26 +174,3 @@ def _running_mean(values: Sequence[float]) -> list[float]:
 
 def _fit_side_by_side(names: list[str]) -> bool:
     return max(map(len, names)) <= (12 if len(names) <= 4 else 5)
-
-
-def _short(name: str) -> str:
-    """A name of the user's data for a picture: on one line, printable, its middle left out where it is long."""
-    visible = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in name)
-    line = " ".join(visible.split()) or "(empty)"
-    if len(line) <= MAX_NAME:
-        return line
-    half = MAX_NAME // 2 - 1
-    return f"{line[:half]}…{line[-half:]}"
-
-
-def _png(figure: "Figure") -> bytes:
-    """Draw; text is taken literally ('$' is no formula) and a script that the font lacks shows as boxes."""
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()

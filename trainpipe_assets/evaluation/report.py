@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from trainpipe_assets.evaluation import plots
 from trainpipe_assets.evaluation.evaluate import Comparison, Evaluation, SliceRow
+from trainpipe_assets.evaluation.figures import DARK, LIGHT, Theme
 from trainpipe_assets.evaluation.intervals import HEADLINE_METRICS, LOWER_IS_BETTER, Estimate
 
 TEMPLATE = "report.html.j2"
@@ -92,8 +93,8 @@ def render_report(evaluation: Evaluation, context: ReportContext) -> str:
             slices_picture=_slices_picture(evaluation),
             curves_picture=_curves_picture(context),
             phases_picture=_phases_picture(context),
-            dark_colour=plots.DARK.surface,
-            light_colour=plots.LIGHT.surface,
+            dark_colour=DARK.surface,
+            light_colour=LIGHT.surface,
         )
     )
 
@@ -194,8 +195,8 @@ def _confusion_words(evaluation: Evaluation) -> str:
     )
 
 
-def _picture(alt: str, draw: Callable[[plots.Theme], bytes]) -> Picture:
-    return Picture(_data_uri(draw(plots.LIGHT)), _data_uri(draw(plots.DARK)), alt)
+def _picture(alt: str, draw: Callable[[Theme], bytes]) -> Picture:
+    return Picture(_data_uri(draw(LIGHT)), _data_uri(draw(DARK)), alt)
 
 
 def _data_uri(png: bytes) -> str:

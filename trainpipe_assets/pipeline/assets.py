@@ -1,4 +1,4 @@
-"""The pipeline: five assets in flow order, and what was rejected on the way.
+"""The pipeline: five assets in flow order, what was rejected on the way, and whether what arrives has drifted.
 
 Each asset loads its inputs, calls one function of the core and returns a value with metadata. How values are stored is
 `io_managers.py`'s; when assets run is `automation.py`'s; what must hold of them is `checks.py`'s.
@@ -17,11 +17,13 @@ from trainpipe_assets.data.encoding import encoder_version, labels_of, load_enco
 from trainpipe_assets.data.sources import list_landed, wait_until_settled
 from trainpipe_assets.data.splitting import require_trainable, split_sizes
 from trainpipe_assets.pipeline import descriptions
+from trainpipe_assets.pipeline.current_model import current_model
+from trainpipe_assets.pipeline.drift import CHECK, compare_with_model
 from trainpipe_assets.pipeline.evaluation import evaluate_model
 from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.io_managers import TrainedModel, upstream
 from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
-from trainpipe_assets.pipeline.outputs import described_drift, model_output, versioned
+from trainpipe_assets.pipeline.outputs import arrival_profile, described_drift, model_output, versioned
 from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.run_config import TrainingRunConfig, training_config
@@ -98,7 +100,28 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split)
             examples, rejected = cleaning.clean_changes(changes, settings.cleaning, settings.split, settings.source.kind)
         yield versioned(rejected, output_name="rejected_rows")
-        yield versioned(examples, cleaning.summary(examples, settings.cleaning), output_name="cleaned_features")
+        metadata = {**cleaning.summary(examples, settings.cleaning), **arrival_profile(examples)}
+        yield versioned(examples, metadata, output_name="cleaned_features")
+
+    @dg.asset(
+        key=keys["drift_report"],
+        **common,
+        **descriptions.drift_report(),
+        ins={"cleaned_features": dg.AssetIn(key=keys["cleaned_features"])},
+        io_manager_key="delta_io_manager",
+        check_specs=[dg.AssetCheckSpec(CHECK, asset=keys["drift_report"], description=descriptions.NO_DRIFT)],
+        op_tags={"dagster/priority": "1"},  # told before the training that may take hours
+        retry_policy=retry,
+    )
+    def drift_report(context: dg.AssetExecutionContext, lake: Lake, cleaned_features: Table) -> Iterator[Any]:
+        with explained():
+            model = current_model(find(lake.table_uri(keys["eval_report"])), before_run=context.run_id)
+            uri = lake.table_uri(context.asset_key)
+            done = compare_with_model(
+                history_uri=uri, model=model, examples=cleaned_features, settings=settings.drift, now=datetime.now(UTC)
+            )
+        yield versioned(done.increment, done.metadata)
+        yield done.check
 
     @dg.asset(
         key=keys["tokenized_dataset"],
@@ -186,4 +209,5 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             )
         return versioned(done.increment, done.metadata)
 
-    return [raw_data, cleaned_features, tokenized_dataset, fine_tuned_model, eval_report]
+    monitors = [drift_report] if settings.drift.enabled else []
+    return [raw_data, cleaned_features, *monitors, tokenized_dataset, fine_tuned_model, eval_report]

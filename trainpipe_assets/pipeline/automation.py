@@ -17,12 +17,17 @@ from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.readers import count_records
 from trainpipe_assets.data.sources import list_landed, split_settled
 from trainpipe_assets.pipeline.assets import PipelineKeys
+from trainpipe_assets.pipeline.current_model import current_model
+from trainpipe_assets.pipeline.drift import unanswered_drift
 from trainpipe_assets.pipeline.executor import give_up_dead_runs
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
 
-ASSETS = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "fine_tuned_model", "eval_report")
+DATA = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")
+MODEL = ("fine_tuned_model", "eval_report")
+MONITORS = ("drift_report",)
+ASSETS = (*DATA, *MONITORS, *MODEL)
 UNFINISHED = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
               dg.DagsterRunStatus.CANCELING)  # fmt: skip
 RETRY_AFTER_SECONDS = 3600  # the same arrivals are requested again, after a failed run, at most so often
@@ -36,27 +41,38 @@ def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
     ingest = dg.define_asset_job(
         f"{name}_ingest", dg.AssetSelection.assets(keys["raw_data"]), tags=tags, description="Only ingest what has arrived."
     )
+    monitors = MONITORS if settings.drift.enabled else ()
+    prepare = dg.define_asset_job(
+        f"{name}_prepare",
+        dg.AssetSelection.assets(*(keys[asset] for asset in (*DATA, *monitors))),
+        tags=tags,
+        description="Everything up to the tokens, and the comparison with what the current model was trained on; no training.",
+    )
     retrain = dg.define_asset_job(
         f"{name}_retrain",
-        dg.AssetSelection.assets(*(keys[asset] for asset in ASSETS)),
+        dg.AssetSelection.assets(*(keys[asset] for asset in (*DATA, *monitors, *MODEL))),
         tags=tags,
         description="Everything, from landed files to the gate.",
     )
-    status = settings.automation.enabled
+    status, on_drift = settings.automation.enabled, settings.automation.retrain == "on_drift"
 
     @dg.sensor(
         name=f"{name}_new_data",
-        job=retrain,
+        jobs=[prepare, retrain] if on_drift else [retrain],
         minimum_interval_seconds=settings.automation.sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING if status else dg.DefaultSensorStatus.STOPPED,
-        description="Retrains when new data has arrived and settled; never while a run of the same pipeline is under way.",
+        description=f"Retrains when new data has arrived and settled{' and has drifted' if on_drift else ''}; never while a run of the "
+        "same pipeline is under way.",
     )
     def new_data(context: dg.SensorEvaluationContext, lake: Lake) -> dg.RunRequest | dg.SkipReason:
         give_up_dead_runs(context.instance)
-        busy = unfinished_run(context.instance, (ingest.name, retrain.name), [keys[asset] for asset in ASSETS])
+        busy = unfinished_run(context.instance, (ingest.name, prepare.name, retrain.name), [keys[asset] for asset in ASSETS])
         if busy is not None:
             return dg.SkipReason(f"run {busy} of this pipeline is under way; what has arrived is looked at when it is done")
-        return look_for_data(settings, lake, keys["raw_data"], now=time.time())
+        arrivals = look_for_data(settings, lake, keys["raw_data"], now=time.time())
+        if not on_drift:
+            return arrivals
+        return train_on_drift(arrivals, settings, lake, keys, prepare=prepare.name, retrain=retrain.name, now=time.time())
 
     schedules = []
     if settings.automation.schedule is not None:
@@ -70,7 +86,7 @@ def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
                 description="Runs everything; where nothing is new nothing is done.",
             )
         )
-    return dg.Definitions(jobs=[ingest, retrain], schedules=schedules, sensors=[new_data])
+    return dg.Definitions(jobs=[ingest, prepare, retrain], schedules=schedules, sensors=[new_data])
 
 
 def unfinished_run(instance: dg.DagsterInstance, job_names: Sequence[str], keys: Sequence[dg.AssetKey]) -> str | None:
@@ -104,6 +120,33 @@ def look_for_data(settings: PipelineSettings, lake: Lake, raw_key: dg.AssetKey, 
             return dg.SkipReason(f"{rows} new rows so far, waiting for {settings.automation.min_new_rows} (automation.min_new_rows)")
     tags = {"trainpipe/new_files": str(len(new)), "trainpipe/withdrawn_files": str(len(withdrawn))}
     return dg.RunRequest(run_key=_situation(table, [f"{file.path} {file.version}" for file in new], withdrawn, now), tags=tags)
+
+
+def train_on_drift(
+    arrivals: dg.RunRequest | dg.SkipReason,
+    settings: PipelineSettings,
+    lake: Lake,
+    keys: PipelineKeys,
+    *,
+    prepare: str,
+    retrain: str,
+    now: float,
+) -> dg.RunRequest | dg.SkipReason:
+    """What becomes of a tick's `arrivals` where only drift is a reason to train; read from the lake alone.
+
+    New data is prepared first, and with that compared. Where it had drifted, the next tick asks for the training, until a model was
+    trained on it and evaluated. While there is no current model to compare with, new data is a reason to train.
+    """
+    evaluations = find(lake.table_uri(keys["eval_report"]))
+    model = current_model(evaluations)
+    if isinstance(arrivals, dg.RunRequest):
+        job = retrain if model is None else prepare
+        return dg.RunRequest(run_key=arrivals.run_key, tags=arrivals.tags, job_name=job)
+    drifted = unanswered_drift(find(lake.table_uri(keys["drift_report"])), evaluations, model, settings.drift) if model else None
+    if drifted is None:
+        return arrivals
+    run_key = f"drift-{drifted}-{int(now // RETRY_AFTER_SECONDS)}"
+    return dg.RunRequest(run_key=run_key, tags={"trainpipe/drift": drifted}, job_name=retrain)
 
 
 def _situation(table: Table | None, new: Sequence[str], withdrawn: Sequence[str], now: float) -> str:

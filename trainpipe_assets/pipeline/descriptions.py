@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from trainpipe_assets.pipeline.assets import PipelineKeys
 
 PRIVATE = "trainpipe/private"  # metadata of an asset whose rows are not to be shown
+NO_DRIFT = "No arrival that the current model has not seen differs from what it was trained on."
 _SAME = ("row_id", "file_id", "source_file", "line_number")
 
 
@@ -60,6 +61,16 @@ def tokenized_dataset(keys: "PipelineKeys", task: Task) -> dict[str, Any]:
             "dagster/column_schema": column_schema(schemas.TOKENIZED_DATASET if labelled else schemas.TOKENIZED_DOCUMENTS),
             "dagster/column_lineage": column_lineage(keys["cleaned_features"], columns),
         },
+    }
+
+
+def drift_report() -> dict[str, Any]:
+    """For `drift_report`."""
+    return {
+        "description": "The history of comparisons: each is one arrival against what the current model was trained on, by labels, lengths, "
+        "words and a classifier.\n\nThe current model is found in the history of eval_report, as it stood before the run.",
+        "kinds": {"scikitlearn", "deltalake"},
+        "metadata": {"dagster/column_schema": column_schema(schemas.DRIFT_REPORT)},
     }
 
 

@@ -17,7 +17,7 @@ from trainpipe_assets.storage.artifacts import list_artifacts
 from trainpipe_assets.storage.delta import find
 from trainpipe_assets.storage.maintenance import maintain
 
-TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "eval_report")
+TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "drift_report", "eval_report")
 
 
 def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:

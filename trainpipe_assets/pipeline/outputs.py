@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from trainpipe_assets.evaluation.plots import loss_curves, phases_plot
+from trainpipe_assets.evaluation.profile import profile
 from trainpipe_assets.pipeline.io_managers import TrainedModel
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
@@ -14,6 +15,7 @@ from trainpipe_assets.storage.artifacts import Artifact, local_copy
 from trainpipe_assets.storage.increments import Increment
 
 SHOWN_DRIFTS = 50
+PROFILED_LABELS = 20  # shown of an arrival, the most frequent ones
 
 
 def versioned(increment: Increment, metadata: Mapping[str, Any] | None = None, output_name: str = "result") -> dg.Output[Increment]:
@@ -26,6 +28,21 @@ def described_drift(drift: pl.DataFrame) -> dict[str, Any]:
     if drift.is_empty():
         return {"files_with_schema_drift": 0}
     return {"files_with_schema_drift": drift["file"].n_unique(), "schema_drift": markdown_table(drift.head(SHOWN_DRIFTS))}
+
+
+def arrival_profile(examples: Increment) -> dict[str, Any]:
+    """What arrives in `cleaned_features`, in numbers; nothing where nothing does."""
+    found = profile(examples.added.select("label", "n_chars").collect())
+    if not found.rows:
+        return {}
+    lengths = ", ".join(f"{share:.0%}: {length:,}" for share, length in found.lengths.items())
+    quantiles = {"quantiles_of_characters_added": lengths}
+    if not any(found.labels):  # documents have none
+        return quantiles
+    shown = list(found.labels.items())[:PROFILED_LABELS]
+    rows = [(label, f"{count:,}", f"{count / found.rows:.1%}") for label, count in shown]
+    labels = pl.DataFrame(rows, schema=dict.fromkeys(("label", "rows added", "share"), pl.String), orient="row")
+    return {"labels_added": markdown_table(labels), **quantiles}
 
 
 def model_output(model: Artifact | TrainedModel, *, reused: bool) -> dg.Output[Artifact | TrainedModel]:

@@ -25,7 +25,7 @@ from trainpipe_tests.programs import BIN, REPOSITORY, Installation, wait_until
 from trainpipe_tests.system_programs import require_postgres
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
-ASSETS = {"raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "fine_tuned_model", "eval_report"}
+ASSETS = {"raw_data", "cleaned_features", "rejected_rows", "drift_report", "tokenized_dataset", "fine_tuned_model", "eval_report"}
 ENTRYPOINT = REPOSITORY / "docker-entrypoint.sh"
 COMMAND_SECONDS = 400  # a bound, not a wish: it is met by a machine ten times slower than a laptop
 ROWS = 300

@@ -40,7 +40,16 @@ def test_a_run_makes_every_asset_and_passes_every_check(trained: tuple[Workplace
     assert {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()} == set(ASSETS)
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert checks == dict.fromkeys(
-        ("records_are_conserved", "schema_is_stable", "rows_are_conserved", "splits_do_not_leak", "examples_are_conserved", "gate"), True
+        (
+            "records_are_conserved",
+            "schema_is_stable",
+            "rows_are_conserved",
+            "splits_do_not_leak",
+            "examples_are_conserved",
+            "no_drift",
+            "gate",
+        ),
+        True,
     )
     assert place.table("raw_data").rows == 402
     assert place.rows("rejected_rows")["rule"].sort().to_list() == ["duplicate", "unknown_label"]

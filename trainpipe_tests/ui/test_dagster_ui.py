@@ -13,7 +13,7 @@ from trainpipe_assets.samples import Samples
 from trainpipe_tests.programs import wait_until
 from trainpipe_tests.ui.webserver import Webserver
 
-ASSETS = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "fine_tuned_model", "eval_report")
+ASSETS = ("raw_data", "cleaned_features", "rejected_rows", "drift_report", "tokenized_dataset", "fine_tuned_model", "eval_report")
 ROWS = 240
 RUN_SECONDS = 400.0
 SENSOR_QUERY = (

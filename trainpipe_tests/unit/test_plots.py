@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from trainpipe_assets.evaluation import plots
+from trainpipe_assets.evaluation import figures, plots
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.metrics import CalibrationBin
 
@@ -39,7 +39,7 @@ def drawn(monkeypatch) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("theme", [plots.LIGHT, plots.DARK])
+@pytest.mark.parametrize("theme", [figures.LIGHT, figures.DARK])
 @pytest.mark.filterwarnings("error")
 def test_every_picture_is_drawn_on_the_surface_of_its_theme(theme):
     estimate = Estimate(0.5, 0.4, 0.6)
@@ -84,7 +84,7 @@ def test_names_of_any_kind_can_be_drawn(drawn):
     opened(plots.slices_plot(HOSTILE, [estimate] * len(HOSTILE), estimate, "accuracy"))
     assert "$\\frac{1}{0$" in drawn
     assert "two lines and more" in drawn
-    assert max(len(word) for word in drawn if word.startswith("x")) <= plots.MAX_NAME
+    assert max(len(word) for word in drawn if word.startswith("x")) <= figures.MAX_NAME
 
 
 @pytest.mark.filterwarnings("error")

@@ -1,0 +1,38 @@
+"""Which model is the current one, and what it was trained on; read from the history of evaluations and from manifests.
+
+There is no registry: the current model is the newest one whose gate passed.
+"""
+
+import polars as pl
+
+from trainpipe_assets.storage.artifacts import Artifact, read_manifest
+from trainpipe_assets.storage.delta import Table
+
+
+def current_model(history: Table | None, *, before_run: str | None = None) -> Artifact | None:
+    """The current model by the `history` of evaluations; None where none has passed the gate, or its folder was deleted.
+
+    With `before_run` the one that was current before the run of that id, whichever of its steps come first.
+    """
+    if history is None:
+        return None
+    passed = history.scan().filter(pl.col("gate_passed")).sort("evaluated_at", descending=True).select("model_uri").collect()
+    for uri in passed["model_uri"].unique(maintain_order=True):
+        model = read_manifest(uri)
+        if model is None or model.manifest["run_id"] != before_run:
+            return model
+    return None
+
+
+def trained_version(model: Artifact, table: str) -> int:
+    """The version of `table` (an asset's name) that a model was trained on."""
+    return int(model.manifest["lake"][table]["version"])
+
+
+def newest_trained_version(history: Table | None, table: str) -> int | None:
+    """The version of `table` that the newest evaluated model was trained on, whatever its gate said; None where that is not known."""
+    if history is None:
+        return None
+    newest = history.scan().sort("evaluated_at").select("model_uri").last().collect()
+    model = read_manifest(newest.item()) if newest.height else None
+    return trained_version(model, table) if model else None

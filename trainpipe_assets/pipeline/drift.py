@@ -1,0 +1,228 @@
+"""Arrivals against what the current model was trained on, as a step: which rows, which history, what the UI shows.
+
+An arrival is what came since the last comparison with the same model, so that each is judged by itself: one that differs does not drown
+in others that do not. What counts as drift is `trainpipe_assets.evaluation.drift`'s.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from trainpipe_assets.evaluation import drift
+from trainpipe_assets.evaluation.drift import TEXT_CHARS, DriftComparison, compare
+from trainpipe_assets.evaluation.drift_plot import drift_plot
+from trainpipe_assets.pipeline.current_model import newest_trained_version, trained_version
+from trainpipe_assets.pipeline.metadata import markdown_table, picture
+from trainpipe_assets.schemas import DRIFT_REPORT
+from trainpipe_assets.settings import DriftSettings
+from trainpipe_assets.storage.artifacts import Artifact
+from trainpipe_assets.storage.delta import MissingTable, Table, difference, find, fingerprint
+from trainpipe_assets.storage.increments import Increment
+
+CHECK = "no_drift"
+EXAMPLES = "cleaned_features"
+DIGITS = 4  # of the numbers shown in the UI; the table holds them whole
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Samples of what the model was trained on and of what has arrived; `arrived` is how many examples that are in all."""
+
+    reference: pl.DataFrame
+    arrival: pl.DataFrame
+    arrived: int
+    since: int
+
+
+@dataclass(frozen=True)
+class NothingToCompare:
+    """Why arrivals are not compared this time."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class DriftStep:
+    """What a comparison adds to the history, what the UI shows of it, and the verdict on all that the current model has not seen."""
+
+    increment: Increment
+    metadata: Mapping[str, Any]
+    check: dg.AssetCheckResult
+
+
+def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Table, settings: DriftSettings, now: datetime) -> DriftStep:
+    """Compare what came to `examples` (cleaned_features) since the last comparison with what `model` was trained on.
+
+    Where there is nothing to compare, the history stays as it is. Comparisons by other settings are not looked at any more.
+    """
+    history = find(history_uri)
+    rows = history.scan().collect() if history else pl.DataFrame(schema=DRIFT_REPORT)
+    known = of_model(rows, model, settings)
+    sides = _sides(model, examples, known, settings)
+    metadata: dict[str, Any] = {"compared": isinstance(sides, Sides), **({"model_fingerprint": model.fingerprint} if model else {})}
+    if isinstance(sides, NothingToCompare) or model is None:
+        assert isinstance(sides, NothingToCompare)
+        metadata |= {"reason": sides.reason}
+        new = rows.clear()
+    else:
+        comparison = compare(sides.reference, sides.arrival, settings)
+        new = pl.DataFrame([_row(comparison, sides, model, examples, settings, now)], schema=DRIFT_REPORT)
+        metadata |= _shown(new.row(0, named=True)) | _pictures(comparison)
+    nothing = pl.DataFrame(schema={"row_id": pl.String})
+    made_by = fingerprint("drift_report", drift.VERSION)
+    increment = Increment(history_uri, history, new.lazy(), nothing, made_by, upstream=0, empty=history is not None and new.is_empty())
+    return DriftStep(increment, metadata, _verdict(pl.concat([known, new]), metadata, settings))
+
+
+def of_model(rows: pl.DataFrame, model: Artifact | None, settings: DriftSettings) -> pl.DataFrame:
+    """The comparisons with `model` by these very settings, the oldest first."""
+    mine = (pl.col("model_fingerprint") == (model.fingerprint if model else "")) & (pl.col("settings") == _judge(settings))
+    return rows.filter(mine).sort("dataset_version", "compared_at")
+
+
+def unanswered_drift(drift_history: Table | None, evaluations: Table | None, model: Artifact, settings: DriftSettings) -> str | None:
+    """Id of a comparison that found drift from `model`, the current one, in examples that no evaluated model was trained on yet."""
+    if drift_history is None:
+        return None
+    drifted = of_model(drift_history.scan().collect(), model, settings).filter(pl.col("drifted"))
+    if drifted.is_empty():
+        return None
+    newest = drifted.row(-1, named=True)
+    trained_on = newest_trained_version(evaluations, EXAMPLES)
+    return None if trained_on is not None and trained_on >= newest["dataset_version"] else str(newest["comparison_id"])
+
+
+def _judge(settings: DriftSettings) -> str:
+    """Identity of what decides a verdict."""
+    return f"{fingerprint(drift.VERSION, settings.model_dump(mode='json', exclude={'enabled', 'severity'})):016x}"
+
+
+def _sides(model: Artifact | None, examples: Table, known: pl.DataFrame, settings: DriftSettings) -> Sides | NothingToCompare:
+    if model is None:
+        return NothingToCompare("no model has passed the gate yet")
+    trained_on = trained_version(model, EXAMPLES)
+    try:
+        reference = find(examples.uri, trained_on)
+    except MissingTable as error:
+        return NothingToCompare(f"what the current model was trained on cannot be read any more: {error}")
+    assert reference is not None
+    for since in [*known["dataset_version"].to_list()[-1:], trained_on]:  # the former may have been vacuumed, the latter is pinned
+        arrivals = _arrivals(examples, since)
+        if arrivals is not None:
+            return _sampled(reference, arrivals, since, settings)
+    return NothingToCompare(f"{EXAMPLES} is at version {examples.version}, before what the current model was trained on ({trained_on})")
+
+
+def _sampled(reference: Table, arrivals: pl.LazyFrame, since: int, settings: DriftSettings) -> Sides | NothingToCompare:
+    arrived = int(arrivals.select(pl.len()).collect().item())
+    if arrived < settings.min_rows:
+        found = f"{arrived:,} new example(s), {settings.min_rows:,} are needed (drift.min_rows)"
+        return NothingToCompare(found if arrived else "nothing has arrived that was not trained on or compared before")
+    trained = sample(reference.scan().filter(pl.col("split") == "train"), reference.rows, settings.sample_rows)
+    if trained.height < drift.FOLDS:
+        return NothingToCompare(f"the current model was trained on {trained.height} example(s), too few to compare with")
+    return Sides(trained, sample(arrivals, arrived, settings.sample_rows), arrived, since)
+
+
+def _arrivals(examples: Table, since: int) -> pl.LazyFrame | None:
+    """The examples that came after version `since`, but not those whose text was there under another key: a file that grew is read anew."""
+    found = difference(examples, since)
+    if found is None:
+        return None
+    removed = found.removed.collect()
+    before = find(examples.uri, since) if removed.height else None
+    if before is None:
+        return found.added
+    texts = before.scan().join(removed.lazy(), on="row_id", how="semi").select("content_hash")
+    return found.added.join(texts, on="content_hash", how="anti")
+
+
+def sample(rows: pl.LazyFrame, total: int, count: int) -> pl.DataFrame:
+    """`count` of `total` rows: those with the smallest content hashes, which is as good as drawn at random and always the same.
+
+    A bound on the hash, three times as high as needed, lets the reader drop nearly all rows before it takes their texts up.
+    """
+    highest = min(16**8 - 1, 3 * count * 16**8 // max(total, 1))
+    few = rows.filter(pl.col("content_hash").str.slice(0, 8) <= f"{highest:08x}")
+    wanted = few.select("content_hash", pl.col("text").str.slice(0, TEXT_CHARS), "label", "n_chars")
+    return wanted.bottom_k(count, by="content_hash").collect(engine="streaming").sort("content_hash", "label")
+
+
+def _row(
+    comparison: DriftComparison, sides: Sides, model: Artifact, examples: Table, settings: DriftSettings, now: datetime
+) -> dict[str, Any]:
+    judge = _judge(settings)
+    versions = {
+        "reference_version": trained_version(model, EXAMPLES),
+        "since_version": sides.since,
+        "dataset_version": examples.version,
+    }
+    return {
+        "comparison_id": f"{fingerprint(judge, model.fingerprint, examples.uri, versions):016x}",
+        "compared_at": now,
+        "model_uri": model.uri,
+        "model_fingerprint": model.fingerprint,
+        "dataset_uri": examples.uri,
+        **versions,
+        "n_reference": sides.reference.height,
+        "n_arrived": sides.arrived,
+        "n_compared": sides.arrival.height,
+        **{shift.name: shift.statistic for shift in comparison.shifts},
+        "vocabulary_coverage": comparison.vocabulary_coverage,
+        "drifted": comparison.drifted,
+        "tests": json.dumps({shift.name: shift.as_dict() for shift in comparison.shifts}),
+        "settings": judge,
+    }
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the history for the UI; its plain numbers are plotted there over time."""
+    tests = json.loads(row["tests"])
+    lines = [
+        (name, *(_plain(test[key]) for key in ("statistic", "threshold", "p_value", "low", "high", "drifted")))
+        for name, test in tests.items()
+    ]
+    columns = ("test", "statistic", "threshold", "p-value", "95% from", "to", "drifted")
+    numbers = {name: round(test["statistic"], DIGITS) for name, test in tests.items()}
+    return {
+        "drifted": row["drifted"],
+        "tests": markdown_table(pl.DataFrame(lines, schema=dict.fromkeys(columns, pl.String), orient="row")),
+        **numbers,
+        "vocabulary_coverage": round(row["vocabulary_coverage"], DIGITS),
+        "trained_on": f"{EXAMPLES} version {row['reference_version']}",
+        "arrived": f"{row['n_arrived']:,} examples after version {row['since_version']}, up to version {row['dataset_version']}",
+        "examples_compared": f"{row['n_compared']:,} with {row['n_reference']:,}",
+    }
+
+
+def _plain(value: float | bool | None) -> str:
+    if value is None:
+        return ""
+    return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}"
+
+
+def _pictures(comparison: DriftComparison) -> dict[str, Any]:
+    words = [(word.word, f"{word.reference:.1f}", f"{word.arrival:.1f}") for word in comparison.changed_words]
+    columns = ("word", "trained on, of 1,000 words", "arrived, of 1,000 words")
+    return {
+        "comparison": picture(drift_plot(comparison), "what the model was trained on against what arrived"),
+        "changed_words": markdown_table(pl.DataFrame(words, schema=dict.fromkeys(columns, pl.String), orient="row")),
+    }
+
+
+def _verdict(comparisons: pl.DataFrame, metadata: Mapping[str, Any], settings: DriftSettings) -> dg.AssetCheckResult:
+    """Whether any arrival since the current model was trained had drifted from it; shown is that one, else the newest comparison."""
+    drifted = comparisons.filter(pl.col("drifted"))
+    telling = drifted if drifted.height else comparisons
+    shown = _shown(telling.row(-1, named=True)) if telling.height else {}
+    return dg.AssetCheckResult(
+        check_name=CHECK,
+        passed=drifted.is_empty(),
+        severity=dg.AssetCheckSeverity[settings.severity.upper()],
+        metadata={**shown, **metadata} if metadata["compared"] else {**metadata, **shown},
+    )
