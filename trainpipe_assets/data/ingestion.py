@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
+from trainpipe_assets.data.batches import from_batches
 from trainpipe_assets.data.readers import content_id, read_file
 from trainpipe_assets.data.schema_drift import QUARANTINED, drift_table, judge, quarantine
 from trainpipe_assets.data.source_schema import UNREADABLE, SourceSchema, from_json, schema_of
@@ -134,16 +134,11 @@ Reading = tuple[LandedFile, SourceSchema | None, str | None]  # a file, its sche
 def _records(files: Sequence[Reading], settings: SourceSettings, now: datetime) -> pl.LazyFrame:
     """The records of all files, read one file after the other while the frame is being consumed."""
 
-    def batches(
-        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
-    ) -> Iterator[pl.DataFrame]:
-        del n_rows, batch_size  # an increment is always read whole
+    def batches() -> Iterator[pl.DataFrame]:
         for file, schema, problem in files:
-            for batch in read_file(file, settings, now, UNREADABLE if schema is None else schema.as_json(), problem):
-                selected = batch if with_columns is None else batch.select(with_columns)
-                yield selected if predicate is None else selected.filter(predicate)
+            yield from read_file(file, settings, now, UNREADABLE if schema is None else schema.as_json(), problem)
 
-    return register_io_source(batches, schema=RAW_DATA, is_pure=False)
+    return from_batches(batches, RAW_DATA)
 
 
 def pending(landed: list[LandedFile], table: Table | None) -> tuple[LandedFile, ...]:

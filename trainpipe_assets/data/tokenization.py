@@ -1,40 +1,61 @@
 """Token ids of the cleaned examples, by the base model's own fast tokenizer.
 
-Uses the `tokenizers` library directly, on all cores; padding is left to the batches of training and scoring.
+Uses the `tokenizers` library directly, on all cores, and that only once for a word that repeats (`word_tokens.py`). Padding is left to
+the batches of training and scoring.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 from tokenizers import Tokenizer as FastTokenizer
 
+from trainpipe_assets.data.batches import mapped
+from trainpipe_assets.data.word_tokens import WordTokens, flat, offsets, words_are_independent
 from trainpipe_assets.schemas import CLEANED_FEATURES, TOKENIZED_DATASET
 from trainpipe_assets.storage.artifacts import file_sha256
 from trainpipe_assets.storage.increments import Changes, Increment
 
 VERSION = "1"  # raise it when the same text would be tokenized differently: the table is then rebuilt
 
+BATCH_ROWS = 25_000  # texts tokenized at a time
+
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A fast tokenizer with its truncation set, and the hash that identifies it."""
+    """A fast tokenizer with its truncation set, and the hash that identifies it.
+
+    `words` is None where its ids of a text are not those of the words.
+    """
 
     fast: FastTokenizer
     digest: str
     max_length: int
+    words: WordTokens | None
 
-    def encode(self, texts: Sequence[str]) -> pl.Series:
-        """Token ids of each text as a `List(Int32)` series, special tokens included, at most `max_length` each."""
-        ids = [encoding.ids for encoding in self.fast.encode_batch_fast(list(texts))]
-        offsets = np.zeros(len(ids) + 1, dtype=np.int32)
-        np.cumsum([len(row) for row in ids], out=offsets[1:])
-        values = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(offsets[-1]))
-        return pl.Series("input_ids", pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)), dtype=pl.List(pl.Int32))
+    def encode(self, texts: pl.Series) -> pl.Series:
+        """Token ids of each text as a `List(Int32)` series, special tokens included, at most `max_length` each.
+
+        The same as the tokenizer's own ids of each text; most are put together from those of the words.
+        """
+        if self.words is None:
+            return self._encode_whole(texts)
+        covered = self.words.covers(texts)
+        found = self.words.encode(texts.filter(covered)) if covered.any() else None
+        if found is None:
+            return self._encode_whole(texts)
+        order = np.argsort(np.concatenate([covered.arg_true().to_numpy(), (~covered).arg_true().to_numpy()]))
+        return pl.concat([_as_lists(*found), self._encode_whole(texts.filter(~covered))]).gather(order)
+
+    def _encode_whole(self, texts: pl.Series) -> pl.Series:
+        return _as_lists(*flat([encoding.ids for encoding in self.fast.encode_batch_fast(texts.to_list())]))
+
+
+def _as_lists(ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> pl.Series:
+    return pl.Series("input_ids", pa.LargeListArray.from_arrays(pa.array(offsets(lengths)), pa.array(ids)), dtype=pl.List(pl.Int32))
 
 
 def load_tokenizer(folder: str, max_length: int) -> Tokenizer:
@@ -49,7 +70,8 @@ def load_tokenizer(folder: str, max_length: int) -> Tokenizer:
     fast = FastTokenizer.from_file(str(path))
     fast.no_padding()
     fast.enable_truncation(max_length=max_length)
-    return Tokenizer(fast, file_sha256(path), max_length)
+    words = WordTokens(fast, max_length) if words_are_independent(fast) else None
+    return Tokenizer(fast, file_sha256(path), max_length, words)
 
 
 def labels_of(examples: pl.LazyFrame) -> tuple[str, ...]:
@@ -66,11 +88,11 @@ def tokenize(examples: pl.LazyFrame, tokenizer: Tokenizer, labels: tuple[str, ..
             "file_id",
             "split",
             label_id=pl.col("label").replace_strict(list(labels), list(range(len(labels))), return_dtype=pl.Int32),
-            input_ids=tokenizer.encode(batch["text"].to_list()),
+            input_ids=tokenizer.encode(batch["text"]),
         ).with_columns(n_tokens=pl.col("input_ids").list.len().cast(pl.Int32))
 
     needed = examples.select(name for name in CLEANED_FEATURES.names() if name in {"row_id", "file_id", "split", "label", "text"})
-    return needed.map_batches(encode, schema=TOKENIZED_DATASET, streamable=True, predicate_pushdown=False, projection_pushdown=False)
+    return mapped(needed, encode, TOKENIZED_DATASET, BATCH_ROWS)
 
 
 def tokenize_changes(changes: Changes, tokenizer: Tokenizer, labels: tuple[str, ...]) -> Increment:

@@ -111,7 +111,7 @@ def _measure(
         folder = str(local_copy(previous))
         # The previous model reads the same texts by its own tokenizer: what it was trained with is part of it.
         tokenizer = load_tokenizer(folder, previous.manifest["settings"]["model"]["max_length"])
-        own = examples.with_columns(input_ids=tokenizer.encode(examples["text"].to_list()))
+        own = examples.with_columns(input_ids=tokenizer.encode(examples["text"]))
         scored = score(folder, own.with_columns(n_tokens=pl.col("input_ids").list.len().cast(pl.Int32)), compute, settings.batch_tokens)
         earlier = align_labels(scored, previous.labels, model.labels)
     return evaluate(examples, model.labels, probabilities, earlier, settings)
