@@ -7,7 +7,7 @@ BIN := .venv/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: help setup samples demo demo-s3 dev test check format bench chaos schema clean
+.PHONY: help setup samples demo demo-s3 dev test check format bench bench-full chaos schema clean
 
 help:
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ format: setup ## put the code into the project's format
 
 bench: samples ## measure speed against its peers, into docs/benchmarks.md and benchmarks/latest.json
 	$(BIN)/python -m benchmarks
+
+bench-full: samples ## the same with ten million rows and whole epochs: hours; ONLY=data-plane narrows it, and is then only printed
+	$(BIN)/python -m benchmarks --full $(if $(ONLY),--only $(ONLY))
 
 chaos: setup ## kill -9 at 500 random instants from landing to tokens, on local disk and on S3, and look for lost rows; KILLS=n
 	$(BIN)/python -m trainpipe_tests.chaos --kills $(or $(KILLS),500)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import assets, loading, machine, report, training
+from benchmarks import assets, data_plane, loading, machine, report, training
 from benchmarks.dataset import build
 from benchmarks.measurement import Section
 from benchmarks.processes import ROOT
@@ -23,6 +23,7 @@ BUSY = 0.5  # processes; above it other work takes a part of the two cores
 BUSY_WARNING = (
     " **The machine was busy with other work during this run: its figures, the ratios too, are no evidence. Run it again on a quiet one.**"
 )
+ROWS, FULL_ROWS = 1_000_000, 10_000_000  # of the data plane
 TRAIN_ROWS = 2000  # a whole epoch for each seed and trainer would take half an hour on two cores
 
 
@@ -33,6 +34,7 @@ class Benchmarks:
         self.folder, self.corpus, self.models, self.train_rows = folder, corpus, models, train_rows
         self.by_name: dict[str, Callable[[], Section]] = {
             "loading": lambda: loading.measure(models),
+            "data-plane": self._data_plane,
             "training": self._training,
             "assets": lambda: assets.measure_assets(self.workplace),
             "no-op": lambda: assets.measure_no_op(self.workplace),
@@ -47,6 +49,10 @@ class Benchmarks:
     def workplace(self) -> assets.Workplace:
         """The graph, run once on the whole corpus."""
         return assets.Workplace(self.folder / "graph", self.corpus, self.models, self.settings)
+
+    def _data_plane(self) -> Section:
+        rows = ROWS if self.train_rows else FULL_ROWS
+        return data_plane.measure(data_plane.Plane(self.folder / "data-plane", self.corpus.parent, self.models, self.settings, rows))
 
     def _training(self) -> Section:
         dataset = build(self.corpus, self.settings, self.models, self.folder / "dataset", self.train_rows)
@@ -96,8 +102,10 @@ def _about(seconds: float, busy: float, *, full: bool) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure speed against the peers.")
-    parser.add_argument("--only", choices=("loading", "training", "assets", "no-op"), help="this one alone, printed and not written")
-    parser.add_argument("--full", action="store_true", help="the whole training split in the comparison of trainers: half an hour")
+    parser.add_argument(
+        "--only", choices=("loading", "data-plane", "training", "assets", "no-op"), help="this one alone, printed and not written"
+    )
+    parser.add_argument("--full", action="store_true", help="10,000,000 rows, and the whole training split: hours")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="labelled texts, by default the sample movie reviews")
     models = Path(os.environ.get("TRAINPIPE_MODELS") or MODELS)
     parser.add_argument("--models", type=Path, default=models, help="folder of base models, by default TRAINPIPE_MODELS or data/models")

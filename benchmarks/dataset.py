@@ -55,7 +55,8 @@ def _cleaned(corpus: Path, settings: PipelineSettings, folder: Path) -> pl.LazyF
     increment, _ = ingestion.ingest(str(folder / "raw"), None, landed, frozenset(), settings.source, datetime.now(UTC))
     raw = increment.commit({}).table
     changes = Upstream(raw, {name: str(folder / name) for name in ("cleaned_features", "rejected_rows")}).changes(cleaning.VERSION)
-    examples, _ = cleaning.clean_changes(changes, settings.cleaning, settings.split)
+    (folder / "scratch").mkdir()
+    examples, _ = cleaning.clean_changes(changes, settings.cleaning, settings.split, folder / "scratch")
     return examples.added
 
 

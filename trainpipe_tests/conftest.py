@@ -8,9 +8,13 @@ from uuid import uuid4
 
 import fsspec
 import pytest
+from hypothesis import settings
 
 from trainpipe_assets.storage import conditional_puts, s3_client
 from trainpipe_tests.s3_server import PROGRAM, S3Server, running_server
+
+settings.register_profile("trainpipe", deadline=None)  # how long a test takes says more about the machine than about the code
+settings.load_profile("trainpipe")
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 
 from trainpipe_assets.data import cleaning, ingestion, tokenization
 from trainpipe_assets.data.sources import list_landed
-from trainpipe_assets.settings import CleaningSettings, SourceSettings, SplitSettings
+from trainpipe_assets.settings import CleaningSettings, SourceKind, SourceSettings, SplitSettings
 from trainpipe_assets.storage.delta import ConcurrentWrite, Table, find
 from trainpipe_assets.storage.increments import Increment, Upstream
 from trainpipe_assets.storage.uris import join
@@ -50,9 +51,10 @@ class DataPlane:
         rules = CleaningSettings.model_validate({"labels": LABELS, **self.settings.get("cleaning", {})})
         split = SplitSettings.model_validate(self.settings.get("split", {}))
         changes = self._upstream("raw_data", "cleaned_features", "rejected_rows").changes(cleaning.VERSION, rules, split)
-        examples, rejected = cleaning.clean_changes(changes, rules, split)
-        yield self._commit("rejected_rows", rejected)
-        yield self._commit("cleaned_features", examples)
+        with TemporaryDirectory() as scratch:
+            examples, rejected = cleaning.clean_changes(changes, rules, split, Path(scratch))
+            yield self._commit("rejected_rows", rejected)
+            yield self._commit("cleaned_features", examples)
         tokenizer = tokenization.load_tokenizer(str(self.base), self.settings.get("max_length", 32))
         changes = self._upstream("cleaned_features", "tokenized_dataset").changes(tokenization.VERSION, tokenizer.max_length, LABELS)
         yield self._commit("tokenized_dataset", tokenization.tokenize_changes(changes, tokenizer, LABELS))
@@ -111,6 +113,21 @@ class DataPlane:
     def _commit(self, name: str, increment: Increment) -> str:
         increment.commit({"asset": name})
         return name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Both results of cleaning, in memory."""
+
+    examples: pl.DataFrame
+    rejected: pl.DataFrame
+
+
+def outcome(records: pl.DataFrame, rules: CleaningSettings, split: SplitSettings, kind: SourceKind = "labelled") -> Outcome:
+    """What becomes of `records` alone."""
+    with TemporaryDirectory() as scratch:
+        cleaned = cleaning.clean(records.lazy(), rules, split, Path(scratch), kind)
+        return Outcome(cleaned.examples.collect().sort("row_id"), cleaned.rejected.collect().sort("row_id"))
 
 
 def land_and_run(plane: DataPlane, number: int) -> int:

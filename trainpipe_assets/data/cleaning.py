@@ -5,16 +5,20 @@ Every raw record ends up in exactly one of the two results, a cleaned example or
 """
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import polars as pl
 
 from trainpipe_assets.data import near_duplicates
+from trainpipe_assets.data.batches import mapped
 from trainpipe_assets.data.deduplication import content_hash, decide, near_bands
 from trainpipe_assets.data.documents import clean_documents
 from trainpipe_assets.data.normalisation import normalise_text
 from trainpipe_assets.data.redaction import redact
+from trainpipe_assets.data.spilling import spilled
 from trainpipe_assets.data.splitting import assign_split
-from trainpipe_assets.schemas import CLEANED_FEATURES, REJECTED_ROWS
+from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
 from trainpipe_assets.settings import CleaningSettings, SourceKind, SplitSettings
 from trainpipe_assets.storage.increments import Changes, Increment
 
@@ -22,14 +26,22 @@ VERSION = f"2-{near_duplicates.ALGORITHM}"  # raise it when the same records wou
 
 LONGEST_LABELLED = 20_000  # characters of a labelled text, where cleaning.max_chars does not say
 GROUP_RULES = ("duplicate", "conflicting_label", "near_duplicate")  # rules that depend on other records
+BATCH_ROWS = 50_000  # records normalised and judged at a time
+
+_ORIGIN = ("row_id", "file_id", "source_file", "line_number", "text", "label")
+_JUDGED = pl.Schema(
+    {name: RAW_DATA[name] for name in _ORIGIN}
+    | {"clean_text": pl.String, "clean_label": pl.String, "rule": pl.String, "reason": pl.String}
+    | {name: CLEANED_FEATURES[name] for name in ("messages", "n_redacted", "content_hash", "near_bands")}
+)
 
 
 @dataclass(frozen=True)
 class Cleaned:
     """The two places where a record can end up, in the schemas of `cleaned_features` and `rejected_rows`."""
 
-    examples: pl.DataFrame
-    rejected: pl.DataFrame
+    examples: pl.LazyFrame
+    rejected: pl.LazyFrame
 
 
 def with_clean_text(records: pl.DataFrame, kind: SourceKind, settings: CleaningSettings) -> pl.DataFrame:
@@ -55,23 +67,34 @@ def normalise_label(label: pl.Expr, settings: CleaningSettings) -> pl.Expr:
     return spelled.replace(list(known), list(known.values())) if known else spelled
 
 
-def clean(records: pl.DataFrame, settings: CleaningSettings, split: SplitSettings, kind: SourceKind = "labelled") -> Cleaned:
-    """Clean `records` (schema `RAW_DATA`) as if they were all there is."""
+def clean(records: pl.LazyFrame, settings: CleaningSettings, split: SplitSettings, scratch: Path, kind: SourceKind = "labelled") -> Cleaned:
+    """Clean `records` (schema `RAW_DATA`) as if they were all there is. The result reads files in the folder `scratch`."""
+    return _decided(spilled(_judged(records, settings, kind), scratch / "all.arrow"), settings, split, scratch)
+
+
+def _judged(records: pl.LazyFrame, settings: CleaningSettings, kind: SourceKind) -> pl.LazyFrame:
+    """`records` normalised and judged each by itself, in the schema `_JUDGED`: `rule` is null where they passed."""
+    return mapped(records, partial(_judge, settings=settings, kind=kind), _JUDGED, BATCH_ROWS)
+
+
+def _judge(records: pl.DataFrame, settings: CleaningSettings, kind: SourceKind) -> pl.DataFrame:
     texts = with_clean_text(records, kind, settings)
     label = normalise_label(pl.col("label"), settings) if kind == "labelled" else pl.lit(None, pl.String)
     judged = texts.with_columns(clean_label=label).with_columns(_first_failed_rule(settings, kind))
     passed = judged["rule"].is_null()
-    failed = judged.filter(~passed).with_columns(
-        content_hash=pl.lit(None, pl.String), duplicate_group=pl.lit(None, pl.String), near_bands=pl.lit(None, pl.List(pl.Int64))
-    )
     candidates = judged.filter(passed).with_columns(
         content_hash=content_hash(pl.col("clean_text")), near_bands=near_bands(pl.col("clean_text"), settings.near_duplicates)
     )
-    decided = decide(candidates.drop("rule", "reason"), settings)
-    kept = decided["rule"].is_null()
+    return pl.concat([candidates, judged.filter(~passed)], how="diagonal").select(_JUDGED.names()).cast(_JUDGED)
+
+
+def _decided(judged: pl.LazyFrame, settings: CleaningSettings, split: SplitSettings, scratch: Path) -> Cleaned:
+    passed = pl.col("rule").is_null()
+    failed = judged.filter(~passed).with_columns(duplicate_group=pl.lit(None, pl.String))
+    decided = decide(judged.filter(passed).drop("rule", "reason"), settings, scratch)
     return Cleaned(
-        examples=_as_examples(decided.filter(kept), split),
-        rejected=pl.concat([frame.select(REJECTED_ROWS.names()).cast(REJECTED_ROWS) for frame in (failed, decided.filter(~kept))]),
+        examples=_as_examples(decided.filter(passed), split),
+        rejected=pl.concat([frame.select(REJECTED_ROWS.names()) for frame in (failed, decided.filter(~passed))]),
     )
 
 
@@ -109,7 +132,7 @@ def _rules_of_kind(settings: CleaningSettings, kind: SourceKind) -> list[Rule]:
     return [("no_conversation", pl.col("fault").is_not_null(), pl.col("fault"))]
 
 
-def _as_examples(kept: pl.DataFrame, split: SplitSettings) -> pl.DataFrame:
+def _as_examples(kept: pl.LazyFrame, split: SplitSettings) -> pl.LazyFrame:
     return (
         kept.drop("text", "label")
         .rename({"clean_text": "text", "clean_label": "label"})
@@ -124,24 +147,21 @@ def _as_examples(kept: pl.DataFrame, split: SplitSettings) -> pl.DataFrame:
 
 
 def clean_changes(
-    changes: Changes, settings: CleaningSettings, split: SplitSettings, kind: SourceKind = "labelled"
+    changes: Changes, settings: CleaningSettings, split: SplitSettings, scratch: Path, kind: SourceKind = "labelled"
 ) -> tuple[Increment, Increment]:
     """The increments of `cleaned_features` and `rejected_rows` that `changes` of `raw_data` call for.
 
     A record that comes or goes can change the fate of those with the same or nearly the same text. All of them are decided again,
-    together with the new ones; only the rows whose fate did change are written.
+    together with the new ones; only the rows whose fate did change are written. The increments read files in the folder `scratch`.
     """
     examples, rejected = changes.own("cleaned_features"), changes.own("rejected_rows")
-    added = changes.added.collect()
+    coming = spilled(_judged(changes.added, settings, kind), scratch / "coming.arrow")
     if changes.removed is None or examples is None or rejected is None:
-        result = clean(added, settings, split, kind)
-        return (
-            changes.increment("cleaned_features", result.examples.lazy(), None),
-            changes.increment("rejected_rows", result.rejected.lazy(), None),
-        )
-    touched = _touched(with_clean_text(added, kind, settings), changes.removed, examples, rejected, settings)
-    records = pl.concat([added, changes.source.scan().join(touched.lazy(), on="row_id", how="semi").collect()])
-    result = clean(records.unique("row_id", maintain_order=True), settings, split, kind)
+        result = _decided(coming, settings, split, scratch)
+        return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
+    touched = _touched(coming, changes.removed, examples, rejected)
+    again = changes.source.scan().filter(pl.col("row_id").is_in(touched["row_id"].implode()))
+    result = _decided(pl.concat([coming, spilled(_judged(again, settings, kind), scratch / "again.arrow")]), settings, split, scratch)
     gone = pl.concat([changes.removed.select("row_id"), touched])
     return (
         _increment(changes, "cleaned_features", result.examples, examples, gone),
@@ -156,9 +176,7 @@ def summary(examples: Increment, settings: CleaningSettings) -> dict[str, int]:
     return {"redacted": int(examples.added.select(pl.col("n_redacted").sum()).collect().item())}
 
 
-def _touched(
-    added: pl.DataFrame, removed: pl.DataFrame, examples: pl.LazyFrame, rejected: pl.LazyFrame, settings: CleaningSettings
-) -> pl.DataFrame:
+def _touched(coming: pl.LazyFrame, removed: pl.DataFrame, examples: pl.LazyFrame, rejected: pl.LazyFrame) -> pl.DataFrame:
     """Keys of the records already processed, and still there, in a group that a record that comes or goes may belong to.
 
     Those are the groups with its text, and the groups with a text that shares a band with it: whatever else a group is linked to is
@@ -166,24 +184,25 @@ def _touched(
     """
     columns = ("row_id", "content_hash", "duplicate_group", "near_bands")
     known = pl.concat([examples.select(columns), rejected.filter(pl.col("rule").is_in(GROUP_RULES)).select(columns)])
-    coming = added.filter(pl.col("clean_text").is_not_null()).select(
-        content_hash=content_hash(pl.col("clean_text")), near_bands=near_bands(pl.col("clean_text"), settings.near_duplicates)
-    )
+    new = coming.select("row_id", "content_hash", "near_bands").collect()
     going = known.join(removed.lazy(), on="row_id", how="semi").select("content_hash").collect()
-    hashes = pl.concat([coming.select("content_hash"), going]).unique().lazy()
+    hashes = pl.concat([new.select("content_hash"), going]).unique().lazy()
     same = known.join(hashes, on="content_hash", how="semi").select("duplicate_group", "near_bands").collect()
-    bands = pl.concat([coming.select("near_bands"), same.select("near_bands")]).explode("near_bands").unique().drop_nulls().lazy()
+    bands = pl.concat([new.select("near_bands"), same.select("near_bands")]).explode("near_bands").unique().drop_nulls().lazy()
     alike = known.select("duplicate_group", "near_bands").explode("near_bands").join(bands, on="near_bands", how="semi")
     groups = pl.concat([same.lazy().select("duplicate_group"), alike.select("duplicate_group")]).unique()
-    return known.join(groups, on="duplicate_group", how="semi").join(removed.lazy(), on="row_id", how="anti").select("row_id").collect()
+    decided_anew = known.join(groups, on="duplicate_group", how="semi").select("row_id")
+    elsewhere = pl.concat([removed.select("row_id"), new.select("row_id")]).lazy()
+    return decided_anew.join(elsewhere, on="row_id", how="anti").collect()
 
 
-def _increment(changes: Changes, output: str, result: pl.DataFrame, standing: pl.LazyFrame, gone: pl.DataFrame) -> Increment:
+def _increment(changes: Changes, output: str, result: pl.LazyFrame, standing: pl.LazyFrame, gone: pl.DataFrame) -> Increment:
     """Replace the rows in `gone` by `result`, leaving alone those that would be written as they stand."""
-    affected = standing.join(gone.lazy(), on="row_id", how="semi").collect()
-    same = result.join(affected, on=result.columns, how="semi", nulls_equal=True).select("row_id")
+    affected = standing.filter(pl.col("row_id").is_in(gone["row_id"].implode())).collect()
+    again = result.filter(pl.col("row_id").is_in(affected["row_id"].implode())).collect()
+    same = again.join(affected, on=again.columns, how="semi", nulls_equal=True).select("row_id")
     return changes.increment(
         output,
-        result.join(same, on="row_id", how="anti").lazy(),
+        result.join(same.lazy(), on="row_id", how="anti"),
         affected.select("row_id").join(same, on="row_id", how="anti"),
     )

@@ -3,24 +3,31 @@
 Works on candidates that passed the row rules of `cleaning.py`; where a group ends up is `splitting.py`'s.
 """
 
-import hashlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import polars as pl
+import polars_hash  # noqa: F401  # gives expressions their `chash`
 
+from trainpipe_assets.data.batches import from_batches
 from trainpipe_assets.data.near_duplicates import band_hashes, find_groups
+from trainpipe_assets.data.spilling import in_parts, spilled
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings
 
 FIRST = ("source_file", "line_number", "row_id")  # which of several equal records counts as the first
+PART_ROWS = 250_000  # records compared with each other at a time: bounds the memory
+HASH_DIGITS = 32
 
 
 def content_hash(text: pl.Expr) -> pl.Expr:
-    """BLAKE2b-128 of the case-folded text, in hexadecimal: the same on every machine and in every version."""
+    """The first 128 bits of the BLAKE3 of the case-folded text, in hexadecimal: the same on every machine and in every version."""
+    digest: pl.Expr = text.str.to_lowercase().chash.blake3()  # type: ignore[attr-defined]  # polars_hash adds it
+    return digest.str.head(HASH_DIGITS)
 
-    def digest(texts: pl.Series) -> pl.Series:
-        hashes = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts.to_list()]
-        return pl.Series(hashes, dtype=pl.String)
 
-    return text.str.to_lowercase().map_batches(digest, return_dtype=pl.String, is_elementwise=True)
+def leading_bits(digest: pl.Expr) -> pl.Expr:
+    """The first 64 bits of a content hash, as a number."""
+    return digest.str.head(16).str.to_integer(base=16, dtype=pl.UInt64)
 
 
 def near_bands(text: pl.Expr, settings: NearDuplicateSettings) -> pl.Expr:
@@ -30,29 +37,39 @@ def near_bands(text: pl.Expr, settings: NearDuplicateSettings) -> pl.Expr:
     return text.map_batches(lambda texts: band_hashes(texts, settings.similarity), return_dtype=pl.List(pl.Int64), is_elementwise=True)
 
 
-def decide(candidates: pl.DataFrame, settings: CleaningSettings) -> pl.DataFrame:
+def decide(candidates: pl.LazyFrame, settings: CleaningSettings, scratch: Path) -> pl.LazyFrame:
     """`candidates` with their `duplicate_group`, and with `rule` and `reason` set on those that are not kept, null on the others.
 
     Expects `clean_text`, `clean_label`, `content_hash`, `near_bands` and the columns of `FIRST`. Of records with the same text and the
     same label the first is kept; where the labels differ none is, since nobody can say which one is right. Those with nearly the same
-    text share a group, and where they are to be dropped only the first of a group is kept.
+    text share a group, and where they are to be dropped only the first of a group is kept. Files go to the folder `scratch`.
     """
-    decided = _judge_equals(candidates, drop_duplicates=settings.drop_duplicates)
+    parts = in_parts(candidates, leading_bits(pl.col("content_hash")), PART_ROWS, scratch / "by-text")
+
+    def judged() -> Iterator[pl.DataFrame]:
+        for part in parts:
+            yield _judge_equals(part.collect(), drop_duplicates=settings.drop_duplicates)
+
+    schema = pl.Schema({**candidates.collect_schema(), "rule": pl.String(), "reason": pl.String(), "stands": pl.Boolean()})
+    decided = spilled(from_batches(judged, schema), scratch / "judged.arrow")
     near = settings.near_duplicates
     if near.action == "off":
-        return decided.with_columns(duplicate_group=pl.col("content_hash"))
-    consistent = decided.filter(pl.col("rule").fill_null("duplicate") == "duplicate").unique("content_hash", maintain_order=True)
-    groups = find_groups(consistent, near.similarity)
-    grouped = decided.with_columns(duplicate_group=pl.col("content_hash").replace(groups))
-    return _drop_near_duplicates(grouped) if near.action == "drop" else grouped
+        return decided.drop("stands").with_columns(duplicate_group=pl.col("content_hash"))
+    texts = decided.filter("stands").select("content_hash", "clean_text", "near_bands")
+    groups = find_groups(texts, near.similarity, scratch)
+    grouped = decided.drop("stands").join(groups.lazy(), on="content_hash", how="left")
+    grouped = grouped.with_columns(pl.col("duplicate_group").fill_null(pl.col("content_hash")))
+    return _drop_near_duplicates(grouped, groups) if near.action == "drop" else grouped
 
 
-def _drop_near_duplicates(grouped: pl.DataFrame) -> pl.DataFrame:
-    """Reject the texts of each group but that of its first record; `grouped` is in the order of `FIRST`."""
+def _drop_near_duplicates(grouped: pl.LazyFrame, groups: pl.DataFrame) -> pl.LazyFrame:
+    """Reject the texts of each group but that of its first record."""
     kept = pl.col("rule").is_null()
-    first = grouped.filter(kept).group_by("duplicate_group").agg(pl.col(*FIRST, "content_hash").first().name.prefix("_first_"))
-    joined = grouped.join(first, on="duplicate_group", how="left", maintain_order="left")
-    repeats = kept & (pl.col("content_hash") != pl.col("_first_content_hash"))
+    members = grouped.filter(kept).select(*FIRST, "content_hash", "duplicate_group")
+    members = members.join(groups.lazy().select("content_hash"), on="content_hash", how="semi")
+    first = members.sort(FIRST).group_by("duplicate_group").agg(pl.col(*FIRST, "content_hash").first().name.prefix("_first_")).collect()
+    joined = grouped.join(first.lazy(), on="duplicate_group", how="left")
+    repeats = kept & (pl.col("content_hash") != pl.col("_first_content_hash")).fill_null(False)
     reason = pl.format("nearly repeats {} line {} (row {})", "_first_source_file", "_first_line_number", "_first_row_id")
     return joined.with_columns(
         rule=pl.when(repeats).then(pl.lit("near_duplicate")).otherwise("rule"), reason=pl.when(repeats).then(reason).otherwise("reason")
@@ -60,7 +77,10 @@ def _drop_near_duplicates(grouped: pl.DataFrame) -> pl.DataFrame:
 
 
 def _judge_equals(candidates: pl.DataFrame, *, drop_duplicates: bool) -> pl.DataFrame:
-    """`candidates` in the order of `FIRST`, with `rule` and `reason` for those whose text another record has too."""
+    """`candidates` in the order of `FIRST`, with `rule` and `reason` for those whose text another record has too.
+
+    One record of each text that nobody contradicts `stands` for it.
+    """
     ordered = candidates.sort(FIRST)
     groups = ordered.group_by("content_hash", maintain_order=True)
     shared = (
@@ -84,7 +104,8 @@ def _judge_equals(candidates: pl.DataFrame, *, drop_duplicates: bool) -> pl.Data
         .when(conflicting).then(_contradiction("_other"))
         .when(repeats).then(pl.format("repeats {} line {} (row {})", "_first_source_file", "_first_line_number", "_first_row_id"))
     )  # fmt: skip
-    return joined.with_columns(rule=rule, reason=reason).drop(pl.selectors.starts_with("_first_", "_other_"))
+    stands = ~conflicting & (pl.col("row_id") == pl.col("_first_row_id").fill_null(pl.col("row_id")))
+    return joined.with_columns(rule=rule, reason=reason, stands=stands).drop(pl.selectors.starts_with("_first_", "_other_"))
 
 
 def _contradiction(side: str) -> pl.Expr:

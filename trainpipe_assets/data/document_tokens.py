@@ -16,6 +16,7 @@ import pyarrow as pa
 from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
+from trainpipe_assets.data.batches import mapped
 from trainpipe_assets.data.chat_template import ChatTemplate, Spans, load_chat_template, read_tokenizer_config, special_tokens
 from trainpipe_assets.data.documents import COMPLETION
 from trainpipe_assets.schemas import TOKENIZED_DOCUMENTS
@@ -25,6 +26,7 @@ from trainpipe_assets.storage.increments import Changes, Increment
 
 VERSION = "1"  # raise it when the same document would be tokenized differently: the table is then rebuilt
 
+BATCH_ROWS = 2_000  # documents tokenized at a time; they can be long
 Tokens = tuple[list[int], list[bool]]
 
 
@@ -118,7 +120,7 @@ def tokenize_documents(documents: pl.LazyFrame, tokenizer: DocumentTokenizer) ->
         )
 
     needed = documents.select("row_id", "file_id", "split", "text", "messages")
-    return needed.map_batches(encode, schema=TOKENIZED_DOCUMENTS, streamable=True, predicate_pushdown=False, projection_pushdown=False)
+    return mapped(needed, encode, TOKENIZED_DOCUMENTS, BATCH_ROWS)
 
 
 def tokenize_document_changes(changes: Changes, tokenizer: DocumentTokenizer) -> Increment:

@@ -6,20 +6,25 @@ their sets of five-character shingles (Broder, 1997), upper and lower case alike
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 from rensa import RMinHash
 
 from trainpipe_assets.data.mixing import mix
+from trainpipe_assets.data.spilling import in_parts
 
 SHINGLE = 5  # characters
 RECALL = 0.99  # of pairs exactly as similar as the threshold; more similar ones are found more often
 LARGEST_SIGNATURE = 128  # hashes of a text at most
 SEED = 1
 COMPARED = 16  # neighbours within a bucket that a text is compared with: bounds the work where thousands share boilerplate
-BATCH = 20_000  # texts hashed at a time: bounds the memory for their shingles
+BATCH = 1_000  # texts hashed at a time: what is computed about their shingles stays within the processor's cache
+PART_BANDS = 4_000_000  # bands compared at a time, and pairs of texts: both bound the memory
+PAIRS = 50_000
 ALGORITHM = RMinHash.ALGORITHM_VERSION
 
 Shingles = tuple[NDArray[np.uint64], NDArray[np.int64]]  # hashes of all texts in a row, and where each text's begin
@@ -49,22 +54,21 @@ def band_hashes(texts: pl.Series, similarity: float) -> pl.Series:
     return pl.Series(texts.name, hashes, dtype=pl.Array(pl.Int64, bands)).cast(pl.List(pl.Int64))
 
 
-def find_groups(nodes: pl.DataFrame, similarity: float) -> dict[str, str]:
+def find_groups(texts: pl.LazyFrame, similarity: float, scratch: Path) -> pl.DataFrame:
     """The group of each text that is at least `similarity` like another, directly or by way of others; the others are not in it.
 
-    `nodes` has one row a text: `content_hash`, `clean_text`, `near_bands`. A group is named by its smallest content hash, so that it
-    does not depend on the order in which texts arrived.
+    `texts` has one row a text: `content_hash`, `clean_text`, `near_bands`. A group is named by its smallest content hash, so that it
+    does not depend on the order in which texts arrived. Returns `content_hash`, `duplicate_group`. Files go to the folder `scratch`.
     """
-    pairs = _candidates(nodes)
-    involved = nodes.filter(pl.col("content_hash").is_in(pl.concat([pairs["left"], pairs["right"]]).implode()))
-    hashes, starts = _shingles(involved["clean_text"].to_list())
-    position = {name: number for number, name in enumerate(involved["content_hash"])}
-    alike = [
-        (left, right)
-        for left, right in pairs.iter_rows()
-        if _jaccard(*(hashes[starts[number] : starts[number + 1]] for number in (position[left], position[right]))) >= similarity
-    ]
-    return _components(alike)
+    numbered = texts.with_columns(number=pl.col("content_hash").str.head(16).str.to_integer(base=16, dtype=pl.UInt64))
+    bands = numbered.select("number", pl.col("near_bands").alias("band")).explode("band")
+    parts = in_parts(bands, pl.col("band").reinterpret(signed=False), PART_BANDS, scratch / "by-band")
+    pairs = pl.concat([_candidates(part.collect()) for part in parts]).unique().sort("left", "right")
+    involved = pl.concat([pairs["left"], pairs["right"]]).unique().to_frame("number")
+    compared = numbered.select("number", "content_hash", "clean_text").join(involved.lazy(), on="number", how="semi").collect()
+    alike = [_alike(part, compared, similarity) for part in pairs.iter_slices(PAIRS)]
+    names = dict(compared.select("number", "content_hash").iter_rows())
+    return _components((names[left], names[right]) for part in alike for left, right in part.iter_rows())
 
 
 def _band_hashes(texts: list[str], bands: int, rows: int) -> NDArray[np.int64]:
@@ -82,14 +86,15 @@ def _shingles(texts: list[str]) -> Shingles:
     folded = [text.lower() for text in texts]
     lengths = np.array([max(len(text), SHINGLE) for text in folded], np.int64)
     letters = np.frombuffer("".join(text.ljust(SHINGLE, "\0") for text in folded).encode("utf-32-le", "surrogatepass"), np.uint32)
-    counts = lengths - SHINGLE + 1
-    starts = np.concatenate([[0], np.cumsum(counts)])
+    wide = letters.astype(np.uint64)  # 21 bits a letter: three of them, then two, fit into 64
+    first = wide[:-4] | wide[1:-3] << np.uint64(21) | wide[2:-2] << np.uint64(42)
+    hashes = _mix(_mix(first) ^ (wide[3:-1] | wide[4:] << np.uint64(21))) if texts else np.empty(0, np.uint64)
     # Shingles begin at every letter but the last four of each text.
-    begins = np.arange(int(starts[-1])) + np.repeat(np.arange(len(texts)) * (SHINGLE - 1), counts)
-    hashes = np.zeros(len(begins), np.uint64)
-    for offset in range(SHINGLE):
-        hashes = _mix(hashes ^ letters[begins + offset].astype(np.uint64))
-    return hashes, starts
+    within = np.ones(len(letters), bool)
+    ends = np.cumsum(lengths)
+    for back in range(1, SHINGLE):
+        within[ends - back] = False
+    return hashes[within[: len(hashes)]], np.concatenate([[0], np.cumsum(lengths - SHINGLE + 1)])
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -97,27 +102,33 @@ def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return mix(bits + np.uint64(0x9E3779B97F4A7C15))
 
 
-def _candidates(nodes: pl.DataFrame) -> pl.DataFrame:
-    """Pairs `left`, `right` of content hashes that share a band; in a large bucket, each with its next neighbours in order of hash."""
-    buckets = nodes.select("content_hash", pl.col("near_bands").alias("band")).explode("band").sort("band", "content_hash")
-    buckets = buckets.filter(pl.col("band").is_duplicated())
-    found = [pl.DataFrame(schema={"left": pl.String, "right": pl.String})]
+def _candidates(bands: pl.DataFrame) -> pl.DataFrame:
+    """Pairs `left`, `right` of numbers that share a band; in a large bucket, each with its next neighbours in order of number."""
+    buckets = bands.filter(pl.col("band").is_duplicated()).sort("band", "number")
+    found = [pl.DataFrame(schema={"left": pl.UInt64, "right": pl.UInt64})]
     for distance in range(1, COMPARED + 1):
-        neighbour = buckets.with_columns(right=pl.col("content_hash").shift(-distance), other=pl.col("band").shift(-distance))
-        pairs = neighbour.filter(pl.col("band") == pl.col("other")).select(left="content_hash", right="right")
+        neighbour = buckets.with_columns(right=pl.col("number").shift(-distance), other=pl.col("band").shift(-distance))
+        pairs = neighbour.filter(pl.col("band") == pl.col("other")).select(left="number", right="right")
         if pairs.is_empty():
             break
         found.append(pairs)
-    return pl.concat(found).unique().sort("left", "right")
+    return pl.concat(found).unique()
 
 
-def _jaccard(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> float:
-    shared = len(np.intersect1d(left, right))
-    return shared / (len(np.unique(left)) + len(np.unique(right)) - shared)
+def _alike(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float) -> pl.DataFrame:
+    """Those of `pairs` whose Jaccard index is at least `similarity`."""
+    needed = texts.join(pl.concat([pairs["left"], pairs["right"]]).unique().to_frame("number"), on="number", how="semi")
+    hashes, starts = _shingles(needed["clean_text"].to_list())
+    lists = pa.LargeListArray.from_arrays(pa.array(starts), pa.array(hashes))
+    shingles = needed.select("number", shingles=pl.Series(lists, dtype=pl.List(pl.UInt64)).list.unique())
+    joined = pairs.join(shingles, left_on="left", right_on="number").join(shingles, left_on="right", right_on="number", suffix="_right")
+    shared = pl.col("shingles").list.set_intersection("shingles_right").list.len()
+    total = pl.col("shingles").list.len() + pl.col("shingles_right").list.len() - shared
+    return joined.filter(shared >= similarity * total).select("left", "right")
 
 
-def _components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The smallest name in the connected component of each name."""
+def _components(pairs: Iterable[tuple[str, str]]) -> pl.DataFrame:
+    """The smallest name in the connected component of each name: `content_hash`, `duplicate_group`."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -130,4 +141,5 @@ def _components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     for left, right in pairs:
         first, second = sorted((root(left), root(right)))
         parent[second] = first
-    return {name: root(name) for name in list(parent)}
+    columns = {"content_hash": list(parent), "duplicate_group": [root(name) for name in list(parent)]}
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))

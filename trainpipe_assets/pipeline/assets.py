@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
@@ -96,12 +98,14 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         retry_policy=retry,
     )
     def cleaned_features(raw_data: Upstream) -> Iterator[dg.Output[Increment]]:
-        with explained():
-            changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split)
-            examples, rejected = cleaning.clean_changes(changes, settings.cleaning, settings.split, settings.source.kind)
-        yield versioned(rejected, output_name="rejected_rows")
-        metadata = {**cleaning.summary(examples, settings.cleaning), **arrival_profile(examples)}
-        yield versioned(examples, metadata, output_name="cleaned_features")
+        with TemporaryDirectory(prefix="trainpipe-") as scratch:
+            with explained():
+                changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split)
+                found = cleaning.clean_changes(changes, settings.cleaning, settings.split, Path(scratch), settings.source.kind)
+            examples, rejected = found
+            yield versioned(rejected, output_name="rejected_rows")
+            metadata = {**cleaning.summary(examples, settings.cleaning), **arrival_profile(examples)}
+            yield versioned(examples, metadata, output_name="cleaned_features")
 
     @dg.asset(
         key=keys["drift_report"],

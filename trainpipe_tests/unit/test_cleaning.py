@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainpipe_assets.data import cleaning
-from trainpipe_assets.data.cleaning import Cleaned, clean, clean_changes
+from trainpipe_assets.data import cleaning, deduplication, near_duplicates
+from trainpipe_assets.data.cleaning import clean_changes
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
 from trainpipe_assets.settings import CleaningSettings, SplitSettings
 from trainpipe_assets.storage.delta import Table, commit, find
 from trainpipe_assets.storage.increments import Upstream
+from trainpipe_tests.corpora import examples
+from trainpipe_tests.data_plane import Outcome, outcome
 
 CLEANING = CleaningSettings(labels=("negative", "positive"), label_aliases={"pos": "positive"})
 SPLIT = SplitSettings()
@@ -35,8 +37,8 @@ def records(file: str, *content: Record, problem: str | None = None) -> pl.DataF
     )  # fmt: skip
 
 
-def cleaned(*content: Record, using: CleaningSettings = CLEANING) -> Cleaned:
-    return clean(records("f", *content), using, SPLIT)
+def cleaned(*content: Record, using: CleaningSettings = CLEANING) -> Outcome:
+    return outcome(records("f", *content), using, SPLIT)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_a_rule_names_itself_and_its_reason(record: Record, rule: str, words: st
 
 
 def test_an_unparsed_record_keeps_its_problem_as_reason() -> None:
-    result = clean(records("f", ("raw line", None), problem="3 fields, the header has 2"), CLEANING, SPLIT)
+    result = outcome(records("f", ("raw line", None), problem="3 fields, the header has 2"), CLEANING, SPLIT)
     assert result.rejected.select("rule", "reason").row(0) == ("unreadable", "3 fields, the header has 2")
 
 
@@ -111,7 +113,7 @@ def test_splits_have_their_shares_and_follow_the_seed() -> None:
     shares = dict(cleaned(*many).examples["split"].value_counts(normalize=True).iter_rows())
     assert shares["test"] == pytest.approx(0.1, abs=0.01)
     assert shares["validation"] == pytest.approx(0.1, abs=0.01)
-    other = clean(records("f", *many), CLEANING, SplitSettings(seed=1)).examples["split"]
+    other = outcome(records("f", *many), CLEANING, SplitSettings(seed=1)).examples["split"]
     assert 0.2 < (other != cleaned(*many).examples["split"]).mean() < 0.5
 
 
@@ -140,7 +142,7 @@ def test_increments_give_the_tables_of_one_clean_run(states: list[dict[str, list
             raw = _replace(f"{folder}/raw", raw, pl.concat(frames), version)
             _run_cleaning(raw, folder)
         assert raw is not None
-        expected = clean(raw.scan().collect(), CLEANING, SPLIT)
+        expected = outcome(raw.scan().collect(), CLEANING, SPLIT)
         for name, frame in (("cleaned_features", expected.examples), ("rejected_rows", expected.rejected)):
             table = find(f"{folder}/{name}")
             assert table is not None
@@ -162,8 +164,9 @@ def _replace(uri: str, raw: Table | None, now: pl.DataFrame, version: int) -> Ta
 def _run_cleaning(raw: Table, folder: str) -> None:
     outputs = {name: f"{folder}/{name}" for name in ("cleaned_features", "rejected_rows")}
     changes = Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SPLIT)
-    for increment in clean_changes(changes, CLEANING, SPLIT):
-        increment.commit({})
+    with TemporaryDirectory() as scratch:
+        for increment in clean_changes(changes, CLEANING, SPLIT, Path(scratch)):
+            increment.commit({})
 
 
 def test_a_run_killed_between_the_two_commits_is_made_good(tmp_path: Path) -> None:
@@ -172,13 +175,30 @@ def test_a_run_killed_between_the_two_commits_is_made_good(tmp_path: Path) -> No
     raw = _replace(raw.uri, raw, pl.concat([raw.scan().collect(), records("b", ("one", "positive"), ("three", "negative"))]), 1)
     outputs = {name: f"{tmp_path}/{name}" for name in ("cleaned_features", "rejected_rows")}
     changes = Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SPLIT)
-    clean_changes(changes, CLEANING, SPLIT)[1].commit({})  # rejected_rows is committed, cleaned_features is not
+    with TemporaryDirectory() as scratch:
+        clean_changes(changes, CLEANING, SPLIT, Path(scratch))[1].commit({})  # rejected_rows is committed, cleaned_features is not
     _run_cleaning(raw, str(tmp_path))
-    expected = clean(raw.scan().collect(), CLEANING, SPLIT)
+    expected = outcome(raw.scan().collect(), CLEANING, SPLIT)
     tables = {name: find(uri) for name, uri in outputs.items()}
     assert all(table is not None and table.upstream == raw.content for table in tables.values())
     assert tables["cleaned_features"].scan().collect().sort("row_id").equals(expected.examples.sort("row_id"))  # type: ignore[union-attr]
     assert tables["rejected_rows"].scan().collect().sort("row_id").equals(expected.rejected.sort("row_id"))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("action", ["group", "drop", "off"])
+def test_many_records_are_cleaned_in_parts_with_the_same_result(action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = examples(300, seed=3)
+    several = [(text + ending, label) for text, label in [*texts, *texts[:40]] for ending in ("", " again")]
+    rows = pl.concat([records("f", *several), records("g", *texts[:20], ("", "positive"), (texts[5][0], "negative"))])
+    rules = CleaningSettings.model_validate({"near_duplicates": {"action": action}})
+    at_once = outcome(rows, rules, SPLIT)
+    for module, name, few in [(deduplication, "PART_ROWS", 50), (near_duplicates, "PART_BANDS", 900), (near_duplicates, "PAIRS", 7)]:
+        monkeypatch.setattr(module, name, few)
+    monkeypatch.setattr(cleaning, "BATCH_ROWS", 11)
+    in_parts = outcome(rows, rules, SPLIT)
+    assert {"duplicate", "conflicting_label", "empty_text"} <= set(at_once.rejected["rule"])
+    assert in_parts.examples.equals(at_once.examples)
+    assert in_parts.rejected.equals(at_once.rejected)
 
 
 def test_other_settings_build_the_tables_anew(tmp_path: Path) -> None:

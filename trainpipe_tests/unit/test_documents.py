@@ -13,13 +13,13 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from trainpipe_assets.data.chat_template import load_chat_template
-from trainpipe_assets.data.cleaning import clean
 from trainpipe_assets.data.document_tokens import DocumentTokenizer, load_document_tokenizer
 from trainpipe_assets.data.documents import BadConversation, parse_messages
 from trainpipe_assets.data.readers import read_file
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA
 from trainpipe_assets.settings import CleaningSettings, ModelSettings, PipelineSettings, SourceKind, SourceSettings, SplitSettings
+from trainpipe_tests.data_plane import outcome
 from trainpipe_tests.unit.landed_files import NOW
 
 CHAT = [
@@ -67,7 +67,7 @@ def cleaned(kind: SourceKind, rows: list[tuple[str | None, str | None]], **setti
         ],
         schema=RAW_DATA,
     )
-    result = clean(raw, CleaningSettings(**settings), SplitSettings(), kind)
+    result = outcome(raw, CleaningSettings(**settings), SplitSettings(), kind)
     return result.examples.sort("row_id"), result.rejected.sort("row_id")
 
 
