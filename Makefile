@@ -7,7 +7,7 @@ BIN := .venv/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: help setup samples demo demo-s3 dev test check format bench bench-full chaos schema clean
+.PHONY: help setup samples demo demo-s3 dev test check format bench bench-full chaos fuzz schema clean
 
 help:
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ bench-full: samples ## the same with ten million rows and whole epochs: hours; O
 
 chaos: setup ## kill -9 at 500 random instants from landing to tokens, on local disk and on S3, and look for lost rows; KILLS=n
 	$(BIN)/python -m trainpipe_tests.chaos --kills $(or $(KILLS),500)
+
+fuzz: samples ## read 10,000 damaged files of every format, and look for lost records, hangs and memory; FILES=n
+	$(BIN)/python -m trainpipe_tests.fuzz --files $(or $(FILES),10000)
 
 schema: setup ## write the JSON schema of defs.yaml for editors
 	$(BIN)/trainpipe schema > docs/defs.schema.json

@@ -28,6 +28,7 @@ from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 LONGEST_RUN_SECONDS = 120.0
 KILLS_BETWEEN_CHECKS = 8
+KILLS_A_LAKE = 50
 FILE_NAMES = [f"part-{number}.csv" for number in range(6)]
 PRELOADED = ["trainpipe_tests.data_plane", "trainpipe_tests.pipelines", "trainpipe_tests.conftest", "s3fs"]
 
@@ -155,17 +156,26 @@ def main() -> None:
     """Parse, bombard, tell."""
     parser = argparse.ArgumentParser("python -m trainpipe_tests.chaos", description="Kill runs at random instants and look for lost rows.")
     parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--place", choices=["local", "s3", "both"], default="both")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="trainpipe-chaos-") as name:
-        folder = Path(name)
-        (folder / "local").mkdir()
-        print(bombard(folder / "local", options.kills // 2, options.seed).report("local disk"), flush=True)
-        with running_server(folder / "server") as server, aws_environment(server.environment):
-            (folder / "s3").mkdir()
-            print(bombard(folder / "s3", options.kills - options.kills // 2, options.seed, server).report("S3 (SeaweedFS)"), flush=True)
-    print(f"{time.monotonic() - began:,.0f} s in all")
+        local = {"local": options.kills, "s3": 0, "both": options.kills // 2}[options.place]
+        _bombard_lakes(Path(name) / "local", local, options.seed)
+        if options.kills > local:
+            with running_server(Path(name) / "server") as server, aws_environment(server.environment):
+                _bombard_lakes(Path(name) / "s3", options.kills - local, options.seed, server)
+    print(f"{options.kills} kills in {time.monotonic() - began:,.0f} s")
+
+
+def _bombard_lakes(folder: Path, kills: int, seed: int, server: S3Server | None = None) -> None:
+    """One lake after the other: a table of hundreds of versions is slow to open, and kills fall on first commits too."""
+    for number, first in enumerate(range(0, kills, KILLS_A_LAKE)):
+        root = folder / str(number)
+        root.mkdir(parents=True)
+        chaos = bombard(root, min(KILLS_A_LAKE, kills - first), seed * 1000 + number, server)
+        print(chaos.report(f"lake {number} on {'S3 (SeaweedFS)' if server else 'local disk'}"), flush=True)
 
 
 if __name__ == "__main__":

@@ -115,9 +115,14 @@ def _publish_locally(folder: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.parent / f".{target.name}.{uuid4().hex[:8]}"
     shutil.copytree(folder, staging)
-    if target.exists():  # no manifest in it: the remains of something that was never complete
-        shutil.rmtree(target)
-    staging.rename(target)
+    try:
+        staging.rename(target)
+    except OSError:
+        if (target / MANIFEST).is_file():  # another run has published it meanwhile
+            shutil.rmtree(staging)
+            return
+        shutil.rmtree(target)  # the remains of something that was never complete
+        staging.rename(target)
 
 
 def verify(artifact: Artifact) -> None:
