@@ -9,14 +9,14 @@ import json
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from trainpipe_assets import schemas
-from trainpipe_assets.settings import ComputeSettings, PipelineSettings, Settings
+from trainpipe_assets.settings import ComputeSettings, PipelineSettings, Rule, Settings
 
 FOLDER = Path(__file__).parent / "reference"
 NOTICE = "<!-- Written by docs/generate_reference.py: change the code and run it again. -->"
@@ -144,6 +144,7 @@ def settings_page() -> str:
     sections = [f"{NOTICE}\n\n{SETTINGS_INTRODUCTION}", *_settings_sections("", PipelineSettings)]
     rows = [(f"`{name}`", f"`TRAINPIPE_{name.upper()}`", *_facts(ComputeSettings, name)) for name in ComputeSettings.model_fields]
     header = ("setting", "variable", "type", "default", "meaning")
+    sections[_position(sections, "## split")] = f"{_rules_section()}\n{sections[_position(sections, '## split')]}"
     return "\n".join([*sections, f"{COMPUTE_INTRODUCTION}\n{_markdown(header, rows)}"])
 
 
@@ -197,6 +198,22 @@ def _settings_sections(path: str, model: type[Settings]) -> Iterator[str]:
         yield from _settings_sections(f"{path}{name}.", inner)
 
 
+def _position(sections: Sequence[str], beginning: str) -> int:
+    return next(number for number, section in enumerate(sections) if section.startswith(beginning))
+
+
+def _rules_section() -> str:
+    """The kinds of validation rules, each with its settings."""
+    kinds = [model for model in Rule.__subclasses__() if "kind" in model.model_fields]
+    common = [(f"`{name}`", *_facts(Rule, name)) for name in Rule.model_fields]
+    parts = [f"Each rule has a `kind` and\n\n{_markdown(('setting', 'type', 'default', 'meaning'), common)}"]
+    for model in kinds:
+        (kind,) = get_args(model.model_fields["kind"].annotation)
+        rows = [(f"`{name}`", *_facts(model, name)) for name in model.model_fields if name not in (*Rule.model_fields, "kind")]
+        parts.append(f"`kind: {kind}`: {model.__doc__}\n\n{_markdown(('setting', 'type', 'default', 'meaning'), rows)}")
+    return "\n".join(parts)
+
+
 def _is_settings(field: FieldInfo) -> bool:
     return isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
 
@@ -206,7 +223,9 @@ def _facts(model: type[Settings], name: str) -> tuple[str, str, str]:
     field = model.model_fields[name]
     schema = model.model_json_schema()["properties"][name]
     default = field.default_factory() if field.default_factory else field.default  # type: ignore[call-arg]  # ours take no argument
-    assert default is not PydanticUndefined, f"{model.__name__}.{name} has no default"
+    if default is PydanticUndefined:
+        assert issubclass(model, Rule), f"{model.__name__}.{name} has no default"
+        return _type(schema), "required", str(field.description)
     return _type(schema), f"`{json.dumps(default)}`", str(field.description)
 
 
@@ -217,6 +236,8 @@ def _type(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in schema["enum"])
     if "const" in schema:
         return f"`{json.dumps(schema['const'])}`"
+    if "oneOf" in schema:
+        return "rule"
     kind = schema.get("type", "any")
     if kind == "array":
         return f"list of {_type(schema['items'])}"

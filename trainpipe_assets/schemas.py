@@ -39,6 +39,7 @@ _CLEANED_FEATURES: Columns = {
     "n_chars": pl.Int64,
     "n_words": pl.Int64,
     "n_redacted": pl.Int64,  # pieces of personal data replaced in the text
+    "warnings": pl.List(pl.String),  # validation rules of severity warn that the record breaks; null where it breaks none
     "messages": pl.String,  # causal-lm: what the text is made of, as a JSON list of {role, content}; null for plain text
     "near_bands": pl.List(pl.Int64),  # hashes of the MinHash bands: texts that share one may be nearly the same; null if not looked for
 }

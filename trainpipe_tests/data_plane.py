@@ -18,7 +18,7 @@ import polars as pl
 
 from trainpipe_assets.data import cleaning, ingestion, tokenization
 from trainpipe_assets.data.sources import list_landed
-from trainpipe_assets.settings import CleaningSettings, SourceKind, SourceSettings, SplitSettings
+from trainpipe_assets.settings import CleaningSettings, SourceKind, SourceSettings, SplitSettings, ValidationSettings
 from trainpipe_assets.storage.delta import ConcurrentWrite, Table, find
 from trainpipe_assets.storage.increments import Increment, Upstream
 from trainpipe_assets.storage.uris import join
@@ -49,10 +49,11 @@ class DataPlane:
         increment, _ = ingestion.ingest(uri, find(uri), landed, frozenset(), source, datetime.now(UTC))
         yield self._commit("raw_data", increment)
         rules = CleaningSettings.model_validate({"labels": LABELS, **self.settings.get("cleaning", {})})
+        validation = ValidationSettings.model_validate(self.settings.get("validation", {})).record_rules
         split = SplitSettings.model_validate(self.settings.get("split", {}))
-        changes = self._upstream("raw_data", "cleaned_features", "rejected_rows").changes(cleaning.VERSION, rules, split)
+        changes = self._upstream("raw_data", "cleaned_features", "rejected_rows").changes(cleaning.VERSION, rules, split, validation)
         with TemporaryDirectory() as scratch:
-            examples, rejected = cleaning.clean_changes(changes, rules, split, Path(scratch))
+            examples, rejected = cleaning.clean_changes(changes, rules, split, Path(scratch), rules=validation)
             yield self._commit("rejected_rows", rejected)
             yield self._commit("cleaned_features", examples)
         tokenizer = tokenization.load_tokenizer(str(self.base), self.settings.get("max_length", 32))

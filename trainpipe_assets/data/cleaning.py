@@ -4,6 +4,7 @@ Every raw record ends up in exactly one of the two results, a cleaned example or
 `deduplication.py`, splits in `splitting.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,14 @@ from trainpipe_assets.data import near_duplicates
 from trainpipe_assets.data.batches import mapped
 from trainpipe_assets.data.deduplication import content_hash, decide, near_bands
 from trainpipe_assets.data.documents import clean_documents
+from trainpipe_assets.data.languages import judge_languages
 from trainpipe_assets.data.normalisation import normalise_text
 from trainpipe_assets.data.redaction import redact
 from trainpipe_assets.data.spilling import spilled
 from trainpipe_assets.data.splitting import assign_split
+from trainpipe_assets.data.validation import judge_records
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
-from trainpipe_assets.settings import CleaningSettings, SourceKind, SplitSettings
+from trainpipe_assets.settings import CleaningSettings, RecordRule, SourceKind, SplitSettings
 from trainpipe_assets.storage.increments import Changes, Increment
 
 VERSION = f"2-{near_duplicates.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
@@ -32,7 +35,7 @@ _ORIGIN = ("row_id", "file_id", "source_file", "line_number", "text", "label")
 _JUDGED = pl.Schema(
     {name: RAW_DATA[name] for name in _ORIGIN}
     | {"clean_text": pl.String, "clean_label": pl.String, "rule": pl.String, "reason": pl.String}
-    | {name: CLEANED_FEATURES[name] for name in ("messages", "n_redacted", "content_hash", "near_bands")}
+    | {name: CLEANED_FEATURES[name] for name in ("messages", "n_redacted", "warnings", "content_hash", "near_bands")}
 )
 
 
@@ -67,20 +70,28 @@ def normalise_label(label: pl.Expr, settings: CleaningSettings) -> pl.Expr:
     return spelled.replace(list(known), list(known.values())) if known else spelled
 
 
-def clean(records: pl.LazyFrame, settings: CleaningSettings, split: SplitSettings, scratch: Path, kind: SourceKind = "labelled") -> Cleaned:
+def clean(
+    records: pl.LazyFrame,
+    settings: CleaningSettings,
+    split: SplitSettings,
+    scratch: Path,
+    kind: SourceKind = "labelled",
+    rules: Sequence[RecordRule] = (),
+) -> Cleaned:
     """Clean `records` (schema `RAW_DATA`) as if they were all there is. The result reads files in the folder `scratch`."""
-    return _decided(spilled(_judged(records, settings, kind), scratch / "all.arrow"), settings, split, scratch)
+    return _decided(spilled(_judged(records, settings, kind, rules), scratch / "all.arrow"), settings, split, scratch)
 
 
-def _judged(records: pl.LazyFrame, settings: CleaningSettings, kind: SourceKind) -> pl.LazyFrame:
+def _judged(records: pl.LazyFrame, settings: CleaningSettings, kind: SourceKind, rules: Sequence[RecordRule]) -> pl.LazyFrame:
     """`records` normalised and judged each by itself, in the schema `_JUDGED`: `rule` is null where they passed."""
-    return mapped(records, partial(_judge, settings=settings, kind=kind), _JUDGED, BATCH_ROWS)
+    return mapped(records, partial(_judge, settings=settings, kind=kind, rules=rules), _JUDGED, BATCH_ROWS)
 
 
-def _judge(records: pl.DataFrame, settings: CleaningSettings, kind: SourceKind) -> pl.DataFrame:
+def _judge(records: pl.DataFrame, settings: CleaningSettings, kind: SourceKind, rules: Sequence[RecordRule]) -> pl.DataFrame:
     texts = with_clean_text(records, kind, settings)
     label = normalise_label(pl.col("label"), settings) if kind == "labelled" else pl.lit(None, pl.String)
     judged = texts.with_columns(clean_label=label).with_columns(_first_failed_rule(settings, kind))
+    judged = judge_records(judge_languages(judged, settings), rules)
     passed = judged["rule"].is_null()
     candidates = judged.filter(passed).with_columns(
         content_hash=content_hash(pl.col("clean_text")), near_bands=near_bands(pl.col("clean_text"), settings.near_duplicates)
@@ -147,7 +158,12 @@ def _as_examples(kept: pl.LazyFrame, split: SplitSettings) -> pl.LazyFrame:
 
 
 def clean_changes(
-    changes: Changes, settings: CleaningSettings, split: SplitSettings, scratch: Path, kind: SourceKind = "labelled"
+    changes: Changes,
+    settings: CleaningSettings,
+    split: SplitSettings,
+    scratch: Path,
+    kind: SourceKind = "labelled",
+    rules: Sequence[RecordRule] = (),
 ) -> tuple[Increment, Increment]:
     """The increments of `cleaned_features` and `rejected_rows` that `changes` of `raw_data` call for.
 
@@ -155,13 +171,14 @@ def clean_changes(
     together with the new ones; only the rows whose fate did change are written. The increments read files in the folder `scratch`.
     """
     examples, rejected = changes.own("cleaned_features"), changes.own("rejected_rows")
-    coming = spilled(_judged(changes.added, settings, kind), scratch / "coming.arrow")
+    coming = spilled(_judged(changes.added, settings, kind, rules), scratch / "coming.arrow")
     if changes.removed is None or examples is None or rejected is None:
         result = _decided(coming, settings, split, scratch)
         return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
     touched = _touched(coming, changes.removed, examples, rejected)
     again = changes.source.scan().filter(pl.col("row_id").is_in(touched["row_id"].implode()))
-    result = _decided(pl.concat([coming, spilled(_judged(again, settings, kind), scratch / "again.arrow")]), settings, split, scratch)
+    before = spilled(_judged(again, settings, kind, rules), scratch / "again.arrow")
+    result = _decided(pl.concat([coming, before]), settings, split, scratch)
     gone = pl.concat([changes.removed.select("row_id"), touched])
     return (
         _increment(changes, "cleaned_features", result.examples, examples, gone),

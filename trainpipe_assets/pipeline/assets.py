@@ -18,6 +18,7 @@ from trainpipe_assets.data import cleaning, ingestion
 from trainpipe_assets.data.encoding import encoder_version, labels_of, load_encoder
 from trainpipe_assets.data.sources import list_landed, wait_until_settled
 from trainpipe_assets.data.splitting import require_trainable, split_sizes
+from trainpipe_assets.data.validation_findings import require_columns
 from trainpipe_assets.pipeline import descriptions
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import CHECK, compare_with_model
@@ -100,8 +101,10 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     def cleaned_features(raw_data: Upstream) -> Iterator[dg.Output[Increment]]:
         with TemporaryDirectory(prefix="trainpipe-") as scratch:
             with explained():
-                changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split)
-                found = cleaning.clean_changes(changes, settings.cleaning, settings.split, Path(scratch), settings.source.kind)
+                rules = settings.validation.record_rules
+                require_columns(settings.validation.rules, raw_data.table.scan(), settings.source)
+                changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split, rules)
+                found = cleaning.clean_changes(changes, settings.cleaning, settings.split, Path(scratch), settings.source.kind, rules)
             examples, rejected = found
             yield versioned(rejected, output_name="rejected_rows")
             metadata = {**cleaning.summary(examples, settings.cleaning), **arrival_profile(examples)}

@@ -9,7 +9,9 @@ import dagster as dg
 import polars as pl
 
 from trainpipe_assets.data.ingestion import find_drift
+from trainpipe_assets.data.validation_findings import findings, message
 from trainpipe_assets.pipeline.assets import PipelineKeys
+from trainpipe_assets.pipeline.metadata import markdown_table
 from trainpipe_assets.pipeline.outputs import described_drift
 from trainpipe_assets.settings import PipelineSettings, SourceSettings
 from trainpipe_assets.storage.delta import Table
@@ -68,7 +70,19 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
             },
         )
 
-    return [records_are_conserved, schema_is_stable, rows_are_conserved, splits_do_not_leak, examples_are_conserved, gate]
+    @dg.asset_check(
+        asset=keys["cleaned_features"],
+        blocking=True,
+        additional_ins={"raw_data": dg.AssetIn(key=keys["raw_data"]), "rejected_rows": dg.AssetIn(key=keys["rejected_rows"])},
+        description="The validation rules of the pipeline are kept. Only a rule about all records whose severity is block can fail it.",
+    )
+    def validation_rules_are_kept(cleaned_features: Table, raw_data: Table, rejected_rows: Table) -> dg.AssetCheckResult:
+        labels = settings.cleaning.labels or ()
+        scans = (table.scan() for table in (raw_data, cleaned_features, rejected_rows))
+        return _validated(findings(settings.validation.rules, labels, *scans))
+
+    validation = [validation_rules_are_kept] if settings.validation.rules else []
+    return [*validation, records_are_conserved, schema_is_stable, rows_are_conserved, splits_do_not_leak, examples_are_conserved, gate]
 
 
 def _conserved(raw: Table) -> dg.AssetCheckResult:
@@ -106,6 +120,24 @@ def _stable(drift: pl.DataFrame, source: SourceSettings) -> dg.AssetCheckResult:
     matters = drift.filter((pl.col("change") != "reordered") & (pl.col("newest") | (source.schema_drift != "accept")))
     return dg.AssetCheckResult(
         passed=matters.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata={"drift": source.schema_drift, **described_drift(drift)}
+    )
+
+
+def _validated(found: pl.DataFrame) -> dg.AssetCheckResult:
+    """All rules in one table; what blocks is an error, what warns a warning."""
+    blocking, warning = message(found, "block"), message(found, "warn")
+    shown = found.with_columns(pl.col("kept").replace_strict([True, False], ["yes", "**no**"], return_dtype=pl.String))
+    return dg.AssetCheckResult(
+        passed=bool(found["kept"].all()),
+        severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
+        description=f"validation rules are not kept: {blocking or warning}" if blocking or warning else None,
+        metadata={
+            "rules": markdown_table(shown),
+            "rules_kept": int(found["kept"].sum()),
+            "rules_not_kept": int((~found["kept"]).sum()),
+            "records_rejected": int(found.filter(pl.col("severity") == "block")["records"].sum()),
+            "records_with_warnings": int(found.filter(pl.col("severity") == "warn")["records"].sum()),
+        },
     )
 
 

@@ -28,7 +28,18 @@ def raw_data(*, private: bool) -> dict[str, Any]:
 def clean(output: str, keys: "PipelineKeys", *, private: bool) -> dict[str, Any]:
     """For `cleaned_features` and `rejected_rows`, which one step makes together; `private` keeps texts as they arrived out of the log."""
     if output == "cleaned_features":
-        from_text = ("text", "n_chars", "n_words", "n_redacted", "messages", "content_hash", "duplicate_group", "near_bands", "split")
+        from_text = (
+            "text",
+            "n_chars",
+            "n_words",
+            "n_redacted",
+            "warnings",
+            "messages",
+            "content_hash",
+            "duplicate_group",
+            "near_bands",
+            "split",
+        )
         columns = {**_same(*_SAME), "label": ("label",), **dict.fromkeys(from_text, ("text",))}
         schema = schemas.CLEANED_FEATURES
         text = "Normalised, labelled, unique examples, in the split of their group of near-duplicates."

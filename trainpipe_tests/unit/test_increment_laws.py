@@ -20,6 +20,8 @@ TEXTS = st.one_of(TEXTS, st.sampled_from([*LONG, f"{LONG[0]} w9", f"{LONG[2]} w9
 LABELS = st.sampled_from(["negative", "positive", " Positive", "other", ""])
 ROWS = st.lists(st.tuples(TEXTS, LABELS), max_size=8)
 STARS = st.sampled_from([None, [3, 4], ["few", "many"], [None]])  # a column more, of one type or another, or without a type
+SHORT = {"name": "wordy", "kind": "range", "column": "n_words", "min": 2}
+RULES = [[SHORT], [{**SHORT, "severity": "block"}, {"name": "few", "kind": "range", "column": "stars", "max": 3}]]
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
@@ -35,6 +37,7 @@ SETTINGS = st.fixed_dictionaries(
                 "near_duplicates": st.fixed_dictionaries({"action": st.sampled_from(["group", "drop", "off"])}),
             },
         ),
+        "validation": st.fixed_dictionaries({"rules": st.sampled_from(RULES)}),
         "split": st.fixed_dictionaries({"seed": st.sampled_from([0, 1])}),
         "max_length": st.sampled_from([4, 32]),
     },
