@@ -1,6 +1,7 @@
 """Real files of every format, and ways to damage them as disks, networks, editors and hostile senders do."""
 
 import csv
+import functools
 import gzip
 import io
 import json
@@ -28,14 +29,17 @@ Mutation = Callable[[bytes, random.Random], bytes]
 def records(count: int, seed: int) -> list[dict[str, str]]:
     """Records of a sample corpus where the samples were fetched, else made-up ones; odd texts among them."""
     chooser = random.Random(seed)
-    movies = CORPORA / "movies.csv"
-    if movies.is_file():
-        found = pl.read_csv(movies, columns=["text", "label"], infer_schema=False).sample(count, seed=seed).rows()
-    else:
-        found = examples(count, seed)
+    movies = _movies()
+    found = examples(count, seed) if movies is None else movies.sample(count, seed=seed).rows()
     rows = [*found, *((chooser.choice(ODD), "positive") for _ in range(5))]
     chooser.shuffle(rows)
     return [{"id": str(number), "text": str(text), "label": str(label)} for number, (text, label) in enumerate(rows)]
+
+
+@functools.cache
+def _movies() -> pl.DataFrame | None:
+    file = CORPORA / "movies.csv"
+    return pl.read_csv(file, columns=["text", "label"], infer_schema=False) if file.is_file() else None
 
 
 def written(kind: str, rows: list[dict[str, str]], chooser: random.Random) -> bytes:

@@ -20,6 +20,7 @@ from trainpipe_assets.data.source_schema import UNREADABLE
 from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, check_unchanged, file_kind, open_landed
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
+from trainpipe_assets.storage.s3 import explained
 
 __all__ = ["FileChangedWhileReading", "content_id", "count_records", "parse_file", "read_file"]
 
@@ -104,11 +105,12 @@ def parse_file(file: LandedFile, settings: SourceSettings) -> Iterator[pl.DataFr
     Raises:
         UnreadableFile: the file, or the rest of it, cannot be used.
         FileChangedWhileReading: it is not there any more.
+        S3Problem: S3 fails or refuses.
     """
     kind = file_kind(file.path, settings)
     if file.problem or kind is None:
         raise UnreadableFile(file.problem or "unknown file format; set source.format")
-    with open_landed(file) as raw:
+    with explained(file.uri), open_landed(file) as raw:
         if kind.format == "parquet":
             yield from read_parquet(raw, kind.compression, settings)
             return
@@ -120,7 +122,7 @@ def parse_file(file: LandedFile, settings: SourceSettings) -> Iterator[pl.DataFr
 
 
 def _sha256(file: LandedFile) -> str:
-    with open_landed(file) as raw:
+    with explained(file.uri), open_landed(file) as raw:
         digest = _digest(raw)
     check_unchanged(file)
     return digest

@@ -4,6 +4,7 @@ What a record is differs by format and is decided in `delimited.py`, `jsonl.py` 
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -198,7 +199,7 @@ def check_columns(found: Sequence[str], wanted: dict[str, str]) -> None:
     Raises:
         UnreadableFile: one is missing, or a name occurs twice.
     """
-    twice = sorted({name for name in found if found.count(name) > 1})
+    twice = sorted(name for name, times in Counter(found).items() if times > 1)
     if twice:
         raise UnreadableFile(f"more than one column is called {_listed(twice)}; the columns are {_listed(found)}. Rename or remove them")
     for setting, name in wanted.items():

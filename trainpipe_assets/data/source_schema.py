@@ -17,6 +17,7 @@ from trainpipe_assets.data.parquet import column_kinds
 from trainpipe_assets.data.records import UnreadableFile, Window
 from trainpipe_assets.data.sources import LandedFile, file_kind, open_landed
 from trainpipe_assets.settings import SourceSettings
+from trainpipe_assets.storage.s3 import explained
 
 SAMPLE_RECORDS = 100  # what is further down may be of another type: that is for rules about values, not about schemas
 UNREADABLE = "{}"
@@ -79,7 +80,7 @@ def schema_of(file: LandedFile, settings: SourceSettings) -> SourceSchema | None
     if file.problem or kind is None:
         return None
     try:
-        with open_landed(file) as raw:
+        with explained(file.uri), open_landed(file) as raw:
             if kind.format == "parquet":
                 kinds = column_kinds(raw, kind.compression)
                 return SourceSchema(tuple(Column(name, told) for name, told in kinds), typed=True, ordered=True)

@@ -114,8 +114,8 @@ class ModelIOManager(dg.ConfigurableIOManager):
         Raises:
             dagster.Failure: there is none, or its files are not those of its manifest.
         """
-        uri = _logged(context, MODEL_KEY) or self._latest(context)
         with explained():
+            uri = _logged(context, MODEL_KEY) or self._latest(context)
             artifact = read_manifest(uri) if uri else None
             if artifact is None:
                 raise ValueError(_never_materialized(context))

@@ -12,7 +12,7 @@ TABLES, MODELS = "tables", "models"  # the two folders of a lake
 
 # s3fs tries each request five times more, whatever botocore does below it. With both at their defaults a server that takes connections and
 # never answers would be given up after six minutes.
-_S3_PATIENCE = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"mode": "standard", "total_max_attempts": 1}}}
+_S3_PATIENCE = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 2}}}
 
 
 def is_remote(uri: str) -> bool:

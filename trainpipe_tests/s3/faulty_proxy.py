@@ -34,7 +34,7 @@ class Faults:
     kinds: tuple[Fault, ...]
     probability: float = 1.0
     times: int | None = None
-    only: Literal["all", "commits", "puts"] = "all"
+    only: Literal["all", "commits", "reads"] = "all"
     seed: int = 0
 
 
@@ -56,9 +56,8 @@ class _Proxy:
 
     def _fault_of(self, method: str, path: str, headers: dict[str, str]) -> Fault | None:
         """The next request's fate."""
-        put = method == "PUT" or (method == "POST" and "upload" in path)
-        commit = put and "if-none-match" in headers and "/_delta_log/" in path
-        meant = {"all": True, "puts": put, "commits": commit}[self.faults.only]
+        commit = method == "PUT" and "if-none-match" in headers and "/_delta_log/" in path
+        meant = {"all": True, "commits": commit, "reads": method == "GET" and "list-type" not in path}[self.faults.only]
         spent = self.faults.times is not None and self.met.total() >= self.faults.times
         if not self.faults.kinds or not meant or spent or self._random.random() >= self.faults.probability:
             return None

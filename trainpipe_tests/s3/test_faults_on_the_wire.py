@@ -7,12 +7,16 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from trainpipe_assets.data.readers import read_file
+from trainpipe_assets.data.sources import list_landed
+from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage import delta, s3, s3_client
 from trainpipe_assets.storage.artifacts import Artifact, list_artifacts, publish, read_manifest, seal, verify
 from trainpipe_assets.storage.conditional_puts import require_conditional_puts
@@ -130,6 +134,21 @@ def test_a_fault_that_stays_is_one_message_in_bounded_time(proxy: FaultyProxy, p
     proxy.fail(NONE)
     assert run(plane)
     check_as_if_nothing_had_happened(plane, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["500", "cut answer"])
+def test_a_landed_file_whose_reading_fails_is_not_taken_for_a_damaged_one(
+    proxy: FaultyProxy, plane: DataPlane, tmp_path: Path, kind: Fault
+) -> None:
+    local = plane.elsewhere(str(tmp_path / "lake"))  # tables on local disk: nothing but the reading can fail
+    (landed,) = list_landed(str(plane.landing), SourceSettings())
+    proxy.fail(Faults((kind,), only="reads"))
+    with pytest.raises(s3.S3Unreachable):
+        list(read_file(landed, SourceSettings(), datetime.now(UTC)))
+    assert not run(local)
+    proxy.fail(NONE)
+    assert run(local)
+    assert local.rows("raw_data")["problem"].null_count() == 41
 
 
 def test_a_server_that_never_answers_is_given_up(

@@ -483,3 +483,9 @@ print(len(rows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, ro
     assert rows == "3"
     assert problem.startswith("the record is 300,000,004 bytes long")
     assert int(kilobytes) < 150_000 * (1 if sys.platform == "linux" else 1024)
+
+
+@pytest.mark.timeout(60)  # a look at each name for each name took minutes
+def test_a_header_of_a_hundred_thousand_columns_is_refused_at_once(tmp_path: Path) -> None:
+    problem = whole_file_problem(read_bytes(tmp_path, "a.csv", b"text,label" + b",ab" * 200_000 + b"\na,b\n"))
+    assert problem.startswith("more than one column is called 'ab'")
