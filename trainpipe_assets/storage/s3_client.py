@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp  # s3fs hands on what it raises while an answer is being read
 import botocore.session
 import polars as pl
 from botocore.config import Config
@@ -37,7 +38,7 @@ DEFAULT_REGION = "us-east-1"
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 10, 3  # a server that takes connections and never answers is given up after half a minute
 # Of delta-rs and Polars, which move data: 30 s a request, and no new try of it after a minute.
 _PATIENCE = {"connect_timeout": f"{CONNECT_SECONDS}s", "timeout": "30s", "retry_timeout": "60s"}
-FAULTS = (OSError, DeltaError, pl.exceptions.ComputeError, BotoCoreError, ClientError)
+FAULTS = (OSError, DeltaError, pl.exceptions.ComputeError, BotoCoreError, ClientError, aiohttp.ClientError)
 """What the libraries raise when S3 fails them."""
 
 # How botocore calls the ways to credentials that delta-rs and Polars know, and renew, by themselves.
@@ -186,7 +187,7 @@ def _is_fault_of_server(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         said = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return said >= 500 or said == 429 or error.response["Error"].get("Code") in _PASSING
-    if isinstance(error, BotoCoreError | ConnectionError | TimeoutError):
+    if isinstance(error, BotoCoreError | ConnectionError | TimeoutError | aiohttp.ClientError):
         return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (
