@@ -407,18 +407,18 @@ class DriftSettings(Settings):
         default=0.15, description="Threshold for the Kolmogorov-Smirnov distance of the lengths in characters."
     )
     vocabulary_shift: Fraction | None = Field(
-        default=0.05,
+        default=0.02,
         description="Threshold for the Jensen-Shannon divergence of the word frequencies, in bits, above what chance alone gives.",
     )
     domain_auc: Annotated[float, Field(ge=0.5, le=1.0)] | None = Field(
-        default=0.65, description="Threshold for the ROC AUC of a classifier that tells arrivals from training data; 0.5 is chance."
+        default=0.6, description="Threshold for the ROC AUC of a classifier that tells arrivals from training data; 0.5 is chance."
     )
     significance: float = Field(
         default=0.01, gt=0.0, le=0.5, description="A shift counts only if chance brings one as large with no more than this probability."
     )
     sample_rows: int = Field(default=2000, ge=100, le=100_000, description="Examples that are compared, at most, of each side.")
     min_rows: int = Field(
-        default=200, ge=20, le=100_000, description="Fewer new examples than this wait for more before they are compared."
+        default=300, ge=20, le=100_000, description="Fewer new examples than this wait for more before they are compared."
     )
     severity: Literal["warn", "error"] = Field(default="warn", description="How Dagster marks drift; no run stops for it.")
 

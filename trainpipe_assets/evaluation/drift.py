@@ -90,7 +90,7 @@ def _shifts(reference: pl.DataFrame, arrival: pl.DataFrame, words: "Words", sett
         drifted = statistic >= threshold and p_value <= settings.significance
         return Shift(name, statistic, chance, threshold, p_value, drifted, **interval)
 
-    if settings.label_shift is not None:
+    if settings.label_shift is not None and labelled(reference, arrival):
         yield judge("label_shift", *label_shift(reference["label"], arrival["label"]), settings.label_shift)
     if settings.length_shift is not None:
         yield judge("length_shift", *length_shift(reference["n_chars"], arrival["n_chars"]), settings.length_shift)
@@ -100,6 +100,11 @@ def _shifts(reference: pl.DataFrame, arrival: pl.DataFrame, words: "Words", sett
         auc, p_value = domain_auc(*(side["text"].str.slice(0, TEXT_CHARS) for side in (reference, arrival)))
         low, high = auc_interval(auc, reference.height, arrival.height)
         yield judge("domain_auc", auc, p_value, settings.domain_auc, chance=0.5, low=low, high=high)
+
+
+def labelled(reference: pl.DataFrame, arrival: pl.DataFrame) -> bool:
+    """Whether the examples have labels; documents for a language model have none."""
+    return bool(reference["label"].count() + arrival["label"].count())
 
 
 def label_shift(reference: pl.Series, arrival: pl.Series) -> tuple[float, float]:
@@ -196,8 +201,9 @@ class Words:
 
         ours = self._matrix.T @ arrived
         others = self._totals[:, None] - ours
-        distance: FloatArray = jensenshannon(ours + 0.0, others + 0.0, base=2.0, axis=0)
-        return distance**2
+        with np.errstate(invalid="ignore"):
+            distance: FloatArray = jensenshannon(ours, others, base=2.0, axis=0)
+        return np.nan_to_num(distance**2, nan=1.0)  # a sample without any word has none in common with the other
 
     @cached_property
     def _totals(self) -> FloatArray:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from trainpipe_assets.evaluation.drift import DriftComparison, Shift
+from trainpipe_assets.evaluation.drift import DriftComparison, Shift, labelled
 from trainpipe_assets.evaluation.figures import LIGHT, Theme, new_figure, png, short, style
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ TITLES = {
 
 def drift_plot(comparison: DriftComparison, theme: Theme = LIGHT) -> bytes:
     """What the model was trained on (first colour) against what arrived (second), and what each test makes of it."""
-    figure = new_figure(10.6, 3.5, theme)
-    tests, labels, lengths = figure.subplots(1, 3, width_ratios=(1.25, 1, 1.1))
+    with_labels = labelled(comparison.reference, comparison.arrival)
+    figure = new_figure(10.6 if with_labels else 7.8, 3.5, theme)
+    tests, *labels, lengths = figure.subplots(1, 3 if with_labels else 2, width_ratios=(1.25, 1, 1.1) if with_labels else (1.25, 1.1))
     _draw_tests(tests, comparison.shifts, theme)
-    _draw_labels(labels, comparison, theme)
+    for axes in labels:
+        _draw_labels(axes, comparison, theme)
     _draw_lengths(lengths, comparison, theme)
     handles = [*lengths.get_legend_handles_labels()[0], *tests.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, labelcolor=theme.ink, fontsize=9)

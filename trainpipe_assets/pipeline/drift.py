@@ -62,7 +62,7 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
     """
     history = find(history_uri)
     rows = history.scan().collect() if history else pl.DataFrame(schema=DRIFT_REPORT)
-    known = of_model(rows, model, settings)
+    known = of_model(rows, model.fingerprint if model else "", settings)
     sides = _sides(model, examples, known, settings)
     metadata: dict[str, Any] = {"compared": isinstance(sides, Sides), **({"model_fingerprint": model.fingerprint} if model else {})}
     if isinstance(sides, NothingToCompare) or model is None:
@@ -79,20 +79,26 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
     return DriftStep(increment, metadata, _verdict(pl.concat([known, new]), metadata, settings))
 
 
-def of_model(rows: pl.DataFrame, model: Artifact | None, settings: DriftSettings) -> pl.DataFrame:
-    """The comparisons with `model` by these very settings, the oldest first."""
-    mine = (pl.col("model_fingerprint") == (model.fingerprint if model else "")) & (pl.col("settings") == _judge(settings))
+def of_model(rows: pl.DataFrame, model_fingerprint: str, settings: DriftSettings) -> pl.DataFrame:
+    """The comparisons with a model by these very settings, the oldest first."""
+    mine = (pl.col("model_fingerprint") == model_fingerprint) & (pl.col("settings") == _judge(settings))
     return rows.filter(mine).sort("dataset_version", "compared_at")
+
+
+def telling(comparisons: pl.DataFrame) -> dict[str, Any] | None:
+    """Of comparisons with one model the newest that found drift, else the newest; None where there is none."""
+    drifted = comparisons.filter(pl.col("drifted"))
+    found = drifted if drifted.height else comparisons
+    return found.row(-1, named=True) if found.height else None
 
 
 def unanswered_drift(drift_history: Table | None, evaluations: Table | None, model: Artifact, settings: DriftSettings) -> str | None:
     """Id of a comparison that found drift from `model`, the current one, in examples that no evaluated model was trained on yet."""
     if drift_history is None:
         return None
-    drifted = of_model(drift_history.scan().collect(), model, settings).filter(pl.col("drifted"))
-    if drifted.is_empty():
+    newest = telling(of_model(drift_history.scan().collect(), model.fingerprint, settings))
+    if newest is None or not newest["drifted"]:
         return None
-    newest = drifted.row(-1, named=True)
     trained_on = newest_trained_version(evaluations, EXAMPLES)
     return None if trained_on is not None and trained_on >= newest["dataset_version"] else str(newest["comparison_id"])
 
@@ -217,12 +223,11 @@ def _pictures(comparison: DriftComparison) -> dict[str, Any]:
 
 def _verdict(comparisons: pl.DataFrame, metadata: Mapping[str, Any], settings: DriftSettings) -> dg.AssetCheckResult:
     """Whether any arrival since the current model was trained had drifted from it; shown is that one, else the newest comparison."""
-    drifted = comparisons.filter(pl.col("drifted"))
-    telling = drifted if drifted.height else comparisons
-    shown = _shown(telling.row(-1, named=True)) if telling.height else {}
+    found = telling(comparisons)
+    shown = _shown(found) if found else {}
     return dg.AssetCheckResult(
         check_name=CHECK,
-        passed=drifted.is_empty(),
+        passed=found is None or not found["drifted"],
         severity=dg.AssetCheckSeverity[settings.severity.upper()],
         metadata={**shown, **metadata} if metadata["compared"] else {**metadata, **shown},
     )

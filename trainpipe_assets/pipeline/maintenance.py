@@ -55,7 +55,7 @@ def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
 
 
 def pinned_versions(lake: Lake, keys: PipelineKeys) -> defaultdict[str, set[int]]:
-    """The versions of tables, by URI, that models and evaluations name as what they came from."""
+    """The versions of tables, by URI, that models and evaluations came from, and the one that was compared last with the current model."""
     pinned: defaultdict[str, set[int]] = defaultdict(set)
     for model in list_artifacts(lake.models_uri(keys["fine_tuned_model"])):
         for table in model.manifest["lake"].values():
@@ -63,6 +63,10 @@ def pinned_versions(lake: Lake, keys: PipelineKeys) -> defaultdict[str, set[int]
     history = find(lake.table_uri(keys["eval_report"]))
     if history is not None:
         for uri, version in history.scan().select("dataset_uri", pl.col("dataset_version")).unique().collect().iter_rows():
+            pinned[uri].add(version)
+    comparisons = find(lake.table_uri(keys["drift_report"]))
+    if comparisons is not None:  # the next arrival is what comes after the newest comparison
+        for uri, version in comparisons.scan().sort("compared_at").select("dataset_uri", "dataset_version").last().collect().iter_rows():
             pinned[uri].add(version)
     return pinned
 

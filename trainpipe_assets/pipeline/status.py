@@ -14,12 +14,13 @@ from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.pipeline.assets import PipelineKeys
 from trainpipe_assets.pipeline.component import TrainingPipeline
+from trainpipe_assets.pipeline.drift import of_model, telling
 from trainpipe_assets.pipeline.resources import Lake
-from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.settings import DriftSettings, PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.uris import is_remote
 
-TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "eval_report")
+TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "drift_report", "eval_report")
 
 
 def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
@@ -45,9 +46,9 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
 
 
 def pipeline_status(lake: Lake, settings: PipelineSettings) -> dict[str, Any]:
-    """`pending_files`, `withdrawn_files`, `tables`, `rejected`, `model` and `gate` of one pipeline, ready for JSON.
+    """`pending_files`, `withdrawn_files`, `tables`, `rejected`, `model`, `gate` and `drift` of one pipeline, ready for JSON.
 
-    `model` and `gate` speak of the current model, the newest whose gate passed; `latest` of the newest evaluation.
+    `model` and `drift` speak of the current model, the newest whose gate passed; `gate` and `latest` of the newest evaluation.
     """
     keys = PipelineKeys(settings.key_prefix)
     tables = {name: find(lake.table_uri(keys[name])) for name in TABLES}
@@ -65,6 +66,7 @@ def pipeline_status(lake: Lake, settings: PipelineSettings) -> dict[str, Any]:
         "model": describe_model(passed[-1]) if passed else None,
         "gate": describe_gate(history[-1]) if history else None,
         "latest": describe_model(history[-1]) if history else None,
+        "drift": describe_drift(tables["drift_report"], passed[-1]["model_fingerprint"], settings.drift) if passed else None,
     }
 
 
@@ -102,6 +104,19 @@ def describe_gate(evaluation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def describe_drift(table: Table | None, model_fingerprint: str, settings: DriftSettings) -> dict[str, Any] | None:
+    """The newest comparison with a model that found drift, else the newest; None where nothing was compared with it."""
+    found = telling(of_model(table.scan().collect(), model_fingerprint, settings)) if table else None
+    if found is None:
+        return None
+    return {
+        "drifted": found["drifted"],
+        "compared_at": found["compared_at"].isoformat(),
+        "examples": found["n_arrived"],
+        "tests": json.loads(found["tests"]),
+    }
+
+
 def describe(name: str, status: dict[str, Any]) -> str:
     """A status in a few lines for a person."""
     lines = [f"pipeline {name}"]
@@ -121,8 +136,16 @@ def describe(name: str, status: dict[str, Any]) -> str:
     lines.append(f"  pending    {len(waiting)} file(s){named}")
     if status["withdrawn_files"]:
         lines.append(f"  withdrawn  {len(status['withdrawn_files'])} file(s), their rows go with the next run")
-    lines += _model_lines(status)
+    lines += [*_model_lines(status), *_drift_lines(status["drift"])]
     return "\n".join(lines)
+
+
+def _drift_lines(drift: dict[str, Any] | None) -> list[str]:
+    if drift is None:
+        return []
+    tests = {name: test for name, test in drift["tests"].items() if test["drifted"] or not drift["drifted"]}
+    values = ", ".join(f"{name} {test['statistic']:.2f} (threshold {test['threshold']:.2f})" for name, test in tests.items())
+    return [f"  drift      {'FOUND' if drift['drifted'] else 'none'} in {drift['examples']:,} examples that arrived: {values}"]
 
 
 def _model_lines(status: dict[str, Any]) -> list[str]:

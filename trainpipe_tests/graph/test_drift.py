@@ -15,7 +15,7 @@ from trainpipe_tests.pipelines import Workplace, make_workplace
 from trainpipe_tests.sample_corpora import read_corpora
 
 ON_DRIFT = {"max_retries": 0, "retrain": "on_drift"}
-ROWS = 250
+ROWS = 320
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_only_drift_is_a_reason_to_train(place: Workplace, corpora: dict[str, li
     assert asked_for(tick(place)) == "words_prepare"
     few = run(place, "prepare")
     assert (few["compared"], few["passed"]) == (False, True)
-    assert "20 new example(s), 200 are needed" in few["reason"]
+    assert "20 new example(s), 300 are needed" in few["reason"]
 
     land(place, "tweets.csv", tweets[20:ROWS], seed=4)
     assert asked_for(tick(place)) == "words_prepare"

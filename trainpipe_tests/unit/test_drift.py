@@ -123,7 +123,9 @@ def test_texts_of_any_kind_can_be_compared(reference, arrival, labels):
 
 def test_samples_of_any_kind_can_be_drawn():
     empty, odd = samples([""] * 20, ["$\\frac{1}{0$"] * 20), samples(["\U0001f600"] * 20, [f"{number}" for number in range(20)])
-    for sides in ((empty, empty), (empty, odd), (odd, odd)):
+    documents = samples([f"a document {number}" for number in range(20)], [None] * 20)
+    assert "label_shift" not in statistics(compare(documents, documents, DEFAULT))
+    for sides in ((documents, documents), (empty, empty), (empty, odd), (odd, odd)):
         assert drift_plot(compare(*sides, DEFAULT)).startswith(b"\x89PNG")
 
 

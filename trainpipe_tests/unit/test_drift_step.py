@@ -1,0 +1,179 @@
+"""Which examples are compared: those that came since the last comparison with the model, by the versions of the table."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from trainpipe_assets.data.deduplication import content_hash
+from trainpipe_assets.pipeline.current_model import current_model
+from trainpipe_assets.pipeline.drift import CHECK, DriftStep, compare_with_model, sample, unanswered_drift
+from trainpipe_assets.schemas import CLEANED_FEATURES, EVAL_REPORT
+from trainpipe_assets.settings import DriftSettings
+from trainpipe_assets.storage.artifacts import Artifact, read_manifest, seal
+from trainpipe_assets.storage.delta import Table, commit, find
+from trainpipe_assets.storage.maintenance import maintain
+from trainpipe_tests.corpora import examples
+
+SETTINGS = DriftSettings(min_rows=20, sample_rows=100, label_shift=None, length_shift=None, vocabulary_shift=None)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SAME = [text for text, _ in examples(200, seed=1)]
+OTHER = [text.replace("w", "v") for text, _ in examples(100, seed=2)]
+
+
+class Place:
+    """Tables in a folder: examples as `cleaned_features`, a history of comparisons, and one of evaluations."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.now = root, START
+
+    def put(self, prefix: str, texts: Sequence[str], removed: Sequence[str] = ()) -> Table:
+        """Add examples with the keys `prefix`-0 and so on, and remove those of the given prefixes."""
+        base = find(str(self.root / "cleaned_features"))
+        rows = pl.DataFrame({"text": texts}, schema={"text": pl.String}).with_row_index("index").select(
+            row_id=pl.format("{}-{}", pl.lit(prefix), "index"), text="text", label=pl.lit("a"), split=pl.lit("train"),
+            content_hash=content_hash(pl.col("text")), n_chars=pl.col("text").str.len_chars(),
+        )  # fmt: skip
+        whole = pl.concat([pl.DataFrame(schema=CLEANED_FEATURES), rows], how="diagonal_relaxed").cast(CLEANED_FEATURES)
+        old = base.scan().select("row_id").collect() if base and removed else pl.DataFrame(schema={"row_id": pl.String})
+        gone = old.filter(pl.any_horizontal([pl.col("row_id").str.starts_with(f"{name}-") for name in removed] or [pl.lit(False)]))
+        uri = str(self.root / "cleaned_features")
+        return commit(uri, base, whole.lazy(), gone, fingerprint=1, upstream=0, note={}).table
+
+    def model(self, name: str, version: int, *, passed: bool = True, run_id: str = "run") -> Artifact:
+        """A model that was trained on `version` and evaluated after those before it."""
+        folder = self.root / "models" / name
+        folder.mkdir(parents=True)
+        seal(folder, {"fingerprint": name, "run_id": run_id, "lake": {"cleaned_features": {"uri": "", "version": version}}})
+        self.now += timedelta(minutes=1)
+        row = {"evaluation_id": name, "evaluated_at": self.now, "model_uri": str(folder), "model_fingerprint": name, "gate_passed": passed}
+        frame = pl.DataFrame([row], schema={column: EVAL_REPORT[column] for column in row})
+        whole = pl.concat([pl.DataFrame(schema=EVAL_REPORT), frame], how="diagonal").lazy()
+        nothing = pl.DataFrame(schema={"row_id": pl.String})
+        uri = str(self.root / "eval_report")
+        commit(uri, self.evaluations, whole, nothing, fingerprint=1, upstream=0, note={})
+        model = read_manifest(str(folder))
+        assert model is not None
+        return model
+
+    @property
+    def evaluations(self) -> Table | None:
+        """The history of evaluations."""
+        return find(str(self.root / "eval_report"))
+
+    def compare(self, model: Artifact | None, table: Table, settings: DriftSettings = SETTINGS) -> DriftStep:
+        """A comparison, committed."""
+        self.now += timedelta(minutes=1)
+        step = compare_with_model(history_uri=str(self.root / "drift_report"), model=model, examples=table, settings=settings, now=self.now)
+        step.increment.commit({})
+        return step
+
+    def history(self) -> list[dict[str, Any]]:
+        """All comparisons, the oldest first."""
+        table = find(str(self.root / "drift_report"))
+        assert table is not None
+        return table.scan().sort("compared_at").collect().to_dicts()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_each_arrival_is_compared_once_and_by_itself(place: Place) -> None:
+    model = place.model("m", place.put("first", SAME[:80]).version)
+    assert "nothing has arrived" in place.compare(model, place.put("none", [])).metadata["reason"]
+    place.put("same", SAME[80:140])
+    drifted = place.put("other", OTHER[:40])
+    both = place.compare(model, drifted)
+    assert (both.metadata["compared"], place.history()[-1]["n_arrived"]) == (True, 100)
+    assert not both.check.passed
+    same = place.put("more", SAME[140:170])
+    alone = place.compare(model, same)
+    assert place.history()[-1]["n_arrived"] == 30
+    assert place.history()[-1]["since_version"] == drifted.version
+    assert not place.history()[-1]["drifted"]
+    assert not alone.check.passed  # what drifted before still waits for a model
+    again = place.compare(model, same)
+    assert not again.metadata["compared"]
+    assert len(place.history()) == 2
+
+
+def test_what_is_too_little_waits_for_more(place: Place) -> None:
+    model = place.model("m", place.put("first", SAME[:80]).version)
+    few = place.compare(model, place.put("few", OTHER[:19]))
+    assert "19 new example(s), 20 are needed" in few.metadata["reason"]
+    assert place.history() == []
+    assert place.compare(model, place.put("one", OTHER[19:20])).check.check_name == CHECK
+    assert [row["n_arrived"] for row in place.history()] == [20]
+
+
+def test_of_a_file_that_grew_only_the_new_texts_arrive(place: Place) -> None:
+    model = place.model("m", place.put("v1", SAME[:80]).version)
+    grown = place.put("v2", [*SAME[:80], *OTHER[:25]], removed=["v1"])
+    assert not place.compare(model, grown).check.passed
+    assert place.history()[-1]["n_arrived"] == 25
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_compaction_is_no_arrival_and_where_the_last_comparison_was_vacuumed_all_since_the_training_is(place: Place, kept: bool) -> None:
+    first = place.put("first", SAME[:80])
+    model = place.model("m", first.version)
+    second = place.put("second", SAME[80:110])
+    place.compare(model, second)
+    maintain(first.uri, {first.version, second.version} if kept else {first.version}, 0)
+    compacted = find(first.uri)
+    assert compacted is not None
+    assert compacted.version > second.version
+    assert place.compare(model, compacted).metadata["compared"] is not kept
+    assert place.history()[-1]["since_version"] == first.version
+
+
+def test_other_thresholds_judge_all_that_the_model_has_not_seen_anew(place: Place) -> None:
+    model = place.model("m", place.put("first", SAME[:80]).version)
+    table = place.put("other", OTHER[:40])
+    assert not place.compare(model, table).check.passed
+    lenient = SETTINGS.model_copy(update={"domain_auc": 1.0, "significance": 1e-300})
+    assert place.compare(model, table, lenient).check.passed
+    assert place.compare(model, table).metadata["compared"] is False  # nor is it judged a third time by the first
+
+
+def test_without_a_model_or_its_data_nothing_is_compared(place: Place) -> None:
+    table = place.put("first", SAME)
+    assert "no model has passed the gate yet" in place.compare(None, table).metadata["reason"]
+    assert place.compare(None, table).check.passed
+    ahead = place.compare(place.model("ahead", table.version + 7), table)
+    assert "cannot be read" in ahead.metadata["reason"]
+
+
+def test_the_current_model_is_the_newest_that_passed_before_the_run(place: Place) -> None:
+    assert current_model(place.evaluations) is None
+    for name, passed, run_id in (("a", True, "1"), ("b", True, "2"), ("c", False, "3")):
+        place.model(name, 1, passed=passed, run_id=run_id)
+    assert getattr(current_model(place.evaluations), "fingerprint", None) == "b"
+    assert getattr(current_model(place.evaluations, before_run="2"), "fingerprint", None) == "a"
+
+
+def test_drift_is_answered_by_a_model_trained_on_it_whether_it_passes_or_not(place: Place) -> None:
+    model = place.model("m", place.put("first", SAME[:80]).version)
+    drifted = place.put("other", OTHER[:40])
+    place.compare(model, drifted)
+    history = find(str(place.root / "drift_report"))
+    assert unanswered_drift(history, place.evaluations, model, SETTINGS) == place.history()[-1]["comparison_id"]
+    place.model("older", drifted.version - 1, passed=False)
+    assert unanswered_drift(history, place.evaluations, model, SETTINGS) is not None
+    place.model("newer", drifted.version, passed=False)
+    assert unanswered_drift(history, place.evaluations, model, SETTINGS) is None
+
+
+def test_a_sample_is_the_same_for_any_order_and_is_spread_over_all_rows(place: Place) -> None:
+    table = place.put("many", [f"text {number}" for number in range(5000)])
+    rows = table.scan()
+    first = sample(rows, table.rows, 500)
+    assert first.height == 500
+    assert first.equals(sample(rows.reverse(), table.rows, 500))
+    numbers = first["text"].str.slice(5).cast(pl.Int64)
+    assert 2200 < (numbers.mean() or 0) < 2800  # 2,500 give or take four standard errors
