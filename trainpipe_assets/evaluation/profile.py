@@ -17,12 +17,14 @@ class Profile:
     lengths: Mapping[float, int]
 
 
-def profile(examples: pl.DataFrame) -> Profile:
-    """The profile of examples with the columns `label` and `n_chars`."""
-    counts = examples.group_by("label").len().sort("len", "label", descending=[True, False])
-    lengths = {share: examples["n_chars"].quantile(share, "nearest") for share in QUANTILES}
+def profile(examples: pl.LazyFrame) -> Profile:
+    """The profile of examples with the columns `label` and `n_chars`; they are counted as they stream by."""
+    counts = examples.group_by("label", "n_chars").agg(n=pl.len()).collect(engine="streaming")
+    labels = counts.group_by("label").agg(pl.col("n").sum()).sort("n", "label", descending=[True, False])
+    lengths = counts.group_by("n_chars").agg(pl.col("n").sum()).sort("n_chars").with_columns(reached=pl.col("n").cum_sum())
+    rows = int(counts["n"].sum())
     return Profile(
-        rows=examples.height,
-        labels={label or "": count for label, count in counts.iter_rows()},
-        lengths={share: int(length) for share, length in lengths.items() if length is not None},
+        rows=rows,
+        labels={label or "": count for label, count in labels.iter_rows()},
+        lengths={share: lengths.filter(pl.col("reached") >= share * rows)["n_chars"][0] for share in QUANTILES} if rows else {},
     )

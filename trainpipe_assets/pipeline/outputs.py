@@ -32,7 +32,7 @@ def described_drift(drift: pl.DataFrame) -> dict[str, Any]:
 
 def arrival_profile(examples: Increment) -> dict[str, Any]:
     """What arrives in `cleaned_features`, in numbers; nothing where nothing does."""
-    found = profile(examples.added.select("label", "n_chars").collect())
+    found = profile(examples.added.select("label", "n_chars"))
     if not found.rows:
         return {}
     lengths = ", ".join(f"{share:.0%}: {length:,}" for share, length in found.lengths.items())
