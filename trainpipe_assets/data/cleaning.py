@@ -170,15 +170,18 @@ def clean_changes(
     A record that comes or goes can change the fate of those with the same or nearly the same text. All of them are decided again,
     together with the new ones; only the rows whose fate did change are written. The increments read files in the folder `scratch`.
     """
+    if changes.empty:
+        return changes.nothing("cleaned_features"), changes.nothing("rejected_rows")
     examples, rejected = changes.own("cleaned_features"), changes.own("rejected_rows")
     coming = spilled(_judged(changes.added, settings, kind, rules), scratch / "coming.arrow")
     if changes.removed is None or examples is None or rejected is None:
         result = _decided(coming, settings, split, scratch)
         return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
     touched = _touched(coming, changes.removed, examples, rejected)
-    again = changes.source.scan().filter(pl.col("row_id").is_in(touched["row_id"].implode()))
-    before = spilled(_judged(again, settings, kind, rules), scratch / "again.arrow")
-    result = _decided(pl.concat([coming, before]), settings, split, scratch)
+    if touched.height:
+        again = changes.source.scan().filter(pl.col("row_id").is_in(touched["row_id"].implode()))
+        coming = pl.concat([coming, spilled(_judged(again, settings, kind, rules), scratch / "again.arrow")])
+    result = _decided(coming, settings, split, scratch)
     gone = pl.concat([changes.removed.select("row_id"), touched])
     return (
         _increment(changes, "cleaned_features", result.examples, examples, gone),
@@ -202,19 +205,23 @@ def _touched(coming: pl.LazyFrame, removed: pl.DataFrame, examples: pl.LazyFrame
     columns = ("row_id", "content_hash", "duplicate_group", "near_bands")
     known = pl.concat([examples.select(columns), rejected.filter(pl.col("rule").is_in(GROUP_RULES)).select(columns)])
     new = coming.select("row_id", "content_hash", "near_bands").collect()
-    going = known.join(removed.lazy(), on="row_id", how="semi").select("content_hash").collect()
-    hashes = pl.concat([new.select("content_hash"), going]).unique().lazy()
+    going = known.join(removed.lazy(), on="row_id", how="semi").select("content_hash")
+    hashes = pl.concat([new.lazy().select("content_hash"), going]).unique().collect().lazy()
     same = known.join(hashes, on="content_hash", how="semi").select("duplicate_group", "near_bands").collect()
-    bands = pl.concat([new.select("near_bands"), same.select("near_bands")]).explode("near_bands").unique().drop_nulls().lazy()
-    alike = known.select("duplicate_group", "near_bands").explode("near_bands").join(bands, on="near_bands", how="semi")
-    groups = pl.concat([same.lazy().select("duplicate_group"), alike.select("duplicate_group")]).unique()
-    decided_anew = known.join(groups, on="duplicate_group", how="semi").select("row_id")
+    bands = pl.concat([new["near_bands"], same["near_bands"]]).explode().unique().drop_nulls()
+    groups = [same.select("duplicate_group")]
+    if len(bands):
+        banded = known.select("duplicate_group", "near_bands").explode("near_bands")
+        groups.append(banded.filter(pl.col("near_bands").is_in(bands.implode())).select("duplicate_group").collect())
+    decided_anew = known.join(pl.concat(groups).unique().lazy(), on="duplicate_group", how="semi").select("row_id")
     elsewhere = pl.concat([removed.select("row_id"), new.select("row_id")]).lazy()
     return decided_anew.join(elsewhere, on="row_id", how="anti").collect()
 
 
 def _increment(changes: Changes, output: str, result: pl.LazyFrame, standing: pl.LazyFrame, gone: pl.DataFrame) -> Increment:
     """Replace the rows in `gone` by `result`, leaving alone those that would be written as they stand."""
+    if gone.is_empty():
+        return changes.increment(output, result, gone)
     affected = standing.filter(pl.col("row_id").is_in(gone["row_id"].implode())).collect()
     again = result.filter(pl.col("row_id").is_in(affected["row_id"].implode())).collect()
     same = again.join(affected, on=again.columns, how="semi", nulls_equal=True).select("row_id")

@@ -20,6 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from trainpipe_assets.storage import s3
 from trainpipe_assets.storage.uris import absolute, is_remote, open_filesystem
 
+TARGET_FILE_BYTES = 32 << 20  # a file is rewritten whole for one row that changes
 KEY = "row_id"  # the key of every table; a row is immutable, so the same key is the same row
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
@@ -312,7 +313,7 @@ def _open_at(uri: str, base: Table | None, schema: pl.Schema) -> DeltaTable:
 
 
 # The log is small, and a version whose log entries were cleaned away could not be read although a model was made from it.
-_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
+_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.targetFileSize": str(TARGET_FILE_BYTES)}
 
 
 _WRITER = WriterProperties(compression="ZSTD")

@@ -90,6 +90,13 @@ class Changes:
             empty=self.empty,
         )
 
+    def nothing(self, output: str) -> Increment:
+        """The increment of `output` where these changes are empty."""
+        base = self.bases[output]
+        assert self.empty
+        assert base is not None
+        return self.increment(output, pl.LazyFrame(schema=base.schema), _no_keys())
+
 
 @dataclass(frozen=True)
 class Upstream:
