@@ -7,10 +7,10 @@ BIN := .venv/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: help setup samples demo demo-s3 dev test check format bench bench-full chaos fuzz schema clean
+.PHONY: help setup samples demo demo-s3 dev test check format bench bench-full chaos chaos-training fuzz schema clean
 
 help:
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), f"Python 3.11 is needed, PYTHON={sys.executable} is {sys.version}"'
@@ -67,6 +67,9 @@ chaos: setup ## kill -9 at 500 random instants from landing to tokens, on local 
 
 fuzz: samples ## read 10,000 damaged files of every format, and look for lost records, hangs and memory; FILES=n
 	$(BIN)/python -m trainpipe_tests.fuzz --files $(or $(FILES),10000)
+
+chaos-training: setup ## kill -9 at 100 random instants of a training, on one process and on two, and compare the bytes; KILLS=n
+	for processes in 1 2; do $(BIN)/python -m trainpipe_tests.training_chaos --kills $(or $(KILLS),100) --processes $$processes; done
 
 schema: setup ## write the JSON schema of defs.yaml for editors
 	$(BIN)/trainpipe schema > docs/defs.schema.json

@@ -23,6 +23,7 @@ from trainpipe_assets.training.efficiency import describe_efficiency, matmul_rat
 from trainpipe_assets.training.examples import Examples, check_examples, load_examples
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
 from trainpipe_assets.training.first_token import skip_unused_tokens
+from trainpipe_assets.training.memory import available_bytes, fitting_micro_batch
 from trainpipe_assets.training.micro_batches import PreparedBatch, one_ahead
 from trainpipe_assets.training.model import load_classifier, load_tokenizer, longest_input, vocabulary_size
 from trainpipe_assets.training.optimizer import build_optimizer, learning_rate
@@ -31,6 +32,7 @@ from trainpipe_assets.training.scoring import as_probabilities, score, summarize
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import StepRecord, TrainingState, Validation
 from trainpipe_assets.training.step import Stepper
+from trainpipe_assets.training.symptoms import one_class, spike, unmoved, weights_sample
 from trainpipe_assets.training.timeline import CHECKPOINT, COMMUNICATION, OTHER, VALIDATION, Timeline, timeline_of
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class Job:
     saved_at: float
     meter: Meter
     rate: float  # operations per second of matrix products, all processes together
+    began_with: torch.Tensor  # a sample of the base model's weights
 
     @property
     def total_steps(self) -> int:
@@ -91,6 +94,9 @@ def run(spec: TrainSpec, report: Report, stop: Callable[[], bool] = lambda: Fals
     finished = find_finished(spec)
     if finished is not None:
         log.info("this training had already finished; its model is in %s", finished.folder)
+        if accelerator.is_main_process:
+            with exclusive(Path(spec.work_dir), LOCK_PATIENCE_SECONDS):
+                Checkpoints(Path(spec.work_dir), spec, "").clear()  # it may have been killed before it came to that
         return finished
     if not accelerator.is_main_process:
         return _run(spec, accelerator, report, stop)
@@ -135,8 +141,17 @@ def _take_step(job: Job, batch: PreparedBatch, epoch: int) -> StepRecord:
     state.step += 1
     state.micro_batch_tokens = job.stepper.micro_batch_tokens
     record = StepRecord(step=state.step, epoch=epoch + 1, loss=loss, learning_rate=rate, grad_norm=norm)
+    _warn(job, spike=spike(state.history, record))
     state.record(record, job.total_steps)
     return record
+
+
+def _warn(job: Job, **symptoms: str | None) -> None:
+    """Say what was found, and keep it, the first time of each kind."""
+    for kind, found in symptoms.items():
+        if found is not None and kind not in job.state.warnings:
+            job.state.warnings[kind] = found
+            log.log(logging.WARNING if job.accelerator.is_main_process else logging.DEBUG, "%s", found)
 
 
 def _count(meter: Meter, examples: Examples, batch: PreparedBatch) -> None:
@@ -172,6 +187,11 @@ def _validate(job: Job, epoch: int) -> Validation:
     own: list[Indices] = batches[job.accelerator.process_index :: job.accelerator.num_processes]
     scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_alone(job))
     probabilities = as_probabilities(job.accelerator.reduce(scores, "sum"))
+    _warn(
+        job,
+        one_class=one_class(job.validation.labels, probabilities.argmax(axis=1), job.spec.labels, epoch + 1),
+        unmoved=unmoved(job.began_with, weights_sample(job.model), job.state.step, job.spec.training.learning_rate),
+    )
     return summarize(job.validation.labels, probabilities, job.state.step, epoch + 1)
 
 
@@ -203,14 +223,17 @@ def _prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool]
         use_fast_dropout(model)
     optimizer = build_optimizer(model, spec.training)
     checkpoints = Checkpoints(Path(spec.work_dir), spec, train.digest() + validation.digest())
+    began_with = weights_sample(model)
     state = _restore(checkpoints, model, optimizer) or TrainingState(micro_batch_tokens=spec.training.micro_batch_tokens)
+    stepper = Stepper(accelerator, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline)
+    _fit_memory(stepper)
     return Job(
         spec=spec,
         accelerator=accelerator,
         model=model,
         train=train,
         validation=validation,
-        stepper=Stepper(accelerator, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline),
+        stepper=stepper,
         checkpoints=checkpoints,
         state=state,
         steps_per_epoch=len(plan_batches(train.lengths, spec.training.batch_tokens, spec.training.seed, 0)),
@@ -218,6 +241,16 @@ def _prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool]
         saved_at=time.monotonic(),
         meter=Meter(timeline),
         rate=_matmul_rate(accelerator),
+        began_with=began_with,
+    )
+
+
+def _fit_memory(stepper: Stepper) -> None:
+    """Split the batches from the start where they would not fit the memory."""
+    processes, settings = stepper.accelerator.num_processes, stepper.settings
+    available = available_bytes(stepper.accelerator.device, processes)
+    stepper.micro_batch_tokens = fitting_micro_batch(
+        stepper.need(), available, stepper.micro_batch_tokens, settings.batch_tokens // processes
     )
 
 
@@ -262,6 +295,7 @@ def _record(job: Job, resumed_from: int) -> dict[str, Any]:
         "history": [record.model_dump() for record in state.history],
         "validations": [validation.model_dump() for validation in state.validations],
         "best": state.best.model_dump() if state.best else None,
+        "warnings": list(state.warnings.values()),
         "stopped_early": len(state.validations) < spec.training.epochs,
         "resumed_from_step": resumed_from,
         "examples": {"train": len(job.train), "validation": len(job.validation)},

@@ -43,6 +43,8 @@ class TrainingState(BaseModel):
     micro_batch_tokens: int | None = None
     history: list[StepRecord] = []
     validations: list[Validation] = []
+    warnings: dict[str, str] = {}
+    """What `symptoms.py` found, the first time of each kind."""
 
     @property
     def best(self) -> Validation | None:

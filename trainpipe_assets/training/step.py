@@ -17,7 +17,8 @@ from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import Indices, share_of
 from trainpipe_assets.training.compute import is_out_of_memory
 from trainpipe_assets.training.examples import Examples
-from trainpipe_assets.training.micro_batches import MicroBatch, PreparedBatch, prepare_batch
+from trainpipe_assets.training.memory import Need, measure_need
+from trainpipe_assets.training.micro_batches import MicroBatch, PreparedBatch, make_micro_batch, prepare_batch
 from trainpipe_assets.training.model import log_probabilities
 from trainpipe_assets.training.optimizer import clip_gradients, gradient_norm
 from trainpipe_assets.training.timeline import BACKWARD, COMMUNICATION, DATA, FORWARD, OPTIMIZER, TRANSFER, Timeline
@@ -46,12 +47,30 @@ class Stepper:
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.pad_id = int(self.model.config.pad_token_id)
+        self.shrunk_at: int | None = None  # the step whose batch had to be split
 
     def prepare(self, effective: Indices) -> PreparedBatch:
         """This process's share of the batch `effective`, as tensors. Any thread may call it."""
         share = share_of(effective, self.accelerator.process_index, self.accelerator.num_processes)
         pin = self.accelerator.device.type == "cuda"
         return prepare_batch(self.examples, effective, share, self.micro_batch_tokens, self.pad_id, pin=pin)
+
+    def need(self) -> Need:
+        """Memory that steps will need, by a trial of the longest example."""
+        longest = int(self.examples.lengths.argmax())
+
+        def forward(count: int) -> torch.Tensor:
+            inputs = make_micro_batch(self.examples, np.full(count, longest), self.pad_id).to(self.accelerator.device)
+            with self.accelerator.autocast():
+                return self._losses(inputs)[0]
+
+        tokens = int(self.examples.lengths[longest])
+        try:
+            return measure_need(self.model.train(), self.optimizer, forward, tokens)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _too_long(tokens, _first_line(error)) from error
 
     def take(self, batch: PreparedBatch, step: int, learning_rate: float) -> tuple[float, float]:
         """Take step `step` (from 1) on `batch`; the mean loss over the effective batch and the norm of its gradients.
@@ -61,9 +80,9 @@ class Stepper:
 
         Raises:
             NonFiniteLoss: the loss or a gradient is not finite; the weights are as before the step.
-            ValueError: a single example does not fit the memory.
+            ValueError: a single example does not fit the memory, or memory did not suffice once more.
         """
-        loss = self._accumulate(batch, _seed_of(self.settings.seed, step, self.accelerator.process_index))
+        loss = self._accumulate(batch, step)
         with self.timeline.phase(COMMUNICATION):
             self._add_up_gradients()
             loss = self.accelerator.reduce(loss, "sum")
@@ -80,18 +99,18 @@ class Stepper:
             self.optimizer.zero_grad()
         return mean_loss, grad_norm
 
-    def _accumulate(self, batch: PreparedBatch, seed: int) -> torch.Tensor:
+    def _accumulate(self, batch: PreparedBatch, step: int) -> torch.Tensor:
         """Gradients of this process's share, in smaller micro-batches if need be; its part of the mean loss."""
         while True:
             if batch.budget != self.micro_batch_tokens:
                 with self.timeline.phase(DATA):
                     batch = self.prepare(batch.effective)
-            set_seed(seed)
+            set_seed(_seed_of(self.settings.seed, step, self.accelerator.process_index))
             total = torch.zeros((), device=self.accelerator.device)
             for micro_batch in batch.micro_batches:
                 failure = self._accumulate_one(micro_batch, len(batch.effective), total)
                 if failure is not None:
-                    self._shrink(micro_batch, failure)
+                    self._shrink(micro_batch, failure, step)
                     break
             else:
                 return total
@@ -108,10 +127,10 @@ class Stepper:
                 trained, reported = self._losses(inputs)
             with self.timeline.phase(BACKWARD):
                 self.accelerator.backward(trained / examples)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            return str(error).splitlines()[0]
+            return _first_line(error)
         total += reported.detach() / examples
         return None
 
@@ -123,11 +142,18 @@ class Stepper:
         trained = (1.0 - smoothing) * reported - smoothing * scores.mean(dim=1).sum() if smoothing else reported
         return trained, reported
 
-    def _shrink(self, micro_batch: MicroBatch, failure: str) -> None:
-        """Halve the micro-batches and forget the gradients of this step, which is then computed anew."""
+    def _shrink(self, micro_batch: MicroBatch, failure: str, step: int) -> None:
+        """Halve the micro-batches and forget the gradients of this step, which is then computed anew. Later steps are not forgiven."""
         examples, longest = micro_batch.input_ids.shape
         if examples == 1:
-            raise ValueError(f"one example of {longest} tokens does not fit the memory ({failure}); lower model.max_length or free memory")
+            raise _too_long(longest, failure)
+        if self.shrunk_at not in (None, step):
+            raise ValueError(
+                f"step {step}: memory does not suffice ({failure}), although the micro-batches were split at step {self.shrunk_at} to "
+                f"{self.micro_batch_tokens} tokens: something takes ever more of it. Free memory and run again to go on from the last "
+                f"checkpoint, or set training.micro_batch_tokens to {examples * longest // 4} and train anew"
+            )
+        self.shrunk_at = step
         self.micro_batch_tokens = examples * longest // 2
         self.optimizer.zero_grad()
         if self.accelerator.device.type == "cuda":
@@ -154,6 +180,14 @@ class Stepper:
         named = ", ".join(rows[:NAMED_ROWS]) + (f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else "")
         found = f"step {step}: loss {loss}, gradient norm {norm} at learning rate {learning_rate:.2e}"
         return f"{found}; the step was not applied. Lower training.learning_rate, or look at the rows of the batch: {named}"
+
+
+def _too_long(tokens: int, failure: str) -> ValueError:
+    return ValueError(f"one example of {tokens} tokens does not fit the memory ({failure}); lower model.max_length or free memory")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _seed_of(seed: int, step: int, rank: int) -> int:

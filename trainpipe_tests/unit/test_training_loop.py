@@ -152,9 +152,13 @@ def validation_loss(root: Path, finished: FinishedModel) -> float:
 
 def test_what_is_finished_is_not_trained_again(root: Path, unstopped: FinishedModel) -> None:
     reports: list[Progress] = []
-    found = run(spec_of(root, "unstopped"), reports.append)
+    spec = spec_of(root, "unstopped")
+    left = Path(spec.work_dir) / "step-000000009-0000"  # as a kill between the last write and the end leaves it
+    left.mkdir()
+    found = run(spec, reports.append)
     assert reports == []
     assert found == unstopped
+    assert not left.exists()
 
 
 def test_a_model_that_diverges_is_stopped_with_the_rows(root: Path) -> None:

@@ -1,0 +1,61 @@
+"""A training whose memory is really taken away: `python -m trainpipe_tests.tight_training SPEC.json STEP:MIB ...`.
+
+After each STEP the process may hardly grow any further, and all that it holds beyond so many MIB is taken. The training itself is the
+real one.
+"""
+
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from trainpipe_assets.training import __main__ as program
+from trainpipe_assets.training.loop import run
+from trainpipe_assets.training.progress import Progress
+from trainpipe_assets.training.spec import load_spec
+
+BLOCK = 2**20
+GROWTH = 4 * 2**20
+"""Bytes by which the process may still grow, for what is not a tensor."""
+
+
+class Thief:
+    """Takes memory after certain steps."""
+
+    def __init__(self, rooms: dict[int, int]) -> None:
+        self.rooms = rooms
+        self.taken: list[torch.Tensor] = []
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.step in self.rooms:
+            self.leave(self.rooms[progress.step])
+
+    def leave(self, mebibytes: int) -> None:
+        """Leave so many MiB to be had."""
+        held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_DATA, (held, resource.RLIM_INFINITY))
+        try:
+            while True:
+                self.taken.append(torch.empty(BLOCK, dtype=torch.uint8))
+        except RuntimeError:
+            del self.taken[-mebibytes:]
+        resource.setrlimit(resource.RLIMIT_DATA, (held + GROWTH, resource.RLIM_INFINITY))
+
+
+def main() -> int:
+    """Train; 0, or 2 with one line for what a person has to mend."""
+    path, *rooms = sys.argv[1:]
+    thief = Thief({int(step): int(mebibytes) for step, mebibytes in (room.split(":") for room in rooms)})
+    program._start_logging(0, None)
+    program._keep_freed_memory()
+    torch.backends.mkldnn.enabled = False  # it compiles code for each new shape, which fails without memory however small the batch is
+    try:
+        run(load_spec(Path(path)), thief)
+    except ValueError as error:
+        return program._complain(str(error), 0, None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Memory: what a training needs is known before, and where it runs out all the same the result stays."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainpipe_assets.training import memory
+from trainpipe_assets.training.loop import run
+from trainpipe_assets.training.memory import Need, available_bytes, cgroup_room, fitting_micro_batch, measure_need
+from trainpipe_assets.training.spec import TrainSpec, save_spec
+from trainpipe_tests.unit.training_fixtures import make_rows, make_spec, write_dataset, write_tiny_base
+
+NEED = Need(parameters=100, gradients=100, moments=200, activations_anyway=20, activations_each=10, longest=8)
+
+
+class Layer(torch.nn.Module):
+    """Keeps for the backward pass its input and the output of the sigmoid, and nothing else but its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(16, 4)
+
+    def forward(self, examples: int) -> torch.Tensor:
+        return torch.sigmoid(self.linear(torch.ones(examples * 10, 16))).sum()
+
+
+def test_the_need_is_counted_from_what_is_kept_for_the_backward_pass() -> None:
+    layer = Layer()
+    optimizer = torch.optim.AdamW(layer.parameters())
+    weights = 4 * (16 * 4 + 4)
+    need = measure_need(layer, optimizer, layer, longest=10)
+    assert (need.parameters, need.gradients, need.moments) == (weights, weights, 2 * weights)
+    assert (need.activations_anyway, need.activations_each) == (0, 4 * 10 * (16 + 4))
+    layer(1).backward()
+    optimizer.step()
+    assert measure_need(layer, optimizer, layer, longest=10).moments == 0  # they are there by now
+
+
+@pytest.mark.parametrize("asked", [None, 40, 16])
+def test_what_fits_is_left_as_asked(asked: int | None) -> None:
+    assert fitting_micro_batch(NEED, NEED.bytes_for((asked or 80) // 8), asked, batch_tokens=80) == asked
+
+
+def test_what_does_not_fit_is_split_and_the_setting_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert fitting_micro_batch(NEED, NEED.bytes_for(3) + 9, None, batch_tokens=80) == 24
+    assert "training.micro_batch_tokens: 24" in caplog.text
+    assert "the same effective batch" in caplog.text
+
+
+def test_a_training_of_which_no_example_fits_is_refused_with_what_it_needs() -> None:
+    with pytest.raises(ValueError, match=r"does not fit the memory: parameters .* gradients .* AdamW's moments .* lower model.max_length"):
+        fitting_micro_batch(NEED, NEED.bytes_for(1) - 1, None, batch_tokens=80)
+
+
+@pytest.mark.parametrize(("limit", "room"), [("max\n", None), ("1000\n", 1000 - 700 + 50)])
+def test_the_limit_of_a_container_is_read_and_cached_files_are_room(tmp_path: Path, limit: str, room: int | None) -> None:
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 600\ninactive_file 50\n")
+    assert cgroup_room(tmp_path) == room
+    assert cgroup_room(tmp_path / "no cgroup v2") is None
+
+
+def test_processes_share_what_the_machine_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable: 4000 kB\n")
+    monkeypatch.setattr(memory, "MEMINFO", meminfo)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "no cgroup v2")
+    cpu = torch.device("cpu")
+    assert [available_bytes(cpu, processes) for processes in (1, 2)] == [4000 * 1024, 2000 * 1024]
+
+
+def big_spec(root: Path, name: str) -> TrainSpec:
+    """A training whose batches take some 50 MiB."""
+    (root / name).mkdir()
+    training = {"batch_tokens": 16_000, "epochs": 1, "learning_rate": 1e-3}
+    spec = make_spec(root, work_dir=str(root / name / "work"), output_dir=str(root / name / "model"), training=training)
+    save_spec(spec, root / name / "spec.json")
+    return spec
+
+
+def losses(spec: TrainSpec) -> list[float]:
+    """Of a training that is brought to its end here."""
+    return [row["loss"] for row in run(spec, lambda _progress: None).record["history"]]
+
+
+def test_memory_that_is_really_gone_splits_the_batch_once_and_stops_with_advice_the_second_time(tmp_path: Path) -> None:
+    write_tiny_base(tmp_path / "base", dropout=0.0)
+    write_dataset(tmp_path / "dataset", make_rows(train=4000))
+    spec = big_spec(tmp_path, "tight")
+    command = [sys.executable, "-m", "trainpipe_tests.tight_training", str(tmp_path / "tight" / "spec.json"), "1:30", "3:1"]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert child.returncode == 2, child.stderr
+    assert "tokens, with the same effective batch" in child.stderr
+    assert "although the micro-batches were split at step" in child.stderr
+    assert "set training.micro_batch_tokens to" in child.stderr
+    assert "Traceback" not in child.stderr
+    (checkpoint,) = Path(spec.work_dir).glob("step-*")
+    state = json.loads((checkpoint / "state.json").read_text())["state"]
+    assert state["step"] >= 3
+    assert 0 < state["micro_batch_tokens"] < 16_000
+    assert losses(spec) == pytest.approx(losses(big_spec(tmp_path, "roomy")), abs=1e-4)
+
+
+def test_a_training_knows_before_its_first_step_that_a_batch_will_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tiny_base(tmp_path / "base", dropout=0.0)
+    write_dataset(tmp_path / "dataset")
+    training = {"batch_tokens": 512, "checkpoint_seconds": 3600}
+    whole = losses(make_spec(tmp_path, output_dir=str(tmp_path / "whole"), training=training))
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemAvailable: 1000 kB\n")
+    monkeypatch.setattr(memory, "MEMINFO", meminfo)
+    with caplog.at_level(logging.WARNING):
+        split = losses(make_spec(tmp_path, output_dir=str(tmp_path / "split"), training=training))
+    assert "a batch does not fit the memory at once" in caplog.text
+    assert split == pytest.approx(whole, abs=1e-3)
+    meminfo.write_text("MemAvailable: 100 kB\n")
+    with pytest.raises(ValueError, match=r"the training does not fit the memory: parameters 0\.1 MiB"):
+        run(make_spec(tmp_path, output_dir=str(tmp_path / "refused")), lambda _progress: None)
