@@ -79,7 +79,7 @@ def clean(
     rules: Sequence[RecordRule] = (),
 ) -> Cleaned:
     """Clean `records` (schema `RAW_DATA`) as if they were all there is. The result reads files in the folder `scratch`."""
-    return _decided(spilled(_judged(records, settings, kind, rules), scratch / "all.arrow"), settings, split, scratch)
+    return _decided(spilled(_judged(records, settings, kind, rules), scratch / "all.parquet"), settings, split, scratch)
 
 
 def _judged(records: pl.LazyFrame, settings: CleaningSettings, kind: SourceKind, rules: Sequence[RecordRule]) -> pl.LazyFrame:
@@ -173,14 +173,14 @@ def clean_changes(
     if changes.empty:
         return changes.nothing("cleaned_features"), changes.nothing("rejected_rows")
     examples, rejected = changes.own("cleaned_features"), changes.own("rejected_rows")
-    coming = spilled(_judged(changes.added, settings, kind, rules), scratch / "coming.arrow")
+    coming = spilled(_judged(changes.added, settings, kind, rules), scratch / "coming.parquet")
     if changes.removed is None or examples is None or rejected is None:
         result = _decided(coming, settings, split, scratch)
         return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
     touched = _touched(coming, changes.removed, examples, rejected)
     if touched.height:
         again = changes.source.scan().filter(pl.col("row_id").is_in(touched["row_id"].implode()))
-        coming = pl.concat([coming, spilled(_judged(again, settings, kind, rules), scratch / "again.arrow")])
+        coming = pl.concat([coming, spilled(_judged(again, settings, kind, rules), scratch / "again.parquet")])
     result = _decided(coming, settings, split, scratch)
     gone = pl.concat([changes.removed.select("row_id"), touched])
     return (

@@ -51,7 +51,7 @@ def decide(candidates: pl.LazyFrame, settings: CleaningSettings, scratch: Path) 
             yield _judge_equals(part.collect(), drop_duplicates=settings.drop_duplicates)
 
     schema = pl.Schema({**candidates.collect_schema(), "rule": pl.String(), "reason": pl.String(), "stands": pl.Boolean()})
-    decided = spilled(from_batches(judged, schema), scratch / "judged.arrow")
+    decided = spilled(from_batches(judged, schema), scratch / "judged.parquet")
     near = settings.near_duplicates
     if near.action == "off":
         return decided.drop("stands").with_columns(duplicate_group=pl.col("content_hash"))

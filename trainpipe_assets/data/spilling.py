@@ -10,8 +10,8 @@ import polars as pl
 
 def spilled(frame: pl.LazyFrame, path: Path) -> pl.LazyFrame:
     """The rows of `frame`, computed once and kept at `path`, in any order."""
-    frame.sink_ipc(path, maintain_order=False, engine="streaming")
-    return pl.scan_ipc(path)
+    frame.sink_parquet(path, compression="lz4", statistics=False, maintain_order=False, engine="streaming")
+    return pl.scan_parquet(path)
 
 
 def in_parts(frame: pl.LazyFrame, key: pl.Expr, rows: int, folder: Path) -> list[pl.LazyFrame]:
@@ -20,5 +20,5 @@ def in_parts(frame: pl.LazyFrame, key: pl.Expr, rows: int, folder: Path) -> list
     if n_parts <= 1:
         return [frame]
     by_part = pl.PartitionBy(folder, key=(key % n_parts).alias("part"), include_key=False, approximate_bytes_per_file=None)
-    frame.sink_ipc(by_part, mkdir=True, maintain_order=False, engine="streaming")
-    return [pl.scan_ipc(part / "*.ipc") for part in sorted(folder.iterdir())]
+    frame.sink_parquet(by_part, compression="lz4", statistics=False, mkdir=True, maintain_order=False, engine="streaming")
+    return [pl.scan_parquet(part / "*.parquet", hive_partitioning=False) for part in sorted(folder.iterdir())]
