@@ -61,6 +61,7 @@ TABLES = {
     "`cleaned_features` has one. Training cuts it into pieces of `model.max_length`.",
     "DRIFT_REPORT": "The history of comparisons: one row is one arrival against what the model that was the current one was trained on. "
     "[Drift](../guide/drift.md) explains the tests.",
+    "DOCUMENT_SCORES": "The form of `predictions` where `task` is causal-lm: one row is one test document of one evaluation.",
     "EVAL_REPORT": "The history: one row is one evaluation of one model on one test split. Nothing is ever removed from it.",
     "PREDICTIONS": "One row is one test example of one evaluation. Not a Delta table: one Parquet file for each evaluation, "
     "`<lake>/models/<asset key of fine_tuned_model>/<fingerprint>.reports/<evaluation_id>.predictions.parquet`.",
@@ -115,6 +116,13 @@ COLUMNS = {
         "comparison_id": "hash of the model, the versions compared and the settings",
         "compared_at": "when they were compared",
         "model_fingerprint": "identity of the training that made the model",
+    },
+    "DOCUMENT_SCORES": {
+        "evaluation_id": "as in `eval_report`",
+        "row_id": "as in `raw_data`",
+        "source_file": "as in `raw_data`",
+        "n_tokens": "as in `tokenized_dataset`",
+        "text": "as in `cleaned_features`",
     },
     "EVAL_REPORT": {
         "evaluation_id": "hash of the model, the model it was compared with, the rows and the settings of the evaluation",

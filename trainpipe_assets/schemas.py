@@ -93,6 +93,18 @@ _PREDICTIONS: Columns = {
 }
 PREDICTIONS = pl.Schema(_PREDICTIONS)
 
+_DOCUMENT_SCORES: Columns = {
+    "evaluation_id": pl.String,
+    "row_id": pl.String,
+    "source_file": pl.String,
+    "n_tokens": pl.Int32,
+    "text": pl.String,
+    "n_learnt": pl.Int64,  # tokens that the model was asked to predict
+    "loss": pl.Float64,  # nats per such token
+    "accuracy": pl.Float64,  # share of them that were the most probable ones
+}
+DOCUMENT_SCORES = pl.Schema(_DOCUMENT_SCORES)
+
 _EVAL_REPORT: Columns = {
     "evaluation_id": pl.String,
     "evaluated_at": pl.Datetime("us", "UTC"),
@@ -103,9 +115,9 @@ _EVAL_REPORT: Columns = {
     "n_examples": pl.Int64,
     "accuracy": pl.Float64,
     "macro_f1": pl.Float64,
-    "log_loss": pl.Float64,  # nats per example
+    "log_loss": pl.Float64,  # nats per example; causal-lm: per token that is learnt
     "calibration_error": pl.Float64,
-    "metrics": pl.String,  # JSON: {name: {value, low, high}}
+    "metrics": pl.String,  # JSON: {name: {value, low, high}}; causal-lm: perplexity, log_loss and token_accuracy
     "gate_passed": pl.Boolean,
     "gate_reasons": pl.String,  # JSON list of sentences
     "previous_fingerprint": pl.String,

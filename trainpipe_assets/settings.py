@@ -27,6 +27,8 @@ FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 SourceKind = Literal["labelled", "text", "prompt-completion", "chat"]
 Task = Literal["text-classification", "causal-lm"]
 ColumnType = Annotated[str, Field(pattern=r"^(string|integer|number|boolean|time|list|object|any)\??$")]
+GateMetric = Literal["accuracy", "macro_f1", "perplexity", "log_loss"]
+METRICS: dict[Task, tuple[GateMetric, ...]] = {"text-classification": ("accuracy", "macro_f1"), "causal-lm": ("perplexity", "log_loss")}
 
 
 class SourceSettings(Settings):
@@ -320,13 +322,22 @@ class SplitSettings(Settings):
         return self
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters (Hu et al., 2021): small matrices learn beside the frozen weights, and are added to them at the end."""
+
+    rank: int = Field(default=16, ge=1, le=1024, description="Rank of the adapters.")
+    alpha: int = Field(default=32, ge=1, le=4096, description="Adapters are scaled by alpha / rank.")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.0, description="Dropout of the adapters' inputs.")
+
+
 class ModelSettings(Settings):
-    """The base model and how long its inputs may be."""
+    """The base model, how long its inputs may be, and which of its weights learn."""
 
     base: str = Field(
         default="samples/all-MiniLM-L6-v2",
         min_length=1,
-        description="Base model: a local folder (relative ones lie under TRAINPIPE_MODELS) or a Hugging Face hub id. Safetensors only.",
+        description="Base model: a local folder or GGUF file (relative ones lie under TRAINPIPE_MODELS), a folder on S3, or a Hugging Face "
+        "hub id. Safetensors only; a GGUF file is converted.",
     )
     max_length: int = Field(
         default=128,
@@ -337,6 +348,10 @@ class ModelSettings(Settings):
     template: str = Field(
         default="{prompt}\n{completion}",
         description="How a prompt and its completion are put together (source.kind prompt-completion). Spaces before {completion} are its.",
+    )
+
+    lora: LoraSettings | None = Field(
+        default=None, description="causal-lm: train low-rank adapters ({} takes the defaults) instead of all weights (null)."
     )
 
     @field_validator("template")
@@ -361,6 +376,9 @@ class TrainingSettings(Settings):
         default=None, ge=16, description="Token budget of one forward pass; by default the whole batch at once."
     )
     max_grad_norm: float = Field(default=1.0, gt=0.0, description="Gradients are clipped to this global norm.")
+    packing: bool = Field(
+        default=True, description="causal-lm: documents share a row of the batch, none of which sees another; false pads them instead."
+    )
     label_smoothing: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="Label smoothing of the training loss (never of a reported one)."
     )
@@ -374,12 +392,25 @@ class TrainingSettings(Settings):
 class GateSettings(Settings):
     """What a model must reach to become the current one."""
 
-    metric: Literal["accuracy", "macro_f1"] = Field(default="macro_f1", description="Metric that the gate looks at.")
-    min_value: Fraction = Field(default=0.0, description="Floor for the metric's value on the test split.")
+    metric: GateMetric | Literal["auto"] = Field(
+        default="auto",
+        description="Metric that the gate looks at: accuracy or macro_f1 of a classifier, perplexity or log_loss (per token) of a language "
+        "model, for both of which lower is better. auto is macro_f1 or perplexity.",
+    )
+    min_value: Fraction = Field(default=0.0, description="Floor for the metric's value on the test split, where higher is better.")
+    max_value: float | None = Field(
+        default=None, gt=0.0, description="Ceiling for the metric's value on the test split, where lower is better; null for none."
+    )
     max_regression: Fraction = Field(
         default=0.0,
         description="Loss against the previous model that is forgiven, beyond what the paired 95% interval leaves open.",
     )
+
+    def metric_of(self, task: Task) -> "GateMetric":
+        """The metric that the gate looks at in `task`."""
+        if self.metric != "auto":
+            return self.metric
+        return "macro_f1" if task == "text-classification" else "perplexity"
 
 
 class EvaluationSettings(Settings):
@@ -391,6 +422,8 @@ class EvaluationSettings(Settings):
     calibration_bins: int = Field(default=10, ge=2, le=100, description="Equal-width confidence bins of the calibration error.")
     mistakes: int = Field(default=20, ge=0, le=1000, description="How many of the most confident mistakes the report shows.")
     batch_tokens: int = Field(default=2048, ge=16, description="Token budget of one scoring batch.")
+    generations: int = Field(default=5, ge=0, le=100, description="causal-lm: how many test documents the report has the model go on with.")
+    generation_tokens: int = Field(default=64, ge=1, le=4096, description="causal-lm: longest such continuation, in tokens.")
 
 
 class DriftSettings(Settings):
@@ -479,6 +512,7 @@ class ComputeSettings(Settings):
 class PipelineSettings(Settings):
     """One training pipeline: the `attributes` of a `defs.yaml`."""
 
+    enabled: bool = Field(default=True, description="false leaves the pipeline out: no assets, no sensor, no schedule.")
     key_prefix: OneOrMany = Field(default=(), description="Prefix of the asset keys; needed by every pipeline but one.")
     owners: OneOrMany = Field(default=(), description="Owners of the assets: e-mail addresses, or teams as team:NAME.")
     task: Task = Field(default="text-classification", description="What is trained.")
@@ -502,6 +536,11 @@ class PipelineSettings(Settings):
         balanced = [rule.name for rule in self.validation.rules if rule.kind == "class_balance"]
         if balanced and not labelled:
             raise ValueError(f"rule {balanced[0]} of validation.rules is about labels, which task {self.task} does not have")
+        metric = self.evaluation.gate.metric_of(self.task)
+        if metric not in METRICS[self.task]:
+            raise ValueError(f"the gate of task {self.task} looks at {' or '.join(METRICS[self.task])}, found {metric}")
+        if labelled and self.model.lora is not None:
+            raise ValueError("model.lora is for task causal-lm; a classifier is trained whole")
         return self
 
     @model_validator(mode="after")

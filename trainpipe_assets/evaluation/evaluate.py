@@ -123,7 +123,7 @@ def evaluate(
         previous = _outcomes("the previous model", label_ids, previous_probabilities, labels, settings)
         comparison = _compare(sample, resampled, previous, bootstrap(previous, settings.bootstrap_samples, seed))
     majority, baseline = _majority_baseline(label_ids, len(labels))
-    difference = comparison.differences[settings.gate.metric] if comparison else None
+    difference = comparison.differences[settings.gate.metric_of("text-classification")] if comparison else None
     table = _predictions(examples, labels, probabilities)
     return Evaluation(
         labels=labels,

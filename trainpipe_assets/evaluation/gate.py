@@ -6,8 +6,8 @@ Judges numbers that `evaluate.py` took; it measures nothing and stores nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainpipe_assets.evaluation.intervals import Estimate
-from trainpipe_assets.settings import GateSettings
+from trainpipe_assets.evaluation.intervals import LOWER_IS_BETTER, Estimate
+from trainpipe_assets.settings import GateSettings, Task
 
 
 @dataclass(frozen=True)
@@ -23,39 +23,51 @@ def judge(
     metrics: Mapping[str, Estimate],
     difference_to_previous: Estimate | None,
     baseline: Mapping[str, float],
+    task: Task = "text-classification",
 ) -> Verdict:
-    """Judge a model by `settings.metric`: its floor, the majority-class baseline, and the previous model.
+    """Judge a model of `task` by one metric: its bound, the baseline, and the previous model.
 
-    `metrics` and `baseline` hold values by metric name, of which the gate reads one. `difference_to_previous` is
-    candidate minus previous in that metric on the same examples (None when there is no previous model); the gate
-    fails on it only when the whole paired interval lies below -max_regression, so that noise alone refuses no model.
+    `metrics` and `baseline` hold values by metric name, of which the gate reads one; the baseline is always predicting the most frequent
+    label, or the base model of a language model. `difference_to_previous` is candidate minus previous in that metric on the same
+    examples (None when there is no previous model); the gate fails on it only when the whole paired interval is worse than
+    max_regression, so that noise alone refuses no model.
     """
-    value = metrics[settings.metric].value
+    metric = settings.metric_of(task)
+    value, lower = metrics[metric].value, metric in LOWER_IS_BETTER
     checks = (
-        _floor(settings, value),
-        _above_baseline(settings.metric, value, baseline[settings.metric]),
-        _no_regression(settings, difference_to_previous),
+        _below_ceiling(settings, metric, value) if lower else _above_floor(settings, metric, value),
+        _beats_baseline(metric, value, baseline[metric], lower=lower),
+        _no_regression(settings, metric, difference_to_previous, lower=lower),
     )
     return Verdict(all(passed for passed, _ in checks), tuple(reason for _, reason in checks))
 
 
-def _floor(settings: GateSettings, value: float) -> tuple[bool, str]:
+def _above_floor(settings: GateSettings, metric: str, value: float) -> tuple[bool, str]:
     passed = value >= settings.min_value
     verb = "reaches" if passed else "is below"
-    return passed, f"{settings.metric} {value:.4f} {verb} the floor of {settings.min_value:.4f}."
+    return passed, f"{metric} {value:.4f} {verb} the floor of {settings.min_value:.4f}."
 
 
-def _above_baseline(metric: str, value: float, baseline: float) -> tuple[bool, str]:
-    passed = value > baseline
-    verb = "is above" if passed else "is not above"
-    return passed, f"{metric} {value:.4f} {verb} the {baseline:.4f} of always predicting the most frequent label."
+def _below_ceiling(settings: GateSettings, metric: str, value: float) -> tuple[bool, str]:
+    if settings.max_value is None:
+        return True, f"{metric} {value:.4f} has no ceiling."
+    passed = value <= settings.max_value
+    verb = "stays within" if passed else "is above"
+    return passed, f"{metric} {value:.4f} {verb} the ceiling of {settings.max_value:.4f}."
 
 
-def _no_regression(settings: GateSettings, difference: Estimate | None) -> tuple[bool, str]:
+def _beats_baseline(metric: str, value: float, baseline: float, *, lower: bool) -> tuple[bool, str]:
+    passed = value < baseline if lower else value > baseline
+    side, what = ("below", "the base model before training") if lower else ("above", "always predicting the most frequent label")
+    verb = f"is {side}" if passed else f"is not {side}"
+    return passed, f"{metric} {value:.4f} {verb} the {baseline:.4f} of {what}."
+
+
+def _no_regression(settings: GateSettings, metric: str, difference: Estimate | None, *, lower: bool) -> tuple[bool, str]:
     if difference is None:
         return True, "There is no previous model to compare with."
-    passed = difference.high >= -settings.max_regression
-    found = f"{settings.metric} differs from the previous model's by {difference.value:+.4f} (95% interval {_interval(difference)})"
+    passed = difference.low <= settings.max_regression if lower else difference.high >= -settings.max_regression
+    found = f"{metric} differs from the previous model's by {difference.value:+.4f} (95% interval {_interval(difference)})"
     verdict = f"which {'shows no' if passed else 'is a'} loss beyond the {settings.max_regression:.4f} allowed"
     return passed, f"{found}, {verdict}."
 

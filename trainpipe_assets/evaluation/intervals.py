@@ -13,7 +13,7 @@ from trainpipe_assets.evaluation import metrics
 from trainpipe_assets.evaluation.metrics import ClassCounts, FloatArray, IntArray
 
 HEADLINE_METRICS = ("accuracy", "macro_f1", "log_loss", "calibration_error")
-LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
+LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "perplexity"})
 
 PERCENTILES = (2.5, 97.5)
 NORMAL_QUANTILE = 1.959963984540054  # 97.5% point of the standard normal
@@ -95,7 +95,7 @@ def bootstrap(sample: Outcomes, samples: int, seed: int = 0) -> Bootstrap:
     each bin and a sum of absolute values only grows by it, so that the sample's own value would lie at or below
     the interval's end. Memory stays within a few times `CHUNK_ELEMENTS` whatever the number of samples.
     """
-    parts = [_metrics_of(sample, rows) for rows in _draws(len(sample.labels), samples, seed)]
+    parts = [_metrics_of(sample, rows) for rows in draws(len(sample.labels), samples, seed)]
     values = {name: float(array[0]) for name, array in _metrics_of(sample, np.arange(len(sample.labels))[None, :]).items()}
     resampled = {name: np.concatenate([part[name] for part in parts]) for name in HEADLINE_METRICS}
     calibration = resampled["calibration_error"]
@@ -135,7 +135,7 @@ def _percentile_estimate(value: float, resampled: FloatArray) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def _draws(n_examples: int, samples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def draws(n_examples: int, samples: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Row numbers drawn with replacement, in chunks [resamples, n_examples]."""
     generator = np.random.default_rng(seed)
     chunk = max(1, CHUNK_ELEMENTS // n_examples)

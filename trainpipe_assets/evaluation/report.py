@@ -18,20 +18,25 @@ from trainpipe_assets.evaluation import plots
 from trainpipe_assets.evaluation.evaluate import Comparison, Evaluation, SliceRow
 from trainpipe_assets.evaluation.figures import DARK, LIGHT, Theme
 from trainpipe_assets.evaluation.intervals import HEADLINE_METRICS, LOWER_IS_BETTER, Estimate
+from trainpipe_assets.evaluation.language import LanguageEvaluation
 
-TEMPLATE = "report.html.j2"
+TEMPLATE, LANGUAGE_TEMPLATE = "report.html.j2", "language_report.html.j2"
 MAX_TEXT = 600  # characters of a text that the page shows
 METRIC_TITLES = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
     "log_loss": "Log loss",
     "calibration_error": "Calibration error",
+    "perplexity": "Perplexity",
+    "token_accuracy": "Token accuracy",
 }
 METRIC_NOTES = {
     "accuracy": "share of examples predicted right",
     "macro_f1": "mean F1 over the classes",
     "log_loss": "nats per example; lower is better",
     "calibration_error": "gap of confidence and accuracy; lower is better",
+    "perplexity": "of the tokens to be predicted; lower is better",
+    "token_accuracy": "share of them that were the most probable ones",
 }
 
 
@@ -80,7 +85,7 @@ def render_report(evaluation: Evaluation, context: ReportContext) -> str:
             evaluation=evaluation,
             context=context,
             headline=[(METRIC_TITLES[name], METRIC_NOTES[name], evaluation.metrics[name]) for name in HEADLINE_METRICS],
-            comparison=_comparison_rows(evaluation, evaluation.comparison) if evaluation.comparison else [],
+            comparison=_comparison_rows(evaluation.metrics, evaluation.comparison),
             slices=_slices_by_dimension(evaluation.slices),
             mistakes=evaluation.mistakes.to_dicts(),
             lineage=_lineage(context),
@@ -99,7 +104,39 @@ def render_report(evaluation: Evaluation, context: ReportContext) -> str:
     )
 
 
-def summary_markdown(evaluation: Evaluation) -> str:
+def render_language_report(evaluation: LanguageEvaluation, context: ReportContext) -> str:
+    """The same for a language model."""
+    headline = [(METRIC_TITLES[name], METRIC_NOTES[name], evaluation.metrics[name]) for name in evaluation.metrics]
+    overall, names = evaluation.metrics["perplexity"], [row.name for row in evaluation.slices]
+    estimates = [row.perplexity for row in evaluation.slices]
+    return (
+        _environment()
+        .get_template(LANGUAGE_TEMPLATE)
+        .render(
+            evaluation=evaluation,
+            context=context,
+            headline=[
+                (title, note if title != METRIC_TITLES["log_loss"] else "nats per token; lower is better", estimate)
+                for title, note, estimate in headline
+            ],
+            previous=_comparison_rows(evaluation.metrics, evaluation.comparison),
+            base=_comparison_rows(evaluation.metrics, evaluation.base),
+            hardest=evaluation.hardest.to_dicts(),
+            lineage=_lineage(context),
+            slices_picture=_picture(
+                "Perplexity of each slice with its 95% interval",
+                lambda theme: plots.slices_plot(names, estimates, overall, "perplexity", theme),
+            )
+            if names
+            else None,
+            curves_picture=_curves_picture(context),
+            dark_colour=DARK.surface,
+            light_colour=LIGHT.surface,
+        )
+    )
+
+
+def summary_markdown(evaluation: Evaluation | LanguageEvaluation) -> str:
     """The headline numbers, the gate's verdict and reasons, and the comparison, as Markdown."""
     comparison = evaluation.comparison
     header = "| metric | value | 95% interval |" + (" previous | difference (95% interval) |" if comparison else "")
@@ -110,7 +147,7 @@ def summary_markdown(evaluation: Evaluation) -> str:
         "",
         header,
         "| --- |" + " --- |" * (4 if comparison else 2),
-        *(_summary_row(name, evaluation.metrics[name], comparison) for name in HEADLINE_METRICS),
+        *(_summary_row(name, evaluation.metrics[name], comparison) for name in evaluation.metrics),
     ]
     return "\n".join(lines) + "\n"
 
@@ -123,16 +160,18 @@ def _summary_row(name: str, estimate: Estimate, comparison: Comparison | None) -
     return f"{row} {comparison.metrics[name].value:.4f} | {difference.value:+.4f} ({_signed_interval(difference)}) |"
 
 
-def _comparison_rows(evaluation: Evaluation, comparison: Comparison) -> list[dict[str, Any]]:
+def _comparison_rows(metrics: Mapping[str, Estimate], comparison: Comparison | None) -> list[dict[str, Any]]:
+    if comparison is None:
+        return []
     return [
         {
             "title": METRIC_TITLES[name],
-            "candidate": evaluation.metrics[name],
+            "candidate": metrics[name],
             "previous": comparison.metrics[name],
             "difference": comparison.differences[name],
             "meaning": _meaning(name, comparison.differences[name]),
         }
-        for name in HEADLINE_METRICS
+        for name in metrics
     ]
 
 

@@ -42,7 +42,7 @@ def score(model_folder: str, examples: pl.DataFrame, compute: ComputeSettings, b
     resolved = resolve_compute(compute)
     model = load_trained(model_folder)
     held = _checked(examples, model, model_folder)
-    with _threads(resolved.threads):
+    with threads(resolved.threads):
         torch.nn.Module.to(model, resolved.device)
         return _score_within_memory(model, held, batch_tokens, resolved)
 
@@ -91,8 +91,8 @@ def _score_within_memory(model: "PreTrainedModel", held: "Examples", batch_token
     import torch
 
     from trainpipe_assets.training.batching import plan_scoring
+    from trainpipe_assets.training.classification import as_probabilities
     from trainpipe_assets.training.compute import is_out_of_memory
-    from trainpipe_assets.training.scoring import as_probabilities
     from trainpipe_assets.training.scoring import score as score_batches
 
     autocast = partial(torch.autocast, compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bf16")
@@ -105,7 +105,7 @@ def _score_within_memory(model: "PreTrainedModel", held: "Examples", batch_token
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Compute with `count` CPU threads, then with as many as before: scoring shares its process with others."""
     import torch
 

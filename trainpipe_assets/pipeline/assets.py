@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -168,6 +169,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             labels = labels_of(cleaned_features.scan(), settings)
             require_trainable(split_sizes(tokenized_dataset.scan()), labels, settings.split)
             plan = TrainingPlan(
+                task=settings.task,
                 dataset=tokenized_dataset,
                 digest=dataset_digest(tokenized_dataset),
                 labels=labels,
@@ -212,6 +214,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 texts=cleaned_features,
                 compute=launcher.compute,
                 settings=settings.evaluation,
+                base=partial(base_models.resolve, settings.model.base, lake.models),
                 now=datetime.now(UTC),
             )
         return versioned(done.increment, done.metadata)

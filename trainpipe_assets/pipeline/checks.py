@@ -10,6 +10,7 @@ import polars as pl
 
 from trainpipe_assets.data.ingestion import find_drift
 from trainpipe_assets.data.validation_findings import findings, message
+from trainpipe_assets.evaluation.intervals import LOWER_IS_BETTER
 from trainpipe_assets.pipeline.assets import PipelineKeys
 from trainpipe_assets.pipeline.metadata import markdown_table
 from trainpipe_assets.pipeline.outputs import described_drift
@@ -58,14 +59,16 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
     def gate(eval_report: Table) -> dg.AssetCheckResult:
         newest = eval_report.scan().sort("evaluated_at").last().collect().row(0, named=True)
         reasons = "\n".join(f"- {reason}" for reason in json.loads(newest["gate_reasons"]))
-        metric = settings.evaluation.gate.metric
+        gate = settings.evaluation.gate
+        metric = gate.metric_of(settings.task)
+        bound = {"ceiling": gate.max_value} if metric in LOWER_IS_BETTER else {"floor": gate.min_value}
         return dg.AssetCheckResult(
             passed=newest["gate_passed"],
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
                 "reasons": dg.MetadataValue.md(reasons),
-                metric: round(newest[metric], 4),
-                "floor": settings.evaluation.gate.min_value,
+                metric: round(json.loads(newest["metrics"])[metric]["value"], 4),
+                **bound,
                 "model_uri": newest["model_uri"],
             },
         )

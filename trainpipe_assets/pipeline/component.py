@@ -34,7 +34,9 @@ class TrainingPipeline(dg.Component, dg.Resolvable):
         return cls(PipelineSettings.model_validate(values))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Assets, checks, jobs, sensor and schedules of the pipeline, named after its folder."""
+        """Assets, checks, jobs, sensor and schedules of the pipeline, named after its folder; nothing of one that is not enabled."""
+        if not self.settings.enabled:
+            return dg.Definitions()
         return build_pipeline(context.path.name, self.settings)
 
 

@@ -5,7 +5,7 @@ Scoring, metrics and gate are `trainpipe_assets.evaluation`'s.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,19 +15,23 @@ import polars as pl
 
 from trainpipe_assets.data.tokenization import load_tokenizer
 from trainpipe_assets.evaluation.evaluate import Evaluation, evaluate
+from trainpipe_assets.evaluation.language import LanguageEvaluation, evaluate_language
+from trainpipe_assets.evaluation.language_scoring import generate, score_documents
 from trainpipe_assets.evaluation.plots import confusion_plot, reliability_plot
-from trainpipe_assets.evaluation.report import ReportContext, render_report, summary_markdown
+from trainpipe_assets.evaluation.report import ReportContext, render_language_report, render_report, summary_markdown
 from trainpipe_assets.evaluation.scoring import align_labels, score
 from trainpipe_assets.pipeline.launcher import read_training_record
-from trainpipe_assets.pipeline.metadata import picture
-from trainpipe_assets.schemas import EVAL_REPORT, PREDICTIONS
+from trainpipe_assets.pipeline.metadata import markdown_table, picture
+from trainpipe_assets.schemas import DOCUMENT_SCORES, EVAL_REPORT, PREDICTIONS
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings
 from trainpipe_assets.storage.artifacts import Artifact, local_copy, read_manifest
+from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.storage.delta import Table, find, fingerprint
 from trainpipe_assets.storage.increments import Increment
 from trainpipe_assets.storage.s3 import explained as explained_s3
 from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
+SAMPLE = ("prompt", "expected", "generated")
 DIGITS = 4  # of the numbers shown in the UI; the tables hold them whole
 
 VERSION = "1"  # raise it when the same evaluation would come out differently
@@ -49,11 +53,13 @@ def evaluate_model(
     texts: Table,
     compute: ComputeSettings,
     settings: EvaluationSettings,
+    base: Callable[[], BaseModel],
     now: datetime,
 ) -> EvaluationStep:
     """Evaluate `model` on the test split of `tokens`, against the newest other model that passed the gate.
 
-    Done before on the same rows, against the same model and under the same settings, it is not done again.
+    A language model is also held against its `base` before training. What was done before on the same rows, against the same model and
+    under the same settings, is not done again.
 
     Raises:
         ValueError: the model was trained on a dataset made by other settings than `tokens`.
@@ -67,7 +73,10 @@ def evaluate_model(
     known = rows.filter(pl.col("evaluation_id") == identity)
     if not known.is_empty():
         return EvaluationStep(_increment(history_uri, history, rows.clear(), empty=True), _known_metadata(known.row(-1, named=True)))
-    evaluation = _measure(model, previous, examples, compute, settings)
+    if model.task == "causal-lm":
+        evaluation: Evaluation | LanguageEvaluation = _measure_language(model, previous, base(), examples, compute, settings)
+    else:
+        evaluation = _measure(model, previous, examples, compute, settings)
     row = _write_report(evaluation, identity, model, previous, tokens, now)
     frame = pl.DataFrame([row], schema=EVAL_REPORT)
     return EvaluationStep(_increment(history_uri, history, frame, empty=False), _metadata(evaluation, row))
@@ -85,7 +94,8 @@ def _require_same_dataset(model: Artifact, tokens: Table) -> None:
 
 def _test_examples(tokens: Table, texts: Table) -> pl.DataFrame:
     """The test split, one row an example, with its tokens, text and label, in the order of the row ids."""
-    test = tokens.scan().filter(pl.col("split") == "test").select("row_id", "label_id", "input_ids", "n_tokens")
+    of_task = pl.selectors.by_name("label_id", "loss_mask", require_all=False)
+    test = tokens.scan().filter(pl.col("split") == "test").select("row_id", of_task, "input_ids", "n_tokens")
     described = texts.scan().filter(pl.col("split") == "test").select("row_id", "source_file", "text", "label")
     return test.join(described, on="row_id", how="inner").sort("row_id").collect()
 
@@ -117,13 +127,29 @@ def _measure(
     return evaluate(examples, model.labels, probabilities, earlier, settings)
 
 
+def _measure_language(
+    model: Artifact,
+    previous: Artifact | None,
+    base: BaseModel,
+    documents: pl.DataFrame,
+    compute: ComputeSettings,
+    settings: EvaluationSettings,
+) -> LanguageEvaluation:
+    folder, longest = str(local_copy(model)), model.manifest["settings"]["model"]["max_length"]
+    comparable = previous is not None and previous.reads_like(model)  # perplexities of other tokens are other numbers
+    folders = [folder, base.folder, *([str(local_copy(previous))] if previous is not None and comparable else [])]
+    sums = [score_documents(one, documents, longest, compute, settings.batch_tokens) for one in folders]
+    samples = generate(folder, documents, settings.generations, settings.generation_tokens, compute) if settings.generations else ()
+    return evaluate_language(documents, sums[0], sums[1], sums[2] if comparable else None, samples, settings)
+
+
 def _increment(uri: str, history: Table | None, row: pl.DataFrame, *, empty: bool) -> Increment:
     nothing = pl.DataFrame(schema={"row_id": pl.String})
     return Increment(uri, history, row.lazy(), nothing, fingerprint("eval_report", VERSION), upstream=0, empty=empty)
 
 
 def _write_report(
-    evaluation: Evaluation, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, now: datetime
+    evaluation: Evaluation | LanguageEvaluation, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, now: datetime
 ) -> dict[str, Any]:
     """Write the HTML report and the predictions beside the model; the row of the history that names them."""
     folder = f"{model.uri}.reports"
@@ -162,8 +188,11 @@ def _write_report(
         efficiency=record.get("efficiency", {}),
         warnings=record.get("warnings", ()),
     )
-    predictions = evaluation.predictions.with_columns(evaluation_id=pl.lit(identity)).select(PREDICTIONS.names())
-    _write_beside_model(folder, identity, predictions, render_report(evaluation, context))
+    if isinstance(evaluation, LanguageEvaluation):
+        rows, schema, report = evaluation.scores, DOCUMENT_SCORES, render_language_report(evaluation, context)
+    else:
+        rows, schema, report = evaluation.predictions, PREDICTIONS, render_report(evaluation, context)
+    _write_beside_model(folder, identity, rows.with_columns(evaluation_id=pl.lit(identity)).select(schema.names()), report)
     return row
 
 
@@ -178,9 +207,13 @@ def _write_beside_model(folder: str, identity: str, predictions: pl.DataFrame, r
             file.write(report.encode())
 
 
-def _metadata(evaluation: Evaluation, row: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(evaluation: Evaluation | LanguageEvaluation, row: Mapping[str, Any]) -> dict[str, Any]:
+    summary = {"summary": dg.MetadataValue.md(summary_markdown(evaluation))}
+    if isinstance(evaluation, LanguageEvaluation):
+        samples = pl.DataFrame([vars(sample) for sample in evaluation.generations], schema=dict.fromkeys(SAMPLE, pl.String))
+        return {**summary, "generations": markdown_table(samples), **_known_metadata(row)}
     return {
-        "summary": dg.MetadataValue.md(summary_markdown(evaluation)),
+        **summary,
         "confusion_matrix": picture(confusion_plot(evaluation.confusion, evaluation.labels), "confusion matrix"),
         "reliability": picture(reliability_plot(evaluation.calibration), "confidence against accuracy"),
         **_known_metadata(row),

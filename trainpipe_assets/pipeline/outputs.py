@@ -1,5 +1,6 @@
 """Asset values on their way out: with the data version that keeps unchanged downstream assets fresh, and with metadata."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,11 +53,12 @@ def model_output(model: Artifact | TrainedModel, *, reused: bool) -> dg.Output[A
     best, timing = record["best"], record["timing"]
     metadata: dict[str, Any] = {
         "reused": reused,
-        "labels": list(model.manifest["labels"]),
+        "task": model.manifest.get("task", "text-classification"),
+        **({"labels": list(model.manifest["labels"])} if model.manifest["labels"] else {}),
         "base_model": model.manifest["base_model"]["name"],
         "validation_loss": round(best["loss"], 4),
         "validation_accuracy": round(best["accuracy"], 4),
-        "validation_macro_f1": round(best["macro_f1"], 4),
+        **_of_task(best),
         "train_seconds": round(timing["seconds"], 1),
         "examples_per_second": round(timing["examples_per_second"], 1),
         "tokens_per_second": round(timing["tokens_per_second"], 1),
@@ -85,3 +87,10 @@ def _efficiency(found: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _warnings(warnings: Sequence[str]) -> dict[str, Any]:
     return {"warnings": dg.MetadataValue.md("\n".join(f"- {warning}" for warning in warnings))} if warnings else {}
+
+
+def _of_task(best: Mapping[str, Any]) -> dict[str, float]:
+    """What a validation says beyond loss and accuracy: macro F1 of a classifier, perplexity of a language model."""
+    if best.get("macro_f1") is None:
+        return {"validation_perplexity": round(math.exp(best["loss"]), 4)}
+    return {"validation_macro_f1": round(best["macro_f1"], 4)}

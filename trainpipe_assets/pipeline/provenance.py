@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from trainpipe_assets import __version__
-from trainpipe_assets.settings import ComputeSettings, ModelSettings, TrainingSettings
+from trainpipe_assets.settings import ComputeSettings, ModelSettings, Task, TrainingSettings
 from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.storage.delta import Table
 from trainpipe_assets.training.spec import TrainSpec
@@ -27,6 +27,7 @@ TRAINING_VERSION = "2"  # raise it when the same spec would train another model
 class TrainingPlan:
     """A training before it starts: everything that determines its result."""
 
+    task: Task
     dataset: Table
     digest: str  # SHA-256 over the sorted keys of the examples that train and validate
     labels: tuple[str, ...]
@@ -40,6 +41,7 @@ class TrainingPlan:
         """Identity of the training, 32 hexadecimal digits."""
         identity = {
             "version": TRAINING_VERSION,
+            "task": self.task,
             "dataset": {"fingerprint": self.dataset.fingerprint, "digest": self.digest},
             "labels": self.labels,
             "base": self.base.digest,
@@ -54,6 +56,7 @@ class TrainingPlan:
         return TrainSpec(
             dataset_uri=self.dataset.uri,
             dataset_version=self.dataset.version,
+            task=self.task,
             labels=self.labels,
             base_model=self.base.folder,
             model=self.model,
@@ -68,6 +71,7 @@ class TrainingPlan:
         """Everything that the model came from; the hashes of its files are added when it is sealed."""
         return {
             "fingerprint": self.fingerprint,
+            "task": self.task,
             "labels": list(self.labels),
             "trained_at": trained_at.isoformat(),
             "run_id": run_id,

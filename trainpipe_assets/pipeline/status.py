@@ -20,14 +20,15 @@ from trainpipe_assets.settings import DriftSettings, PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.uris import is_remote
 
+HEADLINES = ("accuracy", "macro_f1", "perplexity", "token_accuracy")
 TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "drift_report", "eval_report")
 
 
 def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
-    """The settings of every pipeline under `defs/`, by name; of one where `only` names it.
+    """The settings of every pipeline under `defs/` that is enabled, by name; of one where `only` names it.
 
     Raises:
-        ValueError: there is no pipeline of that name.
+        ValueError: there is no pipeline of that name, or it is not enabled.
     """
     folder = Path(trainpipe_assets.__file__).parent
     tree = dg.ComponentTree.for_project(folder)
@@ -35,7 +36,10 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
         path.parent.name: tree.load_component(path.parent.relative_to(folder / "defs"))
         for path in sorted((folder / "defs").rglob("defs.yaml"))
     }
-    pipelines = {name: component.settings for name, component in found.items() if isinstance(component, TrainingPipeline)}
+    known = {name: component.settings for name, component in found.items() if isinstance(component, TrainingPipeline)}
+    pipelines = {name: settings for name, settings in known.items() if settings.enabled}
+    if only in known and only not in pipelines:
+        raise ValueError(f"the pipeline {only!r} is switched off: set `enabled: true` in trainpipe_assets/defs/{only}/defs.yaml")
     if only is None:
         return pipelines
     if only not in pipelines:
@@ -153,7 +157,9 @@ def _model_lines(status: dict[str, Any]) -> list[str]:
     if latest is None:
         return ["  model      none yet: `dagster asset materialize -m trainpipe_assets.definitions --select '*'`"]
     lines = [f"  model      {latest['uri']}"]
-    for metric in ("accuracy", "macro_f1"):
+    for metric in HEADLINES:
+        if metric not in latest["metrics"]:
+            continue
         found = latest["metrics"][metric]
         lines.append(
             f"  {metric:<10} {found['value']:.4f} (95% interval {found['low']:.4f} to {found['high']:.4f}, "

@@ -42,6 +42,16 @@ class Artifact:
         """Labels in the order of their ids."""
         return tuple(self.manifest["labels"])
 
+    @property
+    def task(self) -> str:
+        """What it was trained for."""
+        return str(self.manifest.get("task", "text-classification"))
+
+    def reads_like(self, other: "Artifact") -> bool:
+        """Whether it has the same tokens for the same text as `other`, and is for the same task."""
+        files = (artifact.manifest["files"].get("tokenizer.json", {}).get("sha256") for artifact in (self, other))
+        return self.task == other.task and len(set(files)) == 1
+
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a local file, in hexadecimal; read once by a process for as long as its size, times and inode stay."""

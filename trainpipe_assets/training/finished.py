@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,21 @@ class FinishedModel:
     record: Mapping[str, Any]
 
 
-def write_finished(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any]) -> FinishedModel:
-    """Put `model`, `tokenizer` and `record` into the new folder `folder`."""
+def save_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Put the weights and the config of `model` into `folder`."""
+    model.save_pretrained(folder, max_shard_size=UNSHARDED)
+
+
+def write_finished(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    record: Mapping[str, Any],
+    save: Callable[[PreTrainedModel, Path], None] = save_weights,
+) -> FinishedModel:
+    """Put `model`, by `save`, with `tokenizer` and `record` into the new folder `folder`."""
     with whole_folder(folder) as partial:
-        model.save_pretrained(partial, max_shard_size=UNSHARDED)
+        save(model, partial)
         (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by this user alone
         tokenizer.save_pretrained(partial)
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

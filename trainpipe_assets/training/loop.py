@@ -14,25 +14,26 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from trainpipe_assets.training.batching import Indices, plan_batches, plan_scoring
+from trainpipe_assets.training.batching import Indices
 from trainpipe_assets.training.checkpoint import Checkpoints
 from trainpipe_assets.training.compute import describe_hardware, library_versions, resolve_compute
 from trainpipe_assets.training.dropout import use_fast_dropout
 from trainpipe_assets.training.durable import exclusive
 from trainpipe_assets.training.efficiency import describe_efficiency, matmul_rate, parameters_per_token
-from trainpipe_assets.training.examples import Examples, check_examples, load_examples
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
-from trainpipe_assets.training.first_token import skip_unused_tokens
 from trainpipe_assets.training.memory import available_bytes, fitting_micro_batch
 from trainpipe_assets.training.micro_batches import PreparedBatch, one_ahead
-from trainpipe_assets.training.model import load_classifier, load_tokenizer, longest_input, vocabulary_size
+from trainpipe_assets.training.model import load_tokenizer
 from trainpipe_assets.training.optimizer import build_optimizer, learning_rate
 from trainpipe_assets.training.progress import Meter, Report
-from trainpipe_assets.training.scoring import as_probabilities, score, summarize
+from trainpipe_assets.training.scoring import score
+from trainpipe_assets.training.sequences import Sequences
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import StepRecord, TrainingState, Validation
 from trainpipe_assets.training.step import Stepper
-from trainpipe_assets.training.symptoms import one_class, spike, unmoved, weights_sample
+from trainpipe_assets.training.symptoms import spike, unmoved, weights_sample
+from trainpipe_assets.training.task import Task
+from trainpipe_assets.training.tasks import task_of
 from trainpipe_assets.training.timeline import CHECKPOINT, COMMUNICATION, OTHER, VALIDATION, Timeline, timeline_of
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,9 @@ class Job:
     spec: TrainSpec
     accelerator: Accelerator
     model: PreTrainedModel
-    train: Examples
-    validation: Examples
+    task: Task[Any]
+    train: Sequences
+    validation: Sequences
     stepper: Stepper
     checkpoints: Checkpoints
     state: TrainingState
@@ -120,7 +122,7 @@ def _train(job: Job, report: Report) -> None:
     for epoch in range(len(state.validations), settings.epochs):
         if state.patience_exhausted(settings.early_stopping_patience):
             break
-        batches = plan_batches(job.train.lengths, settings.batch_tokens, settings.seed, epoch)
+        batches = job.task.plan(job.train, settings, epoch)
         job.model.train()
         for batch in meter.fed(one_ahead(job.stepper.prepare, batches[state.step - epoch * len(batches) :])):
             record = _take_step(job, batch, epoch)
@@ -129,7 +131,7 @@ def _train(job: Job, report: Report) -> None:
             _checkpoint_if_due(job)
         with meter.timeline.phase(VALIDATION):
             state.validations.append(_validate(job, epoch))
-        log.info("epoch %d: %s", epoch + 1, _describe(state.validations[-1]))
+        log.info("epoch %d: validation %s", epoch + 1, state.validations[-1])
         if epoch + 1 < settings.epochs and not state.patience_exhausted(settings.early_stopping_patience):
             _checkpoint(job)
 
@@ -154,7 +156,7 @@ def _warn(job: Job, **symptoms: str | None) -> None:
             log.log(logging.WARNING if job.accelerator.is_main_process else logging.DEBUG, "%s", found)
 
 
-def _count(meter: Meter, examples: Examples, batch: PreparedBatch) -> None:
+def _count(meter: Meter, examples: Sequences, batch: PreparedBatch) -> None:
     """Count the whole effective batch; its padding as this process, whose share is like the others', saw it."""
     lengths = examples.lengths_of(batch.effective)
     own = int(examples.lengths_of(batch.share).sum())
@@ -183,16 +185,16 @@ def _checkpoint(job: Job) -> None:
 def _validate(job: Job, epoch: int) -> Validation:
     """Metrics on the whole validation split, each process scoring a share of it."""
     budget = VALIDATION_TOKENS * (job.state.micro_batch_tokens or job.spec.training.batch_tokens)
-    batches = plan_scoring(job.validation.lengths, budget)
+    batches = job.task.plan_scoring(job.validation, budget)
     own: list[Indices] = batches[job.accelerator.process_index :: job.accelerator.num_processes]
-    scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_alone(job))
-    probabilities = as_probabilities(job.accelerator.reduce(scores, "sum"))
+    scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_alone(job), job.task)
+    everything = job.accelerator.reduce(scores, "sum")
     _warn(
         job,
-        one_class=one_class(job.validation.labels, probabilities.argmax(axis=1), job.spec.labels, epoch + 1),
+        one_class=job.task.symptom(job.validation, everything, job.spec.labels, epoch + 1),
         unmoved=unmoved(job.began_with, weights_sample(job.model), job.state.step, job.spec.training.learning_rate),
     )
-    return summarize(job.validation.labels, probabilities, job.state.step, epoch + 1)
+    return job.task.summarize(job.validation, everything, job.state.step, epoch + 1)
 
 
 def _leave_if_alone(job: Job) -> None:
@@ -211,32 +213,32 @@ def _any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
 
 
 def _prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool], timeline: Timeline) -> Job:
-    train, validation = (load_examples(spec.dataset_uri, spec.dataset_version, split) for split in ("train", "validation"))
-    tokenizer = load_tokenizer(spec.base_model)
-    model = load_classifier(spec.base_model, spec.labels, spec.training.seed)
-    vocabulary, longest = vocabulary_size(model), longest_input(model, tokenizer)
+    task = task_of(spec)
+    train, validation = (task.load(spec, split) for split in ("train", "validation"))
+    model = task.load_model(spec)
     for examples in (train, validation):
-        check_examples(examples, len(spec.labels), vocabulary, longest)
+        task.check(examples, model, load_tokenizer(spec.base_model))
     model.to(accelerator.device)
-    skip_unused_tokens(model)
+    task.spare_work(model)
     if accelerator.device.type == "cpu":
         use_fast_dropout(model)
     optimizer = build_optimizer(model, spec.training)
     checkpoints = Checkpoints(Path(spec.work_dir), spec, train.digest() + validation.digest())
     began_with = weights_sample(model)
     state = _restore(checkpoints, model, optimizer) or TrainingState(micro_batch_tokens=spec.training.micro_batch_tokens)
-    stepper = Stepper(accelerator, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline)
+    stepper = Stepper(accelerator, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline, task)
     _fit_memory(stepper)
     return Job(
         spec=spec,
         accelerator=accelerator,
         model=model,
+        task=task,
         train=train,
         validation=validation,
         stepper=stepper,
         checkpoints=checkpoints,
         state=state,
-        steps_per_epoch=len(plan_batches(train.lengths, spec.training.batch_tokens, spec.training.seed, 0)),
+        steps_per_epoch=len(task.plan(train, spec.training, 0)),
         stop=stop,
         saved_at=time.monotonic(),
         meter=Meter(timeline),
@@ -278,7 +280,7 @@ def _finish(job: Job, resumed_from: int) -> FinishedModel:
     record, folder = _record(job, resumed_from), Path(job.spec.output_dir)
     log.info("%s", record["efficiency"]["verdict"])
     if job.accelerator.is_main_process:
-        finished = write_finished(folder, job.model.cpu(), load_tokenizer(job.spec.base_model), record)
+        finished = write_finished(folder, job.model.cpu(), load_tokenizer(job.spec.base_model), record, job.task.save)
     job.accelerator.wait_for_everyone()
     if not job.accelerator.is_main_process:
         return FinishedModel(folder, "", record)
@@ -299,14 +301,9 @@ def _record(job: Job, resumed_from: int) -> dict[str, Any]:
         "stopped_early": len(state.validations) < spec.training.epochs,
         "resumed_from_step": resumed_from,
         "examples": {"train": len(job.train), "validation": len(job.validation)},
-        "settings": spec.model_dump(mode="json", include={"labels", "model", "training", "compute"}),
+        "settings": spec.model_dump(mode="json", include={"task", "labels", "model", "training", "compute"}),
         "hardware": {"processes": job.accelerator.num_processes, **describe_hardware(job.accelerator.device)},
         "versions": library_versions(),
         "timing": job.meter.summary(phases),
         "efficiency": describe_efficiency(phases, tokens, parameters, job.rate, spec.compute.price_per_hour),
     }
-
-
-def _describe(validation: Validation) -> str:
-    found = f"loss {validation.loss:.4f}, accuracy {validation.accuracy:.4f}, macro F1 {validation.macro_f1:.4f}"
-    return f"validation {found} on {validation.examples:,} examples"

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 
-from trainpipe_assets.training.batching import Indices, cut_by_budget, padded_tokens
-from trainpipe_assets.training.examples import Examples, padded
+from trainpipe_assets.training.batching import Indices
+from trainpipe_assets.training.packing import Packed
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -16,16 +16,32 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Inputs of one forward pass. `attention_mask` is None where nothing is padded, which spares the model the masking."""
+    """Inputs of one forward pass over `count` sequences, and the labels: one a sequence, or one a token that is to be learnt."""
 
+    count: int
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
+    """None where nothing is padded, which spares the model the masking."""
     labels: torch.Tensor
+    learnt: torch.Tensor | None = None
+    """Where, in all tokens in a row, those stand whose next one is to be learnt."""
+    owners: torch.Tensor | None = None
+    """Which of the sequences each of those belongs to."""
+    packed: Packed | None = None
+    """Where the sequences lie, if they share one row."""
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on `device`; from pinned memory the copy overlaps with what the device computes."""
-        mask = None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True)
-        return MicroBatch(self.input_ids.to(device, non_blocking=True), mask, self.labels.to(device, non_blocking=True))
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "MicroBatch":
+        """The same in pinned memory."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "MicroBatch":
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
+        return replace(self, **changed, packed=self.packed and self.packed.changed(change))
 
 
 @dataclass(frozen=True)
@@ -35,23 +51,9 @@ class PreparedBatch:
     effective: Indices
     share: Indices
     budget: int | None
+    weight: int
+    """What the loss of the effective batch is averaged over: its examples, or its tokens that are learnt."""
     micro_batches: tuple[MicroBatch, ...]
-
-
-def prepare_batch(examples: Examples, effective: Indices, share: Indices, budget: int | None, pad_id: int, *, pin: bool) -> PreparedBatch:
-    """The tensors of `share`, in the host's memory."""
-    budget_or_all = padded_tokens(share, examples.lengths) if budget is None else budget
-    runs = cut_by_budget(share, examples.lengths, budget_or_all)
-    return PreparedBatch(effective, share, budget, tuple(make_micro_batch(examples, run, pad_id, pin=pin) for run in runs))
-
-
-def make_micro_batch(examples: Examples, indices: Indices, pad_id: int, *, pin: bool = False) -> MicroBatch:
-    """The examples `indices` as tensors in the host's memory, `pin`ned for copies to a GPU where asked."""
-    input_ids, mask = padded(examples, indices, pad_id)
-    batch = MicroBatch(
-        torch.from_numpy(input_ids), None if mask.all() else torch.from_numpy(mask), torch.from_numpy(examples.labels[indices])
-    )
-    return _pinned(batch) if pin else batch
 
 
 def one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
@@ -65,8 +67,3 @@ def one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[M
             pending = following
         if pending is not None:
             yield pending.result()
-
-
-def _pinned(batch: MicroBatch) -> MicroBatch:
-    mask = None if batch.attention_mask is None else batch.attention_mask.pin_memory()
-    return MicroBatch(batch.input_ids.pin_memory(), mask, batch.labels.pin_memory())

@@ -1,14 +1,21 @@
-"""Loading classifiers: a base model with a new head for training, a finished model for scoring.
+"""Loading models: a base model for training, a classifier with a new head, and a finished model for scoring.
 
 Safetensors only, never code that comes with a model, float32 whatever the base was saved in.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from trainpipe_assets.training.first_token import skip_unused_tokens
 
@@ -22,11 +29,30 @@ def load_classifier(base: str, labels: Sequence[str], seed: int) -> PreTrainedMo
         ValueError: `base` is no model folder, cannot be fetched, has no safetensors, or is no text model.
     """
     set_seed(seed)
-    model = _load(base, "base model", list(labels))
-    for parameter in model.parameters():  # memory of its own: aligned the same in every run, never a view into a mapped file
-        parameter.data = parameter.data.clone()
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = pad_id(load_tokenizer(base))
+    return _ready(_load(base, "base model", list(labels)), base)
+
+
+def load_language_model(base: str, seed: int) -> PreTrainedModel:
+    """The language model `base`, in float32 on the CPU; what is drawn afterwards, such as adapters, is drawn from `seed`.
+
+    Raises:
+        ValueError: `base` is no model folder, cannot be fetched, has no safetensors, or is no language model.
+    """
+    model = _ready(_load(base, "base model", None, AutoModelForCausalLM), base)
+    set_seed(seed)
+    return model
+
+
+def load_trained_language_model(folder: str | Path) -> PreTrainedModel:
+    """The finished language model in `folder`, ready to score: float32, on the CPU, dropout off.
+
+    Raises:
+        ValueError: there is no loadable model in `folder`.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no model folder {folder}; train a model first")
+    model = _ready(_load(str(folder), "model", None, AutoModelForCausalLM), folder)
+    model.train(False)
     return model
 
 
@@ -95,10 +121,18 @@ def log_probabilities(model: PreTrainedModel, input_ids: torch.Tensor, attention
     return torch.log_softmax(logits.float(), dim=-1)
 
 
-def _load(source: str, role: str, labels: list[str] | None) -> PreTrainedModel:
+def _ready(model: PreTrainedModel, source: str | Path) -> PreTrainedModel:
+    for parameter in model.parameters():  # memory of its own: aligned the same in every run, never a view into a mapped file
+        parameter.data = parameter.data.clone()
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = pad_id(load_tokenizer(source))
+    return model
+
+
+def _load(source: str, role: str, labels: list[str] | None, kind: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
     names = {} if labels is None else {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
     try:
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        model: PreTrainedModel = kind.from_pretrained(
             source,
             dtype=torch.float32,
             use_safetensors=True,

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from trainpipe_assets.settings import ComputeSettings, ModelSettings, TrainingSettings
+from trainpipe_assets.settings import ComputeSettings, ModelSettings, Task, TrainingSettings
 
 WITHOUT_INFLUENCE = (
     *("work_dir", "output_dir", "compute.", "training.checkpoint_seconds"),
@@ -24,9 +24,12 @@ class TrainSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset_uri: str = Field(min_length=1, description="Delta table with the columns of schemas.TOKENIZED_DATASET.")
+    dataset_uri: str = Field(
+        min_length=1, description="Delta table with the columns of schemas.TOKENIZED_DATASET, or of TOKENIZED_DOCUMENTS."
+    )
     dataset_version: int = Field(ge=0, description="Version of that table; a newer one is never read instead.")
-    labels: tuple[str, ...] = Field(min_length=2, description="Names of the labels, in the order of their ids.")
+    task: Task = Field(default="text-classification", description="What is trained.")
+    labels: tuple[str, ...] = Field(default=(), description="Names of the labels, in the order of their ids; a language model has none.")
     base_model: str = Field(min_length=1, description="Base model: a local folder, or a Hugging Face hub id.")
     model: ModelSettings = Field(default_factory=ModelSettings, description="Settings of the model.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Hyper-parameters.")
@@ -41,6 +44,12 @@ class TrainSpec(BaseModel):
         if len(set(labels)) < len(labels):
             raise ValueError(f"labels repeat: {list(labels)}")
         return labels
+
+    @model_validator(mode="after")
+    def _labels_of_task(self) -> "TrainSpec":
+        if self.task == "text-classification" and len(self.labels) < 2:
+            raise ValueError(f"labels: text-classification needs at least 2, found {list(self.labels)}")
+        return self
 
     @field_validator("work_dir", "output_dir")
     @classmethod

@@ -3,6 +3,8 @@
 It holds no wall-clock time, so that a training killed and resumed ends with the very same state as one left alone.
 """
 
+import math
+
 from pydantic import BaseModel, ConfigDict
 
 LONGEST_HISTORY = 1000
@@ -10,7 +12,8 @@ LONGEST_HISTORY = 1000
 
 
 class StepRecord(BaseModel):
-    """One optimizer step: mean loss over its examples in nats, without label smoothing, and the gradients' norm before clipping."""
+    """One optimizer step: mean loss over its examples, or over the tokens that are learnt, in nats and without label smoothing, and the
+    norm of the gradients before clipping."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,7 +25,10 @@ class StepRecord(BaseModel):
 
 
 class Validation(BaseModel):
-    """The metrics on the validation split after `step` steps and `epoch` epochs; the loss in nats per example."""
+    """The metrics on the validation split after `step` steps and `epoch` epochs; the loss in nats per example.
+
+    Of a language model the loss and the accuracy are those of the `tokens` that are learnt, and `examples` are documents' pieces.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,8 +36,15 @@ class Validation(BaseModel):
     epoch: int
     loss: float
     accuracy: float
-    macro_f1: float
+    macro_f1: float | None = None
     examples: int
+    tokens: int | None = None
+
+    def __str__(self) -> str:
+        if self.tokens is not None:
+            found = f"loss {self.loss:.4f}, perplexity {math.exp(self.loss):.2f}, token accuracy {self.accuracy:.4f}"
+            return f"{found} on {self.tokens:,} tokens"
+        return f"loss {self.loss:.4f}, accuracy {self.accuracy:.4f}, macro F1 {self.macro_f1:.4f} on {self.examples:,} examples"
 
 
 class TrainingState(BaseModel):

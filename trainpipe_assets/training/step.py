@@ -6,6 +6,7 @@ share anew when memory does not suffice, or have no share at all, and the others
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +16,13 @@ from transformers import PreTrainedModel
 
 from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import Indices, share_of
+from trainpipe_assets.training.classification import CLASSIFICATION
 from trainpipe_assets.training.compute import is_out_of_memory
-from trainpipe_assets.training.examples import Examples
 from trainpipe_assets.training.memory import Need, measure_need
-from trainpipe_assets.training.micro_batches import MicroBatch, PreparedBatch, make_micro_batch, prepare_batch
-from trainpipe_assets.training.model import log_probabilities
+from trainpipe_assets.training.micro_batches import MicroBatch, PreparedBatch
 from trainpipe_assets.training.optimizer import clip_gradients, gradient_norm
+from trainpipe_assets.training.sequences import Sequences
+from trainpipe_assets.training.task import Task
 from trainpipe_assets.training.timeline import BACKWARD, COMMUNICATION, DATA, FORWARD, OPTIMIZER, TRANSFER, Timeline
 
 log = logging.getLogger(__name__)
@@ -39,10 +41,11 @@ class Stepper:
     accelerator: Accelerator
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer
-    examples: Examples
+    examples: Sequences
     settings: TrainingSettings
     micro_batch_tokens: int | None
     timeline: Timeline = field(default_factory=Timeline)
+    task: Task[Any] = CLASSIFICATION
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -52,15 +55,17 @@ class Stepper:
     def prepare(self, effective: Indices) -> PreparedBatch:
         """This process's share of the batch `effective`, as tensors. Any thread may call it."""
         share = share_of(effective, self.accelerator.process_index, self.accelerator.num_processes)
-        pin = self.accelerator.device.type == "cuda"
-        return prepare_batch(self.examples, effective, share, self.micro_batch_tokens, self.pad_id, pin=pin)
+        runs = self.task.cut(self.examples, share, self.micro_batch_tokens)
+        made = (self.task.micro_batch(self.examples, run, self.pad_id) for run in runs)
+        micro_batches = tuple(one.pinned() for one in made) if self.accelerator.device.type == "cuda" else tuple(made)
+        return PreparedBatch(effective, share, self.micro_batch_tokens, self.task.weight(self.examples, effective), micro_batches)
 
     def need(self) -> Need:
         """Memory that steps will need, by a trial of the longest example."""
         longest = int(self.examples.lengths.argmax())
 
         def forward(count: int) -> torch.Tensor:
-            inputs = make_micro_batch(self.examples, np.full(count, longest), self.pad_id).to(self.accelerator.device)
+            inputs = self.task.micro_batch(self.examples, np.full(count, longest), self.pad_id).to(self.accelerator.device)
             with self.accelerator.autocast():
                 return self._losses(inputs)[0]
 
@@ -108,15 +113,15 @@ class Stepper:
             set_seed(_seed_of(self.settings.seed, step, self.accelerator.process_index))
             total = torch.zeros((), device=self.accelerator.device)
             for micro_batch in batch.micro_batches:
-                failure = self._accumulate_one(micro_batch, len(batch.effective), total)
+                failure = self._accumulate_one(micro_batch, batch.weight, total)
                 if failure is not None:
                     self._shrink(micro_batch, failure, step)
                     break
             else:
                 return total
 
-    def _accumulate_one(self, micro_batch: MicroBatch, examples: int, total: torch.Tensor) -> str | None:
-        """Add the gradients of one micro-batch, and its part of the mean loss over `examples` to `total`.
+    def _accumulate_one(self, micro_batch: MicroBatch, weight: int, total: torch.Tensor) -> str | None:
+        """Add the gradients of one micro-batch, and its part of the mean loss over `weight` examples or tokens to `total`.
 
         Returns what the device said where memory did not suffice: once the error is gone, so are the tensors that it holds.
         """
@@ -126,17 +131,17 @@ class Stepper:
             with self.timeline.phase(FORWARD), self.accelerator.autocast():
                 trained, reported = self._losses(inputs)
             with self.timeline.phase(BACKWARD):
-                self.accelerator.backward(trained / examples)
+                self.accelerator.backward(trained / weight)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return _first_line(error)
-        total += reported.detach() / examples
+        total += reported.detach() / weight
         return None
 
     def _losses(self, inputs: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum over the examples of the loss that is trained, and of the one that is reported, which is never smoothed."""
-        scores = log_probabilities(self.model, inputs.input_ids, inputs.attention_mask)
+        """Sum over the examples, or tokens, of the loss that is trained, and of the one that is reported, which is never smoothed."""
+        scores = self.task.log_probabilities(self.model, inputs)
         reported = -scores.gather(1, inputs.labels[:, None]).sum()
         smoothing = self.settings.label_smoothing
         trained = (1.0 - smoothing) * reported - smoothing * scores.mean(dim=1).sum() if smoothing else reported
@@ -144,7 +149,7 @@ class Stepper:
 
     def _shrink(self, micro_batch: MicroBatch, failure: str, step: int) -> None:
         """Halve the micro-batches and forget the gradients of this step, which is then computed anew. Later steps are not forgiven."""
-        examples, longest = micro_batch.input_ids.shape
+        examples, longest = micro_batch.count, micro_batch.input_ids.numel() // micro_batch.count
         if examples == 1:
             raise _too_long(longest, failure)
         if self.shrunk_at not in (None, step):

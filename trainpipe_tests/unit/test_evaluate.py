@@ -309,24 +309,24 @@ def test_scoring_leaves_the_threads_of_the_process_as_they_were(model_folder, to
 def test_a_batch_that_does_not_fit_the_memory_is_halved(model_folder, tokenized, monkeypatch):
     import torch
 
-    from trainpipe_assets.training import scoring
+    from trainpipe_assets.training import classification
 
     sizes = []
 
-    def tight(model, input_ids, attention_mask, real=scoring.log_probabilities):
+    def tight(model, input_ids, attention_mask, real=classification.log_probabilities):
         sizes.append(input_ids.numel())
         if input_ids.numel() > 100:
             raise torch.OutOfMemoryError("out of memory")
         return real(model, input_ids, attention_mask)
 
     expected = score(model_folder, tokenized, CPU, 64)
-    monkeypatch.setattr(scoring, "log_probabilities", tight)
+    monkeypatch.setattr(classification, "log_probabilities", tight)
     assert score(model_folder, tokenized, CPU, 512) == pytest.approx(expected, abs=1e-5)
     assert max(sizes) > 100
 
 
 def test_a_fault_that_is_not_of_memory_is_not_retried(model_folder, tokenized, monkeypatch):
-    from trainpipe_assets.training import scoring
+    from trainpipe_assets.training import classification
 
     calls = []
 
@@ -334,7 +334,7 @@ def test_a_fault_that_is_not_of_memory_is_not_retried(model_folder, tokenized, m
         calls.append(1)
         raise RuntimeError("device-side assert")
 
-    monkeypatch.setattr(scoring, "log_probabilities", broken)
+    monkeypatch.setattr(classification, "log_probabilities", broken)
     with pytest.raises(RuntimeError, match="device-side assert"):
         score(model_folder, tokenized, CPU, 512)
     assert len(calls) == 1

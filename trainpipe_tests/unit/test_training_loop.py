@@ -11,6 +11,7 @@ import torch
 
 from trainpipe_assets.training import loop
 from trainpipe_assets.training.checkpoint import Checkpoints
+from trainpipe_assets.training.classification import CLASSIFICATION
 from trainpipe_assets.training.finished import FinishedModel
 from trainpipe_assets.training.loop import Interrupted, run
 from trainpipe_assets.training.model import label_names, load_trained
@@ -145,9 +146,9 @@ def test_it_stops_early_and_the_best_model_is_the_one_that_is_kept(root: Path) -
 
 def validation_loss(root: Path, finished: FinishedModel) -> float:
     """The loss of the model in the finished folder on the validation split."""
-    examples = loop.load_examples(str(root / "dataset"), 0, "validation")
-    probabilities = loop.as_probabilities(loop.score(load_trained(finished.folder), examples, loop.plan_scoring(examples.lengths, 256)))
-    return loop.summarize(examples.labels, probabilities, 0, 0).loss
+    examples = CLASSIFICATION.load(make_spec(root), "validation")
+    scores = loop.score(load_trained(finished.folder), examples, CLASSIFICATION.plan_scoring(examples, 256))
+    return CLASSIFICATION.summarize(examples, scores, 0, 0).loss
 
 
 def test_what_is_finished_is_not_trained_again(root: Path, unstopped: FinishedModel) -> None:

@@ -1,0 +1,169 @@
+"""One evaluation of one language model on one test split: every number of the report, from sums over each document.
+
+The counterpart of `evaluate.py`. Metrics are means over the tokens to be predicted, and intervals are over documents, since the tokens of
+one hang together. Sums come from `language_scoring.py`.
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from trainpipe_assets.evaluation.evaluate import Comparison
+from trainpipe_assets.evaluation.gate import Verdict, judge
+from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate, draws, paired_difference
+from trainpipe_assets.evaluation.metrics import FloatArray
+from trainpipe_assets.evaluation.slices import slice_masks
+from trainpipe_assets.schemas import DOCUMENT_SCORES
+from trainpipe_assets.settings import EvaluationSettings
+
+LANGUAGE_METRICS = ("perplexity", "log_loss", "token_accuracy")
+SCORE_COLUMNS = tuple(name for name in DOCUMENT_SCORES if name != "evaluation_id")
+
+
+@dataclass(frozen=True)
+class DocumentSums:
+    """Of each of n documents: the tokens to be predicted, the sum of their losses in nats, and how many were the most probable ones."""
+
+    tokens: NDArray[np.int64]
+    losses: FloatArray
+    hits: FloatArray
+
+    def take(self, rows: NDArray[np.bool_]) -> "DocumentSums":
+        """Those of the documents where `rows` [n] is true."""
+        return DocumentSums(self.tokens[rows], self.losses[rows], self.hits[rows])
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the model goes on with after a prompt, and how the document itself goes on."""
+
+    prompt: str
+    expected: str
+    generated: str
+
+
+@dataclass(frozen=True)
+class LanguageSlice:
+    """How the model does on one part of the test split."""
+
+    dimension: str
+    name: str
+    n: int
+    perplexity: Estimate
+
+
+@dataclass(frozen=True)
+class LanguageEvaluation:
+    """What one evaluation found, keyed by metric name; `base` compares with the base model before training; `scores` has a row a document.
+
+    In a comparison `fixed` and `broken` count the documents that the model predicts better and worse than the other one.
+    """
+
+    n_examples: int
+    n_learnt: int
+    metrics: dict[str, Estimate]
+    base: Comparison
+    comparison: Comparison | None
+    slices: tuple[LanguageSlice, ...]
+    hardest: pl.DataFrame
+    generations: tuple[Generation, ...]
+    verdict: Verdict
+    scores: pl.DataFrame
+
+    def history_fields(self) -> dict[str, object]:
+        """The fields of a row of `schemas.EVAL_REPORT` that an evaluation decides; those of a classifier stay null."""
+        return {
+            "log_loss": self.metrics["log_loss"].value,
+            "n_examples": self.n_examples,
+            "metrics": json.dumps({name: estimate.as_dict() for name, estimate in self.metrics.items()}),
+            "gate_passed": self.verdict.passed,
+            "gate_reasons": json.dumps(list(self.verdict.reasons), ensure_ascii=False),
+        }
+
+
+def evaluate_language(
+    documents: pl.DataFrame,
+    sums: DocumentSums,
+    base: DocumentSums,
+    previous: DocumentSums | None,
+    generations: tuple[Generation, ...],
+    settings: EvaluationSettings,
+    seed: int = 0,
+) -> LanguageEvaluation:
+    """Evaluate a model by its `sums` over `documents` (columns row_id, source_file, text, n_tokens), row by row.
+
+    `base` and `previous` are the sums of the base model and of the current model over the same tokens.
+
+    Raises:
+        ValueError: there is no token to be predicted.
+    """
+    if not sums.tokens.sum():
+        raise ValueError("no document of the test split has a token to predict; raise split.test or land more data")
+    resampled = bootstrap_documents(sums, settings.bootstrap_samples, seed)
+    metrics = resampled.estimates()
+    against_base = _compare(sums, resampled, base, settings, seed)
+    comparison = _compare(sums, resampled, previous, settings, seed) if previous is not None else None
+    metric = settings.gate.metric_of("causal-lm")
+    difference = comparison.differences[metric] if comparison else None
+    baseline = {name: estimate.value for name, estimate in against_base.metrics.items()}
+    scores = _scores(documents, sums)
+    return LanguageEvaluation(
+        n_examples=documents.height,
+        n_learnt=int(sums.tokens.sum()),
+        metrics=metrics,
+        base=against_base,
+        comparison=comparison,
+        slices=_slices(documents, sums, settings, seed),
+        hardest=scores.sort(["loss", "row_id"], descending=[True, False], nulls_last=True).head(settings.mistakes),
+        generations=generations,
+        verdict=judge(settings.gate, metrics, difference, baseline, "causal-lm"),
+        scores=scores,
+    )
+
+
+def bootstrap_documents(sums: DocumentSums, samples: int, seed: int = 0) -> Bootstrap:
+    """The metrics of the documents, and of `samples` resamples of as many documents; as `intervals.bootstrap`, paired by seed."""
+    everything = np.arange(len(sums.tokens))[None, :]
+    values = {name: float(found[0]) for name, found in _metrics_of(sums, everything).items()}
+    parts = [_metrics_of(sums, rows) for rows in draws(len(sums.tokens), samples, seed)]
+    return Bootstrap(values, {name: np.concatenate([part[name] for part in parts]) for name in LANGUAGE_METRICS}, len(sums.tokens), seed)
+
+
+def _metrics_of(sums: DocumentSums, rows: NDArray[np.int64]) -> dict[str, FloatArray]:
+    tokens = np.maximum(sums.tokens[rows].sum(axis=1), 1)
+    loss = sums.losses[rows].sum(axis=1) / tokens
+    return {"perplexity": np.exp(loss), "log_loss": loss, "token_accuracy": sums.hits[rows].sum(axis=1) / tokens}
+
+
+def _compare(sums: DocumentSums, resampled: Bootstrap, other: DocumentSums, settings: EvaluationSettings, seed: int) -> Comparison:
+    others = bootstrap_documents(other, settings.bootstrap_samples, seed)
+    return Comparison(
+        metrics=others.estimates(),
+        differences={name: paired_difference(resampled, others, name) for name in LANGUAGE_METRICS},
+        fixed=int((sums.losses < other.losses).sum()),
+        broken=int((sums.losses > other.losses).sum()),
+    )
+
+
+def _slices(documents: pl.DataFrame, sums: DocumentSums, settings: EvaluationSettings, seed: int) -> tuple[LanguageSlice, ...]:
+    return tuple(
+        LanguageSlice(
+            dimension, name, int(mask.sum()), bootstrap_documents(sums.take(mask), settings.bootstrap_samples, seed).estimate("perplexity")
+        )
+        for dimension in settings.slices
+        for name, mask in slice_masks(dimension, documents)
+    )
+
+
+def _scores(documents: pl.DataFrame, sums: DocumentSums) -> pl.DataFrame:
+    asked = pl.col("n_learnt") > 0
+    return (
+        documents.select("row_id", "source_file", "n_tokens", "text")
+        .with_columns(pl.Series("n_learnt", sums.tokens), pl.Series("loss", sums.losses), pl.Series("accuracy", sums.hits))
+        .with_columns(pl.when(asked).then(pl.col(name) / pl.col("n_learnt")) for name in ("loss", "accuracy"))
+        .select(SCORE_COLUMNS)
+        .cast({name: DOCUMENT_SCORES[name] for name in SCORE_COLUMNS})
+    )
