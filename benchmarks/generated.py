@@ -29,7 +29,7 @@ def rows(corpora: Path, n_rows: int, seed: int = 0) -> Iterator[pl.DataFrame]:
         drawn = generator.integers(POOL * n_rows, size=min(BATCH, n_rows - start), dtype=np.uint64)
         bits = mix(drawn + np.uint64(1 + seed))
         left, right = (bits & np.uint64(0xFFFFFFFF)) % np.uint64(len(first)), (bits >> np.uint64(32)) % np.uint64(len(second))
-        label = np.where(mix(bits) & np.uint64(1), "positive", "negative")
+        label = np.where(mix(left * np.uint64(len(second)) + right) & np.uint64(1), "positive", "negative")
         yield pl.DataFrame({"left": first.gather(left), "right": second.gather(right), "label": label}).select(
             pl.concat_str("left", "right", separator=" ").alias("text"), "label"
         )

@@ -1,9 +1,17 @@
 """Frames that are made batch by batch while they are being consumed, so that memory does not grow with the data."""
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import polars as pl
 from polars.io.plugins import register_io_source
+
+Item = TypeVar("Item")
+
+MOST_THREADS = 4  # each holds a batch in memory
 
 
 def from_batches(batches: Callable[[], Iterator[pl.DataFrame]], schema: pl.Schema) -> pl.LazyFrame:
@@ -20,12 +28,27 @@ def from_batches(batches: Callable[[], Iterator[pl.DataFrame]], schema: pl.Schem
     return register_io_source(source, schema=schema, is_pure=False)
 
 
-def mapped(frame: pl.LazyFrame, function: Callable[[pl.DataFrame], pl.DataFrame], schema: pl.Schema, rows: int) -> pl.LazyFrame:
-    """`function`, whose result has `schema`, of at most `rows` rows of `frame` at a time."""
+def mapped(
+    frame: pl.LazyFrame, function: Callable[[pl.DataFrame], pl.DataFrame], schema: pl.Schema, rows: int, *, threads: bool = False
+) -> pl.LazyFrame:
+    """`function`, whose result has `schema`, of at most `rows` rows of `frame` at a time, in several threads where that is safe."""
+    slices = partial(_slices, frame, rows)
+    return from_batches(lambda: concurrently(function, slices()) if threads else map(function, slices()), schema)
 
-    def batches() -> Iterator[pl.DataFrame]:
-        for chunk in frame.collect_batches(chunk_size=rows, engine="streaming"):
-            for part in chunk.iter_slices(rows):
-                yield function(part)
 
-    return from_batches(batches, schema)
+def concurrently(function: Callable[[Item], pl.DataFrame], items: Iterable[Item]) -> Iterator[pl.DataFrame]:
+    """`function` of each of `items` in order, a few ahead of the consumer, in as many threads as Polars uses or `MOST_THREADS`."""
+    threads = min(MOST_THREADS, pl.thread_pool_size())
+    ahead: deque[Future[pl.DataFrame]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _slices(frame: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
+    for chunk in frame.collect_batches(chunk_size=rows, engine="streaming"):
+        yield from chunk.iter_slices(rows)

@@ -13,12 +13,11 @@ import polars as pl
 
 from trainpipe_assets.data import near_duplicates
 from trainpipe_assets.data.batches import mapped
-from trainpipe_assets.data.deduplication import content_hash, decide, near_bands
+from trainpipe_assets.data.deduplication import by_text, content_hash, decide, near_bands
 from trainpipe_assets.data.documents import clean_documents
 from trainpipe_assets.data.languages import judge_languages
 from trainpipe_assets.data.normalisation import normalise_text
 from trainpipe_assets.data.redaction import redact
-from trainpipe_assets.data.spilling import spilled
 from trainpipe_assets.data.splitting import assign_split
 from trainpipe_assets.data.validation import judge_records
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
@@ -79,12 +78,17 @@ def clean(
     rules: Sequence[RecordRule] = (),
 ) -> Cleaned:
     """Clean `records` (schema `RAW_DATA`) as if they were all there is. The result reads files in the folder `scratch`."""
-    return _decided(spilled(_judged(records, settings, kind, rules), scratch / "all.parquet"), settings, split, scratch)
+    parts = by_text(_judged(records, settings, kind, rules), _count(records), scratch / "all")
+    return _decided(parts, settings, split, scratch)
+
+
+def _count(rows: pl.LazyFrame) -> int:
+    return int(rows.select(pl.len()).collect().item())
 
 
 def _judged(records: pl.LazyFrame, settings: CleaningSettings, kind: SourceKind, rules: Sequence[RecordRule]) -> pl.LazyFrame:
     """`records` normalised and judged each by itself, in the schema `_JUDGED`: `rule` is null where they passed."""
-    return mapped(records, partial(_judge, settings=settings, kind=kind, rules=rules), _JUDGED, BATCH_ROWS)
+    return mapped(records, partial(_judge, settings=settings, kind=kind, rules=rules), _JUDGED, BATCH_ROWS, threads=True)
 
 
 def _judge(records: pl.DataFrame, settings: CleaningSettings, kind: SourceKind, rules: Sequence[RecordRule]) -> pl.DataFrame:
@@ -99,10 +103,10 @@ def _judge(records: pl.DataFrame, settings: CleaningSettings, kind: SourceKind, 
     return pl.concat([candidates, judged.filter(~passed)], how="diagonal").select(_JUDGED.names()).cast(_JUDGED)
 
 
-def _decided(judged: pl.LazyFrame, settings: CleaningSettings, split: SplitSettings, scratch: Path) -> Cleaned:
+def _decided(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, split: SplitSettings, scratch: Path) -> Cleaned:
     passed = pl.col("rule").is_null()
-    failed = judged.filter(~passed).with_columns(duplicate_group=pl.lit(None, pl.String))
-    decided = decide(judged.filter(passed).drop("rule", "reason"), settings, scratch)
+    failed = pl.concat(parts).filter(~passed).with_columns(duplicate_group=pl.lit(None, pl.String))
+    decided = decide([part.filter(passed).drop("rule", "reason") for part in parts], settings, scratch)
     return Cleaned(
         examples=_as_examples(decided.filter(passed), split),
         rejected=pl.concat([frame.select(REJECTED_ROWS.names()) for frame in (failed, decided.filter(~passed))]),
@@ -173,15 +177,17 @@ def clean_changes(
     if changes.empty:
         return changes.nothing("cleaned_features"), changes.nothing("rejected_rows")
     examples, rejected = changes.own("cleaned_features"), changes.own("rejected_rows")
-    coming = spilled(_judged(changes.added, settings, kind, rules), scratch / "coming.parquet")
+    n_coming = changes.source.rows if changes.rebuild else _count(changes.added)
+    parts = by_text(_judged(changes.added, settings, kind, rules), n_coming, scratch / "coming")
     if changes.removed is None or examples is None or rejected is None:
-        result = _decided(coming, settings, split, scratch)
+        result = _decided(parts, settings, split, scratch)
         return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
-    touched = _touched(coming, changes.removed, examples, rejected)
+    touched = _touched(pl.concat(parts), changes.removed, examples, rejected)
     if touched.height:
         again = changes.source.scan().filter(pl.col("row_id").is_in(touched["row_id"].implode()))
-        coming = pl.concat([coming, spilled(_judged(again, settings, kind, rules), scratch / "again.parquet")])
-    result = _decided(coming, settings, split, scratch)
+        together = pl.concat([*parts, _judged(again, settings, kind, rules)])
+        parts = by_text(together, n_coming + touched.height, scratch / "together")
+    result = _decided(parts, settings, split, scratch)
     gone = pl.concat([changes.removed.select("row_id"), touched])
     return (
         _increment(changes, "cleaned_features", result.examples, examples, gone),

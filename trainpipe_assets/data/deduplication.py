@@ -3,19 +3,19 @@
 Works on candidates that passed the row rules of `cleaning.py`; where a group ends up is `splitting.py`'s.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 import polars_hash  # noqa: F401  # gives expressions their `chash`
 
-from trainpipe_assets.data.batches import from_batches
+from trainpipe_assets.data.batches import concurrently, from_batches
 from trainpipe_assets.data.near_duplicates import band_hashes, find_groups
 from trainpipe_assets.data.spilling import in_parts, spilled
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings
 
 FIRST = ("source_file", "line_number", "row_id")  # which of several equal records counts as the first
-PART_ROWS = 250_000  # records compared with each other at a time: bounds the memory
+PART_ROWS = 200_000  # records compared with each other at a time: bounds the memory
 HASH_DIGITS = 32
 
 
@@ -37,21 +37,25 @@ def near_bands(text: pl.Expr, settings: NearDuplicateSettings) -> pl.Expr:
     return text.map_batches(lambda texts: band_hashes(texts, settings.similarity), return_dtype=pl.List(pl.Int64), is_elementwise=True)
 
 
-def decide(candidates: pl.LazyFrame, settings: CleaningSettings, scratch: Path) -> pl.LazyFrame:
-    """`candidates` with their `duplicate_group`, and with `rule` and `reason` set on those that are not kept, null on the others.
+def by_text(records: pl.LazyFrame, n_rows: int, folder: Path) -> list[pl.LazyFrame]:
+    """About `n_rows` records in parts, each in a file below `folder`; those with the same `content_hash` share a part."""
+    key = pl.coalesce(leading_bits(pl.col("content_hash")), pl.col("line_number").cast(pl.UInt64))  # any part will do without a hash
+    return in_parts(records, key, n_rows, PART_ROWS, folder)
 
-    Expects `clean_text`, `clean_label`, `content_hash`, `near_bands` and the columns of `FIRST`. Of records with the same text and the
-    same label the first is kept; where the labels differ none is, since nobody can say which one is right. Those with nearly the same
-    text share a group, and where they are to be dropped only the first of a group is kept. Files go to the folder `scratch`.
+
+def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: Path) -> pl.LazyFrame:
+    """The candidates with their `duplicate_group`, and with `rule` and `reason` set on those that are not kept, null on the others.
+
+    Expects them `by_text`, with `clean_text`, `clean_label`, `content_hash`, `near_bands` and the columns of `FIRST`. Of records with the
+    same text and the same label the first is kept; where the labels differ none is, since nobody can say which one is right. Those with
+    nearly the same text share a group, and where they are to be dropped only the first of a group is kept. Files go to `scratch`.
     """
-    parts = in_parts(candidates, leading_bits(pl.col("content_hash")), PART_ROWS, scratch / "by-text")
 
-    def judged() -> Iterator[pl.DataFrame]:
-        for part in parts:
-            yield _judge_equals(part.collect(), drop_duplicates=settings.drop_duplicates)
+    def judge(part: pl.LazyFrame) -> pl.DataFrame:
+        return _judge_equals(part.collect(), drop_duplicates=settings.drop_duplicates)
 
-    schema = pl.Schema({**candidates.collect_schema(), "rule": pl.String(), "reason": pl.String(), "stands": pl.Boolean()})
-    decided = spilled(from_batches(judged, schema), scratch / "judged.parquet")
+    schema = pl.Schema({**parts[0].collect_schema(), "rule": pl.String(), "reason": pl.String(), "stands": pl.Boolean()})
+    decided = spilled(from_batches(lambda: concurrently(judge, parts), schema), scratch / "judged.parquet")
     near = settings.near_duplicates
     if near.action == "off":
         return decided.drop("stands").with_columns(duplicate_group=pl.col("content_hash"))

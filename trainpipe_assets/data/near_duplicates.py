@@ -62,7 +62,8 @@ def find_groups(texts: pl.LazyFrame, similarity: float, scratch: Path) -> pl.Dat
     """
     numbered = texts.with_columns(number=pl.col("content_hash").str.head(16).str.to_integer(base=16, dtype=pl.UInt64))
     bands = numbered.select("number", pl.col("near_bands").alias("band")).explode("band")
-    parts = in_parts(bands, pl.col("band").reinterpret(signed=False), PART_BANDS, scratch / "by-band")
+    n_bands = bands.select(pl.len()).collect().item()
+    parts = in_parts(bands, pl.col("band").reinterpret(signed=False), n_bands, PART_BANDS, scratch / "by-band")
     pairs = pl.concat([_candidates(part.collect()) for part in parts]).unique().sort("left", "right")
     involved = pl.concat([pairs["left"], pairs["right"]]).unique().to_frame("number")
     compared = numbered.select("number", "content_hash", "clean_text").join(involved.lazy(), on="number", how="semi").collect()

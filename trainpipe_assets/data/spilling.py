@@ -10,15 +10,21 @@ import polars as pl
 
 def spilled(frame: pl.LazyFrame, path: Path) -> pl.LazyFrame:
     """The rows of `frame`, computed once and kept at `path`, in any order."""
-    frame.sink_parquet(path, compression="lz4", statistics=False, maintain_order=False, engine="streaming")
+    _sink(frame, path)
     return pl.scan_parquet(path)
 
 
-def in_parts(frame: pl.LazyFrame, key: pl.Expr, rows: int, folder: Path) -> list[pl.LazyFrame]:
-    """The rows of `frame` in parts of about `rows` rows or less; those with the same `key`, an unsigned integer, share a part."""
-    n_parts = -(-frame.select(pl.len()).collect().item() // rows)
+def in_parts(frame: pl.LazyFrame, key: pl.Expr, n_rows: int, part_rows: int, folder: Path) -> list[pl.LazyFrame]:
+    """The rows of `frame`, about `n_rows`, computed once and kept in `folder` in parts of about `part_rows` or less.
+
+    Those with the same `key`, an unsigned integer, share a part.
+    """
+    n_parts = -(-n_rows // part_rows)
     if n_parts <= 1:
-        return [frame]
-    by_part = pl.PartitionBy(folder, key=(key % n_parts).alias("part"), include_key=False, approximate_bytes_per_file=None)
-    frame.sink_parquet(by_part, compression="lz4", statistics=False, mkdir=True, maintain_order=False, engine="streaming")
-    return [pl.scan_parquet(part / "*.parquet", hive_partitioning=False) for part in sorted(folder.iterdir())]
+        return [spilled(frame, folder / "all.parquet")]
+    _sink(frame, pl.PartitionBy(folder, key=(key % n_parts).alias("part"), include_key=False, approximate_bytes_per_file=None))
+    return [pl.scan_parquet(part / "*.parquet", hive_partitioning=False) for part in sorted(folder.glob("part=*"))]
+
+
+def _sink(frame: pl.LazyFrame, target: Path | pl.PartitionBy) -> None:
+    frame.sink_parquet(target, compression="lz4", statistics=False, mkdir=True, maintain_order=False, engine="streaming")
