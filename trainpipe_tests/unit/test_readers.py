@@ -124,6 +124,15 @@ def test_whatever_the_bytes_both_ways_and_all_read_ahead_sizes_give_the_same_row
     assert quick[1] == reference[1]
 
 
+@pytest.mark.parametrize("careful_only", [False, True])
+@pytest.mark.parametrize("blank", ["\n", "\r\n", "\r", "\n\r\r\n"])
+def test_any_number_of_blank_lines_is_left_out_and_counted(blank: str, careful_only: bool) -> None:
+    before = f"{blank * 1000}text,label{blank * 1001}"
+    frame, problem = parse(f"{before}good,positive{blank * 999}".encode(), 61, careful_only)
+    assert frame["line_number"].to_list() == [len(before.splitlines()) + 1]
+    assert problem == ""
+
+
 def test_the_quick_way_is_taken_for_clean_and_for_ragged_records() -> None:
     content = (
         as_csv([("text", "label"), *[(f'some "text", {n}\nof two lines', "pos") for n in range(2000)]]) + b"too,many,fields\nfine,neg\n"
