@@ -85,19 +85,19 @@ def verdict(phases: Mapping[str, float], utilization: float, rate: float) -> str
 
 
 def describe_efficiency(
-    phases: Mapping[str, float], tokens: int, parameters: int, rate: float, price_per_hour: float | None
+    phases: Mapping[str, float], tokens: int, operations: int, rate: float, price_per_hour: float | None
 ) -> dict[str, Any]:
     """What `training.json` says of the use of the device.
 
     Args:
         phases: seconds of each phase.
         tokens: tokens trained on, without padding, on all processes.
-        parameters: those that each token passes through, see `parameters_per_token`.
+        operations: those that the model asks of a step for each token, see `operations_per_token`.
         rate: operations per second that matrix products reach, all processes together.
         price_per_hour: price of all that this training occupies.
     """
     stepping = sum(seconds for phase, seconds in phases.items() if phase not in OUTSIDE_STEPS)
-    achieved = 6.0 * parameters * tokens / stepping if stepping else 0.0
+    achieved = float(operations) * tokens / stepping if stepping else 0.0
     return {
         "verdict": verdict(phases, achieved / rate, rate),
         "phases": dict(phases),
@@ -109,19 +109,21 @@ def describe_efficiency(
     }
 
 
-def parameters_per_token(model: Any) -> int:
-    """N of the rule that a training step takes 6·N operations a token, 2 forward and 4 backward (Kaplan et al., 2020, section 2.1).
+def operations_per_token(model: Any) -> int:
+    """Operations of a training step for each token: 6 for a parameter that learns, 4 for a frozen one (LoRA's base model).
 
-    Embedding tables are looked up, not multiplied, and a pooler or a classification head sees one token of a text: neither counts. The
-    output layer of a language model does, also where it shares its weights with the embedding. The model is taken as a whole: work that
-    is saved counts as done. The products inside the attention scores are left out.
+    2 forward, 2 backward to what comes before, and 2 for the gradient of the parameter itself, which a frozen one has not (Kaplan et al.,
+    2020, section 2.1). Embedding tables are looked up, not multiplied, and a pooler or a classification head sees one token of a text:
+    neither counts. The output layer of a language model does, also where it shares its weights with the embedding. The model is taken as
+    a whole: work that is saved counts as done. The products inside the attention scores are left out.
     """
-    base, tables = model.base_model, {id(one.weight) for one in model.modules() if isinstance(one, torch.nn.Embedding)}
-    layers: int = sum(
-        found.numel() for name, found in base.named_parameters() if id(found) not in tables and not name.startswith("pooler.")
-    )
+    tables = {id(one.weight) for one in model.modules() if isinstance(one, torch.nn.Embedding)}
+    named = model.base_model.named_parameters()
+    multiplied = [found for name, found in named if id(found) not in tables and not name.startswith("pooler.")]
     output = model.get_output_embeddings()
-    return layers if output is None else layers + int(output.weight.numel())
+    if output is not None and all(output.weight is not found for found in multiplied):
+        multiplied.append(output.weight)
+    return sum((6 if found.requires_grad else 4) * int(found.numel()) for found in multiplied)
 
 
 @lru_cache

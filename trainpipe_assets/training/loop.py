@@ -19,7 +19,7 @@ from trainpipe_assets.training.checkpoint import Checkpoints
 from trainpipe_assets.training.compute import describe_hardware, library_versions, resolve_compute
 from trainpipe_assets.training.dropout import use_fast_dropout
 from trainpipe_assets.training.durable import exclusive
-from trainpipe_assets.training.efficiency import describe_efficiency, matmul_rate, parameters_per_token
+from trainpipe_assets.training.efficiency import describe_efficiency, matmul_rate, operations_per_token
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
 from trainpipe_assets.training.memory import available_bytes, fitting_micro_batch
 from trainpipe_assets.training.micro_batches import PreparedBatch, one_ahead
@@ -291,7 +291,7 @@ def _finish(job: Job, resumed_from: int) -> FinishedModel:
 def _record(job: Job, resumed_from: int) -> dict[str, Any]:
     """What `training.json` says."""
     spec, state, phases = job.spec, job.state, job.meter.timeline.seconds()
-    tokens, parameters = job.meter.tokens, parameters_per_token(job.model)
+    tokens, operations = job.meter.tokens, operations_per_token(job.model)
     return {
         "fingerprint": spec.fingerprint,
         "history": [record.model_dump() for record in state.history],
@@ -305,5 +305,5 @@ def _record(job: Job, resumed_from: int) -> dict[str, Any]:
         "hardware": {"processes": job.accelerator.num_processes, **describe_hardware(job.accelerator.device)},
         "versions": library_versions(),
         "timing": job.meter.summary(phases),
-        "efficiency": describe_efficiency(phases, tokens, parameters, job.rate, spec.compute.price_per_hour),
+        "efficiency": describe_efficiency(phases, tokens, operations, job.rate, spec.compute.price_per_hour),
     }

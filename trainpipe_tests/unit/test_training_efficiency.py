@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainpipe_assets.training.checkpoint import Checkpoints
-from trainpipe_assets.training.efficiency import describe_efficiency, in_short, matmul_rate, parameters_per_token, verdict
+from trainpipe_assets.training.efficiency import describe_efficiency, in_short, matmul_rate, operations_per_token, verdict
 from trainpipe_assets.training.loop import run
 from trainpipe_assets.training.model import load_classifier
 from trainpipe_assets.training.progress import periodic_log
@@ -119,7 +119,7 @@ def test_the_verdict_names_what_takes_long_and_what_to_try(phase: str, named: st
 
 
 def test_a_process_that_took_no_step_claims_nothing() -> None:
-    found = describe_efficiency(phases(start=3600.0), tokens=0, parameters=1000, rate=1e9, price_per_hour=2.5)
+    found = describe_efficiency(phases(start=3600.0), tokens=0, operations=6000, rate=1e9, price_per_hour=2.5)
     assert found["verdict"] == "no step was taken by this process"
     assert found["model_flops_utilization"] == 0.0
     assert found["cost"] == 2.5
@@ -127,7 +127,7 @@ def test_a_process_that_took_no_step_claims_nothing() -> None:
 
 def test_utilization_is_that_of_the_steps_and_cost_that_of_everything() -> None:
     found = describe_efficiency(
-        phases(start=10.0, forward=4.0, backward=6.0, validation=80.0), tokens=1000, parameters=10_000, rate=6e7, price_per_hour=36.0
+        phases(start=10.0, forward=4.0, backward=6.0, validation=80.0), tokens=1000, operations=60_000, rate=6e7, price_per_hour=36.0
     )
     assert found["model_flops_per_second"] == 6.0 * 1000 * 10_000 / 10.0
     assert found["model_flops_utilization"] == pytest.approx(0.1)
@@ -135,10 +135,10 @@ def test_utilization_is_that_of_the_steps_and_cost_that_of_everything() -> None:
     assert describe_efficiency(phases(forward=1.0), 1, 1, 1.0, None)["cost"] is None
 
 
-def test_the_parameters_of_a_token_are_those_of_the_layers(root: Path) -> None:
+def test_the_operations_for_a_token_are_those_of_the_layers(root: Path) -> None:
     model = load_classifier(str(root / "base"), LABELS, 0)
     expected = sum(parameter.numel() for parameter in model.bert.encoder.parameters()) + 2 * 32  # the norm after the embeddings
-    assert parameters_per_token(model) == expected
+    assert operations_per_token(model) == 6 * expected
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -148,7 +148,9 @@ def test_a_language_model_s_output_layer_counts_whether_or_not_it_is_the_embeddi
     )
     model = LlamaForCausalLM(config)
     layers = sum(parameter.numel() for parameter in model.model.layers.parameters()) + 8
-    assert parameters_per_token(model) == layers + 50 * 8
+    assert operations_per_token(model) == 6 * (layers + 50 * 8)
+    model.requires_grad_(False)
+    assert operations_per_token(model) == 4 * (layers + 50 * 8)
 
 
 def test_the_rate_of_matrix_products_is_measured_once() -> None:
