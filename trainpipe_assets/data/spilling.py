@@ -7,6 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
+ROW_GROUP = 8_192  # rows of each part that are gathered in memory before they are written
+
 
 def spilled(frame: pl.LazyFrame, path: Path) -> pl.LazyFrame:
     """The rows of `frame`, computed once and kept at `path`, in any order."""
@@ -27,4 +29,12 @@ def in_parts(frame: pl.LazyFrame, key: pl.Expr, n_rows: int, part_rows: int, fol
 
 
 def _sink(frame: pl.LazyFrame, target: Path | pl.PartitionBy) -> None:
-    frame.sink_parquet(target, compression="lz4", statistics=False, mkdir=True, maintain_order=False, engine="streaming")
+    frame.sink_parquet(
+        target,
+        compression="lz4",
+        statistics=False,
+        row_group_size=ROW_GROUP,
+        mkdir=True,
+        maintain_order=False,
+        engine="streaming",
+    )
