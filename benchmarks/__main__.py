@@ -19,7 +19,7 @@ from trainpipe_assets.settings import PipelineSettings
 
 PAGE, LATEST = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "latest.json"
 CORPUS, MODELS = ROOT / "data" / "samples" / "corpora" / "movies.csv", ROOT / "data" / "models"
-BUSY = 0.5  # processes; above it other work takes a part of the two cores
+BUSY = 0.3  # cores; above it other work takes a part of the two cores
 BUSY_WARNING = (
     " **The machine was busy with other work during this run: its figures, the ratios too, are no evidence. Run it again on a quiet one.**"
 )
@@ -62,7 +62,7 @@ class Benchmarks:
 def main() -> int:
     """Run the benchmarks asked for; all of them write the page and the list, some are only printed."""
     options = _parser().parse_args()
-    started, busy = time.perf_counter(), machine.load_average()
+    busy, started = machine.busy_cores(), time.perf_counter()
     with TemporaryDirectory(prefix="trainpipe-bench-") as folder:
         benchmarks = Benchmarks(Path(folder), options.corpus, options.models, None if options.full else TRAIN_ROWS)
         try:
@@ -96,7 +96,7 @@ def _about(seconds: float, busy: float, *, full: bool) -> str:
     )
     return (
         f"This run was done on {datetime.now(UTC):%Y-%m-%d}, took {seconds / 60:.0f} minutes, and used {extent}. "
-        f"Before it began, {busy:.1f} processes wanted to run on average.{BUSY_WARNING if busy > BUSY else ''}"
+        f"Just before it began, {busy:.1f} cores were busy.{BUSY_WARNING if busy > BUSY else ''}"
     )
 
 

@@ -25,9 +25,9 @@ def describe() -> Mapping[str, str]:
     }
 
 
-def load_average() -> float:
-    """Processes that ran or waited to run over the last minute, averaged."""
-    return os.getloadavg()[0]
+def busy_cores(seconds: float = 5.0) -> float:
+    """Cores that others kept busy over the `seconds` just before."""
+    return psutil.cpu_percent(interval=seconds) / 100.0 * (os.cpu_count() or 1)
 
 
 def _processor() -> str:
