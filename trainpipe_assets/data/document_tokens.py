@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from trainpipe_assets.data.batches import mapped
 from trainpipe_assets.data.chat_template import ChatTemplate, Spans, load_chat_template, read_tokenizer_config, special_tokens
 from trainpipe_assets.data.documents import COMPLETION
+from trainpipe_assets.data.word_tokens import offsets
 from trainpipe_assets.schemas import TOKENIZED_DOCUMENTS
 from trainpipe_assets.settings import ModelSettings, SourceKind
 from trainpipe_assets.storage.artifacts import file_sha256
@@ -145,6 +146,6 @@ def _mask(encoding: Encoding, spans: Spans) -> list[bool]:
 
 def _lists(name: str, values: list[list[int]] | list[list[bool]], dtype: type[np.generic]) -> pl.Series:
     lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    flat = np.fromiter(chain.from_iterable(values), dtype=dtype, count=int(offsets[-1]))
-    return pl.Series(name, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat)), dtype=TOKENIZED_DOCUMENTS[name])
+    bounds = offsets(lengths)
+    flat = np.fromiter(chain.from_iterable(values), dtype=dtype, count=int(bounds[-1]))
+    return pl.Series(name, pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(flat)), dtype=TOKENIZED_DOCUMENTS[name])

@@ -4,7 +4,6 @@ Weights, optimizer and `TrainingState` are saved. The state of random generators
 rank (`loop.py`), and batches are functions of seed and epoch. A folder that is not complete, or has changed since, is passed over.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from trainpipe_assets.training.durable import PARTIAL, whole_folder
+from trainpipe_assets.training.durable import PARTIAL, sha256_of, whole_folder
 from trainpipe_assets.training.spec import TrainSpec, spec_differences
 from trainpipe_assets.training.state import TrainingState
 
@@ -42,7 +41,7 @@ class Checkpoints:
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, partial / TENSORS)
             described = {"state": state.model_dump(), "spec": self.spec.model_dump(mode="json"), "examples": self.examples_digest}
             (partial / STATE).write_text(json.dumps(described), encoding="utf-8")
-            hashes = {name: _sha256(partial / name) for name in (TENSORS, STATE)}
+            hashes = {name: sha256_of(partial / name) for name in (TENSORS, STATE)}
             (partial / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
         self._keep_only({state.name, state.best_name})
 
@@ -96,11 +95,6 @@ def is_complete(folder: Path) -> bool:
     """Whether the checkpoint `folder` holds exactly the bytes that were saved."""
     try:
         hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return bool(hashes) and all(_sha256(folder / name) == digest for name, digest in hashes.items())
+        return bool(hashes) and all(sha256_of(folder / name) == digest for name, digest in hashes.items())
     except (OSError, ValueError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """The finished model folder: weights, tokenizer, config and `training.json`, there whole or not at all."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainpipe_assets.training.durable import whole_folder
+from trainpipe_assets.training.durable import sha256_of, whole_folder
 from trainpipe_assets.training.spec import TrainSpec
 
 RECORD, WEIGHTS = "training.json", "model.safetensors"
@@ -43,7 +42,7 @@ def write_finished(
         (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by this user alone
         tokenizer.save_pretrained(partial)
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return FinishedModel(folder, _sha256(folder / WEIGHTS), record)
+    return FinishedModel(folder, sha256_of(folder / WEIGHTS), record)
 
 
 def find_finished(spec: TrainSpec) -> FinishedModel | None:
@@ -63,9 +62,4 @@ def find_finished(spec: TrainSpec) -> FinishedModel | None:
     if fingerprint != spec.fingerprint:
         found = f"holds the training {fingerprint}, not {spec.fingerprint}"
         raise ValueError(f"output_dir {folder} {found}; name a new folder or remove it")
-    return FinishedModel(folder, _sha256(folder / WEIGHTS), record)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return FinishedModel(folder, sha256_of(folder / WEIGHTS), record)

@@ -49,8 +49,7 @@ def load_trained_language_model(folder: str | Path) -> PreTrainedModel:
     Raises:
         ValueError: there is no loadable model in `folder`.
     """
-    if not Path(folder).is_dir():
-        raise ValueError(f"there is no model folder {folder}; train a model first")
+    _require_folder(folder)
     model = _ready(_load(str(folder), "model", None, AutoModelForCausalLM), folder)
     model.train(False)
     return model
@@ -62,12 +61,16 @@ def load_trained(folder: str | Path) -> PreTrainedModel:
     Raises:
         ValueError: there is no loadable model in `folder`.
     """
-    if not Path(folder).is_dir():
-        raise ValueError(f"there is no model folder {folder}; train a model first")
+    _require_folder(folder)
     model = _load(str(folder), "model", None)
     model.train(False)
     skip_unused_tokens(model)
     return model
+
+
+def _require_folder(folder: str | Path) -> None:
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no model folder {folder}; train a model first")
 
 
 def load_tokenizer(base: str | Path) -> PreTrainedTokenizerBase:
