@@ -32,7 +32,7 @@ LONGEST_RUN_SECONDS = 300.0
 GRACE_SECONDS = 30.0
 AIMED = 0.6  # share of the kills that wait for a place of `PLACES`; the others fall at any instant
 PLACES: tuple[tuple[str, Any, str], ...] = (
-    ("while loading", loop, "_prepare"),
+    ("while loading", loop, "prepare"),
     ("within a step", Stepper, "take"),
     ("within a validation", loop, "_validate"),
     ("within the write of a checkpoint", Checkpoints, "save"),

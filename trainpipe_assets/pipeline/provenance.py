@@ -46,7 +46,7 @@ class TrainingPlan:
             "labels": self.labels,
             "base": self.base.digest,
             "model": self.model.model_dump(mode="json", exclude={"base"}),
-            "training": self.training.model_dump(mode="json", exclude={"checkpoint_seconds"}),
+            "training": self.training.model_dump(mode="json", exclude={"checkpoint_seconds", "micro_batch_tokens"}),
             "forced_by": self.forced_by,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]

@@ -7,9 +7,11 @@ import argparse
 import ctypes
 import logging
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,8 @@ from trainpipe_assets.training.progress import Report, bar_report, periodic_log
 from trainpipe_assets.training.spec import TrainSpec, load_spec
 
 USER_MISTAKE = 2
+LOOK_AGAIN_SECONDS = 0.5
+GRACE_SECONDS = 20.0  # to leave a checkpoint once the parent is gone
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 
 log = logging.getLogger("trainpipe_assets.training")
@@ -46,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = StopRequest()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.set)
-    if options.stop_with_parent:
-        threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
     rank = int(os.environ.get("RANK", "0"))
+    if options.stop_with_parent or "RANK" in os.environ:
+        threading.Thread(target=_stop_with_parent, args=(stop, os.getppid(), options.stop_with_parent), daemon=True).start()
     with _pipes(rank) as pipes:
         _start_logging(rank, pipes)
         return _train(options.spec, rank, pipes, stop)
@@ -102,11 +106,23 @@ def _keep_freed_memory() -> None:
     mallopt(M_TOP_PAD, 64 * 2**20)
 
 
-def _wait_for_end_of_input(stop: StopRequest) -> None:
-    """The parent holds our standard input open; it ends when the parent does."""
-    while os.read(sys.stdin.fileno(), 65_536):  # not through sys.stdin, whose lock would be held at exit
-        pass
+def _stop_with_parent(stop: StopRequest, parent: int, holds_input: bool) -> None:
+    """Ask for a stop once the parent is gone, and end this process if it does not come to that: it may wait for another one for ever.
+
+    torchrun starts each rank in a session of its own, so whoever kills torchrun does not reach the ranks. A parent that holds our
+    standard input open is gone when that ends, too: it may be the parent of torchrun.
+    """
+    while os.getppid() == parent and not (holds_input and _has_ended(sys.stdin.fileno())):
+        time.sleep(LOOK_AGAIN_SECONDS)
     stop.set(signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Whether nothing will come from it any more; what comes is thrown away. Not through sys.stdin, whose lock would be held at exit."""
+    readable, _, _ = select.select([descriptor], [], [], 0.0)
+    return bool(readable) and not os.read(descriptor, 65_536)
 
 
 @contextmanager

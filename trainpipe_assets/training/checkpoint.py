@@ -1,13 +1,13 @@
 """Checkpoints: all that a killed training needs to end with the bit-identical model.
 
 Weights, optimizer and `TrainingState` are saved. The state of random generators is not: each step seeds them anew from seed, step and
-rank (`loop.py`), and batches are functions of seed and epoch. A folder that is not complete, or has changed since, is passed over.
+rank (`step.py`), and batches are functions of seed and epoch. A folder that is not complete, or has changed since, is passed over.
 """
 
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Checkpoints:
             (partial / STATE).write_text(json.dumps(described), encoding="utf-8")
             hashes = {name: sha256_of(partial / name) for name in (TENSORS, STATE)}
             (partial / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
-        self._keep_only({state.name, state.best_name})
+        clear_checkpoints(self.folder, {state.name, state.best_name})
 
     def newest(self) -> TrainingState | None:
         """The state of the newest complete checkpoint whose best model is there too; None where there is none.
@@ -70,17 +70,8 @@ class Checkpoints:
         if optimizer is not None:
             optimizer.load_state_dict(tensors["optimizer"])
 
-    def clear(self) -> None:
-        """Remove every checkpoint: the finished model has taken their place."""
-        self._keep_only(())
-
     def _folders(self) -> list[Path]:
         return [path for path in self.folder.glob("step-*") if not path.name.endswith(PARTIAL)]
-
-    def _keep_only(self, names: Iterable[str]) -> None:
-        kept = {self.folder / name for name in names}
-        for path in set(self.folder.glob("step-*")) - kept:
-            shutil.rmtree(path)
 
     def _refuse_other_training(self, described: Mapping[str, Any]) -> None:
         differences = spec_differences(described["spec"], self.spec)
@@ -89,6 +80,13 @@ class Checkpoints:
         if differences:
             advice = "go on with what it was started with, or empty that folder to train anew"
             raise ValueError(f"{self.folder} holds checkpoints of another training: {'; '.join(differences)}; {advice}")
+
+
+def clear_checkpoints(folder: Path, kept: Collection[str] = ()) -> None:
+    """Remove the checkpoints in `folder`, complete or not, but those of the names `kept`."""
+    for path in folder.glob("step-*"):
+        if path.name not in kept:
+            shutil.rmtree(path)
 
 
 def is_complete(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from trainpipe_assets.settings import ComputeSettings, ModelSettings, Task, TrainingSettings
 
 WITHOUT_INFLUENCE = (
-    *("work_dir", "output_dir", "compute.", "training.checkpoint_seconds"),
+    *("work_dir", "output_dir", "compute.", "training.checkpoint_seconds", "training.micro_batch_tokens"),
     *("dataset_uri", "dataset_version", "base_model", "model.base"),
 )
 """What may differ between a checkpoint and the spec that resumes it: where things are and how to compute, not what. Maintenance gives the

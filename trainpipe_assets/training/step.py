@@ -155,8 +155,8 @@ class Stepper:
         if self.shrunk_at not in (None, step):
             raise ValueError(
                 f"step {step}: memory does not suffice ({failure}), although the micro-batches were split at step {self.shrunk_at} to "
-                f"{self.micro_batch_tokens} tokens: something takes ever more of it. Free memory and run again to go on from the last "
-                f"checkpoint, or set training.micro_batch_tokens to {examples * longest // 4} and train anew"
+                f"{self.micro_batch_tokens} tokens: something takes ever more of it. Free memory, or set training.micro_batch_tokens to "
+                f"{max(16, examples * longest // 4)}, and run again to go on from the last checkpoint"
             )
         self.shrunk_at = step
         self.micro_batch_tokens = examples * longest // 2

@@ -94,7 +94,8 @@ def test_the_manifest_names_everything_and_the_hashes_hold(trained: tuple[Workpl
 def test_a_second_run_does_no_work_twice(trained: tuple[Workplace, dg.ExecuteInProcessResult]) -> None:
     place, first = trained
     versions = {asset: place.table(asset).version for asset in ASSETS if asset != "fine_tuned_model"}
-    again = place.run()
+    how_to_compute = {"checkpoint_seconds": 5.0, "micro_batch_tokens": 64}
+    again = place.run(run_config={"ops": {"fine_tuned_model": {"config": how_to_compute}}})
     assert again.success
     assert {asset: place.table(asset).version for asset in versions} == versions
     assert all(metadata(again, asset)["update"] == "nothing new" for asset in versions)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainpipe_assets.training import memory
-from trainpipe_assets.training.loop import run
+from trainpipe_assets.training.loop import Interrupted, run
 from trainpipe_assets.training.memory import Need, available_bytes, cgroup_room, fitting_micro_batch, measure_need
 from trainpipe_assets.training.spec import TrainSpec, save_spec
 from trainpipe_tests.unit.training_fixtures import make_rows, make_spec, write_dataset, write_tiny_base
@@ -125,3 +125,39 @@ def test_a_training_knows_before_its_first_step_that_a_batch_will_not_fit(
     meminfo.write_text("MemAvailable: 100 kB\n")
     with pytest.raises(ValueError, match=r"the training does not fit the memory: parameters 0\.1 MiB"):
         run(make_spec(tmp_path, output_dir=str(tmp_path / "refused")), lambda _progress: None)
+
+
+@pytest.mark.parametrize("rooms", [("10000000", "1000"), ("1000", "10000000")])
+def test_a_resumed_training_keeps_its_micro_batches_whatever_memory_is_there_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rooms: tuple[str, str]
+) -> None:
+    write_tiny_base(tmp_path / "base")  # with dropout: other micro-batches would draw other random numbers
+    write_dataset(tmp_path / "dataset")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+
+    def spec_of(name: str) -> TrainSpec:
+        places = {"work_dir": str(tmp_path / name), "output_dir": str(tmp_path / f"{name} model")}
+        return make_spec(tmp_path, **places, training={"batch_tokens": 512})
+
+    before, after = (f"MemAvailable: {room} kB\n" for room in rooms)
+    memory.MEMINFO.write_text(before)
+    unkilled = run(spec_of("unkilled"), lambda _progress: None)
+    with pytest.raises(Interrupted):
+        run(spec_of("killed"), lambda _progress: None, lambda: True)
+    memory.MEMINFO.write_text(after)
+    resumed = run(spec_of("killed"), lambda _progress: None)
+    assert resumed.record["resumed_from_step"] == 1
+    assert resumed.weights_sha256 == unkilled.weights_sha256
+
+
+def test_a_training_under_way_goes_on_in_smaller_micro_batches_where_the_settings_ask_for_them(tmp_path: Path) -> None:
+    write_tiny_base(tmp_path / "base", dropout=0.0)
+    write_dataset(tmp_path / "dataset")
+    whole = losses(make_spec(tmp_path, output_dir=str(tmp_path / "whole")))
+    with pytest.raises(Interrupted):
+        run(make_spec(tmp_path), lambda _progress: None, lambda: True)
+    with pytest.raises(Interrupted):
+        run(make_spec(tmp_path, training={"micro_batch_tokens": 64}), lambda _progress: None, lambda: True)
+    state = json.loads((tmp_path / "work" / "step-000000002-0000" / "state.json").read_text())["state"]
+    assert state["micro_batch_tokens"] == 64
+    assert losses(make_spec(tmp_path)) == pytest.approx(whole, abs=1e-4)

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dagster_pipes import encode_param
 
+from trainpipe_assets.training.durable import PARTIAL
 from trainpipe_assets.training.loop import run
 from trainpipe_assets.training.spec import TrainSpec, save_spec
 from trainpipe_assets.training.state import TrainingState
@@ -67,9 +69,10 @@ def run_program(
     )
 
 
-def start_until(spec: TrainSpec, step: int, *options: str) -> subprocess.Popen[str]:
+def start_until(spec: TrainSpec, step: int, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """The program, once a checkpoint of `step` or a later one is there."""
-    process = subprocess.Popen([*command(spec), *options], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*command(spec, launcher), *options], **pipes, text=True, start_new_session=True)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not any(path.name >= TrainingState(step=step).name for path in Path(spec.work_dir).glob("step-*[0-9]")):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -110,6 +113,28 @@ def test_it_does_not_outlive_its_parent(root: Path) -> None:
     process.stdin = None
     process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_ranks_do_not_outlive_torchrun(root: Path) -> None:
+    spec = write_spec(root, "orphaned ranks", training={"epochs": 500})
+    agent = start_until(spec, 2, launcher=TORCHRUN)
+    ranks = processes_of(spec) - {agent.pid}
+    assert len(ranks) == 2
+    agent.kill()
+    agent.communicate(timeout=PATIENCE_SECONDS)  # the ranks hold its standard error open: this waits for them
+    assert not processes_of(spec)
+    assert (newest := sorted(Path(spec.work_dir).glob("step-*")))
+    assert not newest[-1].name.endswith(PARTIAL)
+
+
+def processes_of(spec: TrainSpec) -> set[int]:
+    """Ids of the processes with the work folder's spec in their command line."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if str(Path(spec.output_dir).with_name("spec.json")) in entry.read_bytes().decode("utf-8", "replace"):
+                found.add(int(entry.parent.name))
+    return found
 
 
 def test_a_mistake_is_one_line_and_exit_code_two(root: Path) -> None:

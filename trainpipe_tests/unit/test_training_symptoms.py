@@ -14,6 +14,7 @@ from trainpipe_assets.training.loop import Interrupted, run
 from trainpipe_assets.training.optimizer import learning_rate
 from trainpipe_assets.training.progress import Progress
 from trainpipe_assets.training.state import StepRecord
+from trainpipe_assets.training.step import Stepper
 from trainpipe_assets.training.symptoms import WINDOW, spike
 from trainpipe_tests.unit.training_fixtures import make_rows, make_spec, write_dataset, write_tiny_base
 
@@ -80,9 +81,9 @@ def test_neither_the_noise_of_small_losses_nor_a_start_is_a_spike() -> None:
 def test_numbers_that_overflow_later_on_leave_the_last_good_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"work_dir": str(root / "overflow" / "work"), "output_dir": str(root / "overflow" / "model")}
     spec = make_spec(root, **places)
-    take = loop.Stepper.take
+    take = Stepper.take
 
-    def poisoned(self: loop.Stepper, batch: object, step: int, rate: float) -> object:
+    def poisoned(self: Stepper, batch: object, step: int, rate: float) -> object:
         handle = self.model.classifier.weight.register_hook(lambda gradient: gradient * (torch.inf if step == 7 else 1.0))
         try:
             return take(self, batch, step, rate)
@@ -90,7 +91,7 @@ def test_numbers_that_overflow_later_on_leave_the_last_good_checkpoint(root: Pat
             handle.remove()
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Stepper, "take", poisoned)
+        patch.setattr(Stepper, "take", poisoned)
         with pytest.raises(ValueError, match=r"step 7: loss .*the step was not applied.*rows of the batch: row-\d+"):
             run(spec, lambda _progress: None)
     assert [path.name for path in Path(spec.work_dir).glob("step-*")] == ["step-000000006-0000"]

@@ -1,0 +1,145 @@
+"""A training under way on this process: its parts, put together or taken up from a checkpoint. What is done with them is `loop.py`'s."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from trainpipe_assets.training.checkpoint import Checkpoints
+from trainpipe_assets.training.dropout import use_fast_dropout
+from trainpipe_assets.training.efficiency import matmul_rate
+from trainpipe_assets.training.memory import available_bytes, fitting_micro_batch
+from trainpipe_assets.training.micro_batches import PreparedBatch, one_ahead
+from trainpipe_assets.training.model import load_tokenizer
+from trainpipe_assets.training.optimizer import build_optimizer
+from trainpipe_assets.training.processes import agree, together
+from trainpipe_assets.training.progress import Meter, Progress
+from trainpipe_assets.training.sequences import Sequences
+from trainpipe_assets.training.spec import TrainSpec
+from trainpipe_assets.training.state import StepRecord, TrainingState
+from trainpipe_assets.training.step import Stepper
+from trainpipe_assets.training.symptoms import weights_sample
+from trainpipe_assets.training.task import Task
+from trainpipe_assets.training.tasks import task_of
+from trainpipe_assets.training.timeline import timeline_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Job:
+    """A training under way. `resumed_from` is the step of the checkpoint that it was taken up from, 0 without one."""
+
+    spec: TrainSpec
+    accelerator: Accelerator
+    model: PreTrainedModel
+    task: Task[Any]
+    train: Sequences
+    validation: Sequences
+    stepper: Stepper
+    checkpoints: Checkpoints
+    state: TrainingState
+    stop: Callable[[], bool]
+    meter: Meter
+    rate: float  # operations per second of matrix products, all processes together
+    began_with: torch.Tensor  # a sample of the base model's weights
+
+    def __post_init__(self) -> None:
+        self.resumed_from = self.state.step
+        self.saved_at = time.monotonic()
+        self.total_steps = self.spec.training.epochs * len(self.task.plan(self.train, self.spec.training, 0))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, from 0; each ends with a validation."""
+        return len(self.state.validations)
+
+    @property
+    def over(self) -> bool:
+        """Whether all epochs are done, or patience with them is at its end."""
+        settings = self.spec.training
+        return self.epoch >= settings.epochs or self.state.patience_exhausted(settings.early_stopping_patience)
+
+    def batches_left(self) -> Iterator[PreparedBatch]:
+        """This process's share of each batch of the epoch that was not taken yet."""
+        batches = self.task.plan(self.train, self.spec.training, self.epoch)
+        left = batches[self.state.step - self.epoch * len(batches) :]
+        return self.meter.fed(one_ahead(self.stepper.prepare, left))
+
+    def measure(self, batch: PreparedBatch, record: StepRecord) -> Progress:
+        """Count the step of `batch`, and its padding as this process, whose share is like the others', saw it."""
+        lengths, own = (self.train.lengths_of(indices) for indices in (batch.effective, batch.share))
+        rectangle = sum(micro_batch.input_ids.numel() for micro_batch in batch.micro_batches)
+        self.meter.count(len(lengths), int(lengths.sum()), int(own.sum()), rectangle)
+        return self.meter.progress(record.step, self.total_steps, record.epoch, record.loss, record.learning_rate)
+
+    def warn(self, **symptoms: str | None) -> None:
+        """Say what was found, and keep it, the first time of each kind."""
+        for kind, found in symptoms.items():
+            if found is not None and kind not in self.state.warnings:
+                self.state.warnings[kind] = found
+                log.log(logging.WARNING if self.accelerator.is_main_process else logging.DEBUG, "%s", found)
+
+
+def prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool]) -> Job:
+    """The training of `spec`, ready for its next step.
+
+    Raises:
+        ValueError: data or base model cannot be used, the memory does not suffice, or the checkpoints are another training's.
+    """
+    timeline = timeline_of(accelerator.device)
+    task = task_of(spec)
+    train, validation = (task.load(spec, split) for split in ("train", "validation"))
+    model = _load_model(spec, task, accelerator, (train, validation))
+    optimizer = build_optimizer(model, spec.training)
+    checkpoints = Checkpoints(Path(spec.work_dir), spec, train.digest() + validation.digest())
+    began_with = weights_sample(model)
+    state = _restore(checkpoints, model, optimizer) or TrainingState(micro_batch_tokens=spec.training.micro_batch_tokens)
+    stepper = Stepper(accelerator, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline, task)
+    if state.step == 0:
+        state.micro_batch_tokens = stepper.micro_batch_tokens = _fitting(stepper)
+    rate = together(accelerator, _matmul_rate(accelerator))
+    return Job(spec, accelerator, model, task, train, validation, stepper, checkpoints, state, stop, Meter(timeline), rate, began_with)
+
+
+def _load_model(spec: TrainSpec, task: Task[Any], accelerator: Accelerator, splits: tuple[Sequences, ...]) -> PreTrainedModel:
+    model = task.load_model(spec)
+    for examples in splits:
+        task.check(examples, model, load_tokenizer(spec.base_model))
+    model.to(accelerator.device)
+    task.spare_work(model)
+    if accelerator.device.type == "cpu":
+        use_fast_dropout(model)
+    return model
+
+
+def _restore(checkpoints: Checkpoints, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> TrainingState | None:
+    """Where the newest checkpoint stands; it is computed on in the same micro-batches, whatever memory is there now, for other ones would
+    draw other random numbers and round otherwise. Smaller ones are made where the settings ask for them by now."""
+    state = checkpoints.newest()
+    if state is None:
+        return None
+    checkpoints.restore(state.name, model, optimizer)
+    budgets = [budget for budget in (state.micro_batch_tokens, checkpoints.spec.training.micro_batch_tokens) if budget is not None]
+    state.micro_batch_tokens = min(budgets, default=None)
+    return state
+
+
+def _fitting(stepper: Stepper) -> int | None:
+    """The micro-batches that fit the memory of every process."""
+    processes, settings = stepper.accelerator.num_processes, stepper.settings
+    available = available_bytes(stepper.accelerator.device, processes)
+    own = fitting_micro_batch(stepper.need(), available, stepper.micro_batch_tokens, settings.batch_tokens // processes)
+    return agree(stepper.accelerator, own)[0]
+
+
+def _matmul_rate(accelerator: Accelerator) -> float:
+    """What this device does while the others do the same."""
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    return matmul_rate(accelerator.device, dtype, torch.get_num_threads())

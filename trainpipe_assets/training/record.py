@@ -1,0 +1,28 @@
+"""What `training.json` says of a finished training."""
+
+from typing import Any
+
+from trainpipe_assets.training.compute import describe_hardware, library_versions
+from trainpipe_assets.training.efficiency import describe_efficiency, operations_per_token
+from trainpipe_assets.training.job import Job
+
+
+def describe_training(job: Job) -> dict[str, Any]:
+    """Its history, metrics, settings, hardware and efficiency."""
+    spec, state, phases = job.spec, job.state, job.meter.timeline.seconds()
+    tokens, operations = job.meter.tokens, operations_per_token(job.model)
+    return {
+        "fingerprint": spec.fingerprint,
+        "history": [record.model_dump() for record in state.history],
+        "validations": [validation.model_dump() for validation in state.validations],
+        "best": state.best.model_dump() if state.best else None,
+        "warnings": list(state.warnings.values()),
+        "stopped_early": len(state.validations) < spec.training.epochs,
+        "resumed_from_step": job.resumed_from,
+        "examples": {"train": len(job.train), "validation": len(job.validation)},
+        "settings": spec.model_dump(mode="json", include={"task", "labels", "model", "training", "compute"}),
+        "hardware": {"processes": job.accelerator.num_processes, **describe_hardware(job.accelerator.device)},
+        "versions": library_versions(),
+        "timing": job.meter.summary(phases),
+        "efficiency": describe_efficiency(phases, tokens, operations, job.rate, spec.compute.price_per_hour),
+    }
