@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import assets, data_plane, loading, machine, report, training
-from benchmarks.dataset import build
+from benchmarks import assets, data_plane, loading, machine, report, text_scoring, training
+from benchmarks.dataset import Dataset, build
 from benchmarks.measurement import Section
 from benchmarks.processes import ROOT
 from trainpipe_assets.pipeline.status import load_pipelines
@@ -35,7 +35,8 @@ class Benchmarks:
         self.by_name: dict[str, Callable[[], Section]] = {
             "loading": lambda: loading.measure(models),
             "data-plane": self._data_plane,
-            "training": self._training,
+            "training": lambda: training.measure(self.dataset, self.settings, self.folder / "training"),
+            "text-scoring": self._text_scoring,
             "assets": lambda: assets.measure_assets(self.workplace),
             "no-op": lambda: assets.measure_no_op(self.workplace),
         }
@@ -46,6 +47,11 @@ class Benchmarks:
         return load_pipelines("reviews")["reviews"]
 
     @cached_property
+    def dataset(self) -> Dataset:
+        """The corpus as trainers take it."""
+        return build(self.corpus, self.settings, self.models, self.folder / "dataset", self.train_rows)
+
+    @cached_property
     def workplace(self) -> assets.Workplace:
         """The graph, run once on the whole corpus."""
         return assets.Workplace(self.folder / "graph", self.corpus, self.models, self.settings)
@@ -54,9 +60,9 @@ class Benchmarks:
         rows = ROWS if self.train_rows else FULL_ROWS
         return data_plane.measure(data_plane.Plane(self.folder / "data-plane", self.corpus.parent, self.models, self.settings, rows))
 
-    def _training(self) -> Section:
-        dataset = build(self.corpus, self.settings, self.models, self.folder / "dataset", self.train_rows)
-        return training.measure(dataset, self.settings, self.folder / "training")
+    def _text_scoring(self) -> Section:
+        model = training.finished_model(self.dataset, self.settings, self.folder / "training")
+        return text_scoring.measure(self.dataset, self.settings, model, self.folder / "text-scoring")
 
 
 def main() -> int:
@@ -103,7 +109,9 @@ def _about(seconds: float, busy: float, *, full: bool) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure speed against the peers.")
     parser.add_argument(
-        "--only", choices=("loading", "data-plane", "training", "assets", "no-op"), help="this one alone, printed and not written"
+        "--only",
+        choices=("loading", "data-plane", "training", "text-scoring", "assets", "no-op"),
+        help="this one alone, printed and not written",
     )
     parser.add_argument("--full", action="store_true", help="10,000,000 rows, and the whole training split: hours")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="labelled texts, by default the sample movie reviews")

@@ -27,6 +27,8 @@ class Dataset:
     base_model: str
     train_rows: int
     test_rows: int
+    test_texts: Path
+    """Parquet, the text of each test row, in the order of row_id."""
 
 
 def build(corpus: Path, settings: PipelineSettings, models: Path, folder: Path, train_rows: int | None) -> Dataset:
@@ -44,8 +46,10 @@ def build(corpus: Path, settings: PipelineSettings, models: Path, folder: Path, 
     rows = _subset(tokenization.tokenize(cleaned, tokenizer, labels).collect(), train_rows)
     uri = str(folder / "tokenized")
     rows.write_delta(uri)
+    texts = folder / "test.parquet"
+    cleaned.filter(pl.col("split") == "test").select("row_id", "text").collect().sort("row_id").write_parquet(texts)
     counts = dict(rows.group_by("split").len().iter_rows())
-    return Dataset(uri, 0, labels, base.folder, counts["train"], counts["test"])
+    return Dataset(uri, 0, labels, base.folder, counts["train"], counts["test"], texts)
 
 
 def _cleaned(corpus: Path, settings: PipelineSettings, folder: Path) -> pl.LazyFrame:

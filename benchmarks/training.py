@@ -50,8 +50,19 @@ class Round:
 
 def measure(dataset: Dataset, settings: PipelineSettings, folder: Path) -> Section:
     """Train `dataset` with the shipped `settings`, one epoch for each seed, with both loops."""
-    rounds = [_round(dataset, settings, folder / f"seed-{seed}", seed) for seed in SEEDS]
+    rounds = [_round(dataset, settings, _folder(folder, seed), seed) for seed in SEEDS]
     return Section("Training", _reading(dataset), _measurements(rounds), _table(rounds))
+
+
+def finished_model(dataset: Dataset, settings: PipelineSettings, folder: Path) -> Path:
+    """The model of the first seed: that of `measure` in the same `folder`, or one trained now."""
+    spec = _spec(dataset, settings, _folder(folder, SEEDS[0]) / "ours", SEEDS[0])
+    _run("trainpipe_assets.training", [_written(spec, folder / "ours.json")], TRAINING_TIMEOUT)  # done at once if it was trained before
+    return Path(spec.output_dir)
+
+
+def _folder(folder: Path, seed: int) -> Path:
+    return folder / f"seed-{seed}"
 
 
 def _round(dataset: Dataset, settings: PipelineSettings, folder: Path, seed: int) -> Round:
