@@ -26,6 +26,8 @@ WORKDIR /app
 # The defs folder is found from the pyproject.toml above it.
 COPY pyproject.toml workspace.yaml dagster.yaml dagster.postgres.yaml docker-entrypoint.sh ./
 COPY trainpipe_assets ./trainpipe_assets
+# Compiled here once: every run, step and sensor is a process that loads the definitions, and none of them may write to /app.
+RUN python -m compileall -q trainpipe_assets
 USER 10001:10001
 VOLUME /data
 EXPOSE 3000

@@ -34,16 +34,19 @@ class Finished:
 
 
 def run_python(arguments: Sequence[str], environment: Mapping[str, str], timeout: float, *, watch_memory: bool = False) -> Finished:
-    """Run this interpreter with `arguments` in the root of the project, in exactly `environment`.
+    """Run this interpreter with `arguments` in the root of the project, in `environment`.
+
+    As a user's Python it keeps the bytecode of what it imports, whatever the environment says.
 
     Raises:
         RuntimeError: it took longer than `timeout` seconds, or failed; with the end of what it said.
     """
     command = [sys.executable, *arguments]
+    environment = {name: value for name, value in environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
     samples: list[Sample] = []
     started = time.perf_counter()
     with subprocess.Popen(
-        command, env=dict(environment), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         watcher = threading.Thread(target=_watch, args=(process.pid, samples), daemon=True)
         if watch_memory:

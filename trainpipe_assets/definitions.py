@@ -1,5 +1,6 @@
 """The entry point: every pipeline under `defs/`, and the resources they share."""
 
+import functools
 import warnings
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from trainpipe_assets.pipeline.resources import lake_from_environment, launcher_
 
 
 @dg.definitions
+@functools.cache
 def defs() -> dg.Definitions:
-    """All definitions of this code location."""
+    """All definitions of this code location; made once for the process, where a single run asks for them six times."""
     warnings.filterwarnings("ignore", category=dg.BetaWarning)  # data versions and code references: used on purpose
     lake = lake_from_environment()
     shared = dg.Definitions(

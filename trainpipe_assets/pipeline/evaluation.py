@@ -165,7 +165,7 @@ def _write_report(
         "report_uri": report_uri,
         **evaluation.history_fields(),
     }
-    record = read_training_record(local_copy(model))
+    record = read_training_record(model)
     context = ReportContext(
         title="Evaluation of the fine-tuned model",
         evaluation_id=identity,

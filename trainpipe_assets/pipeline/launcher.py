@@ -18,6 +18,7 @@ import dagster as dg
 from pydantic import Field, field_validator
 
 from trainpipe_assets.settings import ComputeSettings
+from trainpipe_assets.storage.artifacts import Artifact, read_file
 from trainpipe_assets.storage.uris import is_remote
 from trainpipe_assets.training.spec import TrainSpec
 
@@ -131,7 +132,8 @@ def _require_success(code: int, reported: list[Mapping[str, Any]], output: Path)
         )
 
 
-def read_training_record(folder: Path) -> dict[str, Any]:
-    """What the training program says of a finished training: history, timing, hardware."""
-    record: dict[str, Any] = json.loads((folder / "training.json").read_text())
+def read_training_record(model: Path | Artifact) -> dict[str, Any]:
+    """What the training program says of a finished training, of a folder of its or a published model: history, timing, hardware."""
+    content = read_file(model, "training.json") if isinstance(model, Artifact) else (model / "training.json").read_bytes()
+    record: dict[str, Any] = json.loads(content)
     return record

@@ -12,10 +12,11 @@ from trainpipe_assets.evaluation.profile import profile
 from trainpipe_assets.pipeline.io_managers import TrainedModel
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
-from trainpipe_assets.storage.artifacts import Artifact, local_copy
+from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.increments import Increment
 
 SHOWN_DRIFTS = 50
+PICTURES = ("training_curves", "where_the_time_went")
 PROFILED_LABELS = 20  # shown of an arrival, the most frequent ones
 
 
@@ -46,13 +47,12 @@ def arrival_profile(examples: Increment) -> dict[str, Any]:
     return {"labels_added": markdown_table(labels), **quantiles}
 
 
-def model_output(model: Artifact | TrainedModel, *, reused: bool) -> dg.Output[Artifact | TrainedModel]:
+def model_output(context: dg.AssetExecutionContext, model: Artifact | TrainedModel) -> dg.Output[Artifact | TrainedModel]:
     """A model with its fingerprint as data version, and its training in numbers and pictures."""
-    folder = local_copy(model) if isinstance(model, Artifact) else model.folder
-    record = read_training_record(folder)
-    best, timing = record["best"], record["timing"]
+    record = read_training_record(model if isinstance(model, Artifact) else model.folder)
+    best, timing, fingerprint = record["best"], record["timing"], str(model.manifest["fingerprint"])
     metadata: dict[str, Any] = {
-        "reused": reused,
+        "reused": isinstance(model, Artifact),
         "task": model.manifest.get("task", "text-classification"),
         **({"labels": list(model.manifest["labels"])} if model.manifest["labels"] else {}),
         "base_model": model.manifest["base_model"]["name"],
@@ -65,12 +65,33 @@ def model_output(model: Artifact | TrainedModel, *, reused: bool) -> dg.Output[A
         "padding_fraction": round(timing["padding_fraction"], 4),
         "data_wait_fraction": round(timing["data_wait_fraction"], 4),
         **_efficiency(record.get("efficiency")),
+        **(_shown_before(context, fingerprint) or _drawn(record)),
         **_warnings(record.get("warnings", ())),
         "hardware": record["hardware"],
-        "training_curves": picture(loss_curves(record["history"], record["validations"]), "loss and accuracy by step"),
         "manifest": dg.MetadataValue.json(dict(model.manifest)),
     }
-    return dg.Output(model, metadata=metadata, data_version=dg.DataVersion(str(model.manifest["fingerprint"])))
+    return dg.Output(model, metadata=metadata, data_version=dg.DataVersion(fingerprint))
+
+
+def _shown_before(context: dg.AssetExecutionContext, fingerprint: str) -> dict[str, Any]:
+    """The pictures of this very model where the catalog shows them; drawing takes longer than all else of a run with nothing new."""
+    event = context.instance.get_latest_materialization_event(context.asset_key)
+    shown = event.asset_materialization.metadata if event and event.asset_materialization else {}
+    if shown.get("fingerprint") != dg.MetadataValue.text(fingerprint):
+        return {}
+    return {name: shown[name] for name in PICTURES if name in shown}
+
+
+def _drawn(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Pictures of a training; without where its time went for a model of a version that did not measure it."""
+    curves = picture(loss_curves(record["history"], record["validations"]), "loss and accuracy by step")
+    found = record.get("efficiency")
+    if found is None:
+        return {"training_curves": curves}
+    return {
+        "training_curves": curves,
+        "where_the_time_went": picture(phases_plot(found["phases"], found["computing"]), "seconds of each phase"),
+    }
 
 
 def _efficiency(found: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -79,7 +100,6 @@ def _efficiency(found: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     return {
         "verdict": found["verdict"],
-        "where_the_time_went": picture(phases_plot(found["phases"], found["computing"]), "seconds of each phase"),
         "model_flops_utilization": round(found["model_flops_utilization"], 4),
         **({} if found["cost"] is None else {"cost": round(found["cost"], 4)}),
     }

@@ -159,6 +159,23 @@ def _require_same(artifact: Artifact, name: str, found: str, expected: str) -> N
         raise DamagedArtifact(f"{artifact.uri}: {name} has SHA-256 {found}, its manifest says {expected}; {_REMEDY}")
 
 
+def read_file(artifact: Artifact, name: str) -> bytes:
+    """One small file of a published artifact, checked against the manifest.
+
+    Raises:
+        DamagedArtifact: it is missing or is not the one that the manifest names.
+        S3Problem: S3 refuses, and why.
+    """
+    filesystem, path = open_filesystem(f"{artifact.uri}/{name}")
+    try:
+        with explained(artifact.uri):
+            content: bytes = filesystem.cat_file(path)
+    except FileNotFoundError as error:
+        raise DamagedArtifact(f"{artifact.uri}: {name} is missing; {_REMEDY}") from error
+    _require_same(artifact, name, hashlib.sha256(content).hexdigest(), artifact.manifest["files"][name]["sha256"])
+    return content
+
+
 def local_copy(artifact: Artifact) -> Path:
     """The verified artifact as a local folder: the folder itself, or a download of it into the user's cache.
 
