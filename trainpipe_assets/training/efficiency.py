@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trainpipe_assets.training.crowding import crowded
 from trainpipe_assets.training.timeline import (
     BACKWARD,
     CHECKPOINT,
@@ -85,7 +86,7 @@ def verdict(phases: Mapping[str, float], utilization: float, rate: float) -> str
 
 
 def describe_efficiency(
-    phases: Mapping[str, float], tokens: int, operations: int, rate: float, price_per_hour: float | None
+    phases: Mapping[str, float], tokens: int, operations: int, rate: float, price_per_hour: float | None, crowding: Mapping[str, float]
 ) -> dict[str, Any]:
     """What `training.json` says of the use of the device.
 
@@ -95,11 +96,13 @@ def describe_efficiency(
         operations: those that the model asks of a step for each token, see `operations_per_token`.
         rate: operations per second that matrix products reach, all processes together.
         price_per_hour: price of all that this training occupies.
+        crowding: what else ran on the machine, see `describe_crowding`.
     """
     stepping = sum(seconds for phase, seconds in phases.items() if phase not in OUTSIDE_STEPS)
     achieved = float(operations) * tokens / stepping if stepping else 0.0
     return {
-        "verdict": verdict(phases, achieved / rate, rate),
+        "verdict": "; ".join(filter(None, [verdict(phases, achieved / rate, rate), crowded(crowding)])),
+        **crowding,
         "phases": dict(phases),
         "computing": list(COMPUTING),
         "model_flops_per_second": achieved,

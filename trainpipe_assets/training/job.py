@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from trainpipe_assets.training.checkpoint import Checkpoints
+from trainpipe_assets.training.crowding import Cores
 from trainpipe_assets.training.dropout import use_fast_dropout
 from trainpipe_assets.training.efficiency import matmul_rate
 from trainpipe_assets.training.memory import available_bytes, fitting_micro_batch
@@ -53,6 +54,7 @@ class Job:
     def __post_init__(self) -> None:
         self.resumed_from = self.state.step
         self.saved_at = time.monotonic()
+        self.cores = Cores()
         self.total_steps = self.spec.training.epochs * len(self.task.plan(self.train, self.spec.training, 0))
 
     @property

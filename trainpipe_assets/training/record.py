@@ -1,16 +1,21 @@
 """What `training.json` says of a finished training."""
 
+import os
 from typing import Any
 
 from trainpipe_assets.training.compute import describe_hardware, library_versions
+from trainpipe_assets.training.crowding import describe_crowding
 from trainpipe_assets.training.efficiency import describe_efficiency, operations_per_token
 from trainpipe_assets.training.job import Job
+from trainpipe_assets.training.processes import together
 
 
 def describe_training(job: Job) -> dict[str, Any]:
     """Its history, metrics, settings, hardware and efficiency."""
     spec, state, phases = job.spec, job.state, job.meter.timeline.seconds()
     tokens, operations = job.meter.tokens, operations_per_token(job.model)
+    own, everything = job.cores.in_use()
+    crowding = describe_crowding(together(job.accelerator, own), everything, os.cpu_count() or 1)
     return {
         "fingerprint": spec.fingerprint,
         "history": [record.model_dump() for record in state.history],
@@ -24,5 +29,5 @@ def describe_training(job: Job) -> dict[str, Any]:
         "hardware": {"processes": job.accelerator.num_processes, **describe_hardware(job.accelerator.device)},
         "versions": library_versions(),
         "timing": job.meter.summary(phases),
-        "efficiency": describe_efficiency(phases, tokens, operations, job.rate, spec.compute.price_per_hour),
+        "efficiency": describe_efficiency(phases, tokens, operations, job.rate, spec.compute.price_per_hour, crowding),
     }

@@ -1,17 +1,21 @@
 """Where the time of a training goes: the phases add up, the verdict names what is slow, and the numbers are those of the formulas."""
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainpipe_assets.training.checkpoint import Checkpoints
+from trainpipe_assets.training.crowding import Cores, describe_crowding
 from trainpipe_assets.training.efficiency import describe_efficiency, in_short, matmul_rate, operations_per_token, verdict
 from trainpipe_assets.training.loop import run
 from trainpipe_assets.training.model import load_classifier
@@ -30,6 +34,8 @@ from trainpipe_assets.training.timeline import (
     Timeline,
 )
 from trainpipe_tests.unit.training_fixtures import LABELS, make_spec, write_dataset, write_tiny_base
+
+ALONE = describe_crowding(own=2.0, everything=2.0, cores=2)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +125,7 @@ def test_the_verdict_names_what_takes_long_and_what_to_try(phase: str, named: st
 
 
 def test_a_process_that_took_no_step_claims_nothing() -> None:
-    found = describe_efficiency(phases(start=3600.0), tokens=0, operations=6000, rate=1e9, price_per_hour=2.5)
+    found = describe_efficiency(phases(start=3600.0), tokens=0, operations=6000, rate=1e9, price_per_hour=2.5, crowding=ALONE)
     assert found["verdict"] == "no step was taken by this process"
     assert found["model_flops_utilization"] == 0.0
     assert found["cost"] == 2.5
@@ -127,12 +133,47 @@ def test_a_process_that_took_no_step_claims_nothing() -> None:
 
 def test_utilization_is_that_of_the_steps_and_cost_that_of_everything() -> None:
     found = describe_efficiency(
-        phases(start=10.0, forward=4.0, backward=6.0, validation=80.0), tokens=1000, operations=60_000, rate=6e7, price_per_hour=36.0
+        phases(start=10.0, forward=4.0, backward=6.0, validation=80.0),
+        tokens=1000,
+        operations=60_000,
+        rate=6e7,
+        price_per_hour=36.0,
+        crowding=ALONE,
     )
     assert found["model_flops_per_second"] == 6.0 * 1000 * 10_000 / 10.0
     assert found["model_flops_utilization"] == pytest.approx(0.1)
     assert found["cost"] == pytest.approx(1.0)
-    assert describe_efficiency(phases(forward=1.0), 1, 1, 1.0, None)["cost"] is None
+    assert describe_efficiency(phases(forward=1.0), 1, 1, 1.0, None, ALONE)["cost"] is None
+
+
+@pytest.mark.parametrize(
+    ("own", "everything", "said"),
+    [
+        (1.9, 1.95, None),  # all cores taken, by the training
+        (1.1, 2.0, "other processes took 0.9 of this machine's 2 cores"),
+        (0.5, 1.5, None),  # half a core was free
+    ],
+)
+def test_other_work_on_the_machine_is_named_where_it_took_what_the_training_could_use(
+    own: float, everything: float, said: str | None
+) -> None:
+    found = describe_efficiency(phases(forward=1.0), 1, 1, 1.0, None, describe_crowding(own, everything, cores=2))
+    assert found["cores_used_by_others"] == pytest.approx(everything - own)
+    assert (said is None) == ("other processes" not in found["verdict"])
+    assert said is None or said in found["verdict"]
+
+
+def test_the_cores_that_others_use_are_seen() -> None:
+    cores = Cores()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            while psutil.Process(other.pid).cpu_times().user < 0.3:
+                time.sleep(0.05)
+        finally:
+            other.kill()
+    own, everything = cores.in_use()
+    assert own < everything
+    assert everything - own > 0.05
 
 
 def test_the_operations_for_a_token_are_those_of_the_layers(root: Path) -> None:
