@@ -11,9 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
-from trainpipe_assets.data import near_duplicates
+from trainpipe_assets.data import minhash
 from trainpipe_assets.data.batches import mapped
-from trainpipe_assets.data.deduplication import by_text, content_hash, decide, near_bands
+from trainpipe_assets.data.deduplication import by_text, content_hash, decide, with_near_bands
 from trainpipe_assets.data.documents import clean_documents
 from trainpipe_assets.data.languages import judge_languages
 from trainpipe_assets.data.normalisation import normalise_text
@@ -24,7 +24,7 @@ from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
 from trainpipe_assets.settings import CleaningSettings, RecordRule, SourceKind, SplitSettings
 from trainpipe_assets.storage.increments import Changes, Increment
 
-VERSION = f"2-{near_duplicates.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
+VERSION = f"2-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
 
 LONGEST_LABELLED = 20_000  # characters of a labelled text, where cleaning.max_chars does not say
 GROUP_RULES = ("duplicate", "conflicting_label", "near_duplicate")  # rules that depend on other records
@@ -35,6 +35,7 @@ _JUDGED = pl.Schema(
     {name: RAW_DATA[name] for name in _ORIGIN}
     | {"clean_text": pl.String, "clean_label": pl.String, "rule": pl.String, "reason": pl.String}
     | {name: CLEANED_FEATURES[name] for name in ("messages", "n_redacted", "warnings", "content_hash", "near_bands")}
+    | {"near_sketch": minhash.SKETCH}
 )
 
 
@@ -97,9 +98,8 @@ def _judge(records: pl.DataFrame, settings: CleaningSettings, kind: SourceKind, 
     judged = texts.with_columns(clean_label=label).with_columns(_first_failed_rule(settings, kind))
     judged = judge_records(judge_languages(judged, settings), rules)
     passed = judged["rule"].is_null()
-    candidates = judged.filter(passed).with_columns(
-        content_hash=content_hash(pl.col("clean_text")), near_bands=near_bands(pl.col("clean_text"), settings.near_duplicates)
-    )
+    candidates = judged.filter(passed).with_columns(content_hash=content_hash(pl.col("clean_text")))
+    candidates = with_near_bands(candidates, settings.near_duplicates)
     return pl.concat([candidates, judged.filter(~passed)], how="diagonal").select(_JUDGED.names()).cast(_JUDGED)
 
 

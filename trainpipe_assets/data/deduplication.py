@@ -10,7 +10,8 @@ import polars as pl
 import polars_hash  # noqa: F401  # gives expressions their `chash`
 
 from trainpipe_assets.data.batches import concurrently, from_batches
-from trainpipe_assets.data.near_duplicates import band_hashes, find_groups
+from trainpipe_assets.data.minhash import BANDS, SKETCH, bands_and_sketches
+from trainpipe_assets.data.near_duplicates import find_groups
 from trainpipe_assets.data.spilling import in_parts, spilled
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings
 
@@ -30,11 +31,11 @@ def leading_bits(digest: pl.Expr) -> pl.Expr:
     return digest.str.head(16).str.to_integer(base=16, dtype=pl.UInt64)
 
 
-def near_bands(text: pl.Expr, settings: NearDuplicateSettings) -> pl.Expr:
-    """What `find_groups` finds candidates by; null where nobody looks for them."""
+def with_near_bands(candidates: pl.DataFrame, settings: NearDuplicateSettings) -> pl.DataFrame:
+    """`candidates` with what `find_groups` compares of their `clean_text`: `near_bands` and `near_sketch`, null where nobody looks."""
     if settings.action == "off":
-        return pl.lit(None, pl.List(pl.Int64))
-    return text.map_batches(lambda texts: band_hashes(texts, settings.similarity), return_dtype=pl.List(pl.Int64), is_elementwise=True)
+        return candidates.with_columns(near_bands=pl.lit(None, BANDS), near_sketch=pl.lit(None, SKETCH))
+    return candidates.with_columns(bands_and_sketches(candidates["clean_text"], settings.similarity))
 
 
 def by_text(records: pl.LazyFrame, n_rows: int, folder: Path) -> list[pl.LazyFrame]:
@@ -46,9 +47,10 @@ def by_text(records: pl.LazyFrame, n_rows: int, folder: Path) -> list[pl.LazyFra
 def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: Path) -> pl.LazyFrame:
     """The candidates with their `duplicate_group`, and with `rule` and `reason` set on those that are not kept, null on the others.
 
-    Expects them `by_text`, with `clean_text`, `clean_label`, `content_hash`, `near_bands` and the columns of `FIRST`. Of records with the
-    same text and the same label the first is kept; where the labels differ none is, since nobody can say which one is right. Those with
-    nearly the same text share a group, and where they are to be dropped only the first of a group is kept. Files go to `scratch`.
+    Expects them `by_text`, with `clean_text`, `clean_label`, `content_hash`, `near_bands`, `near_sketch` and the columns of `FIRST`. Of
+    records with the same text and the same label the first is kept; where the labels differ none is, since nobody can say which one is
+    right. Those with nearly the same text share a group, and where they are to be dropped only the first of a group is kept. Files go
+    to `scratch`.
     """
 
     def judge(part: pl.LazyFrame) -> pl.DataFrame:
@@ -59,7 +61,7 @@ def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: P
     near = settings.near_duplicates
     if near.action == "off":
         return decided.drop("stands").with_columns(duplicate_group=pl.col("content_hash"))
-    texts = decided.filter("stands").select("content_hash", "clean_text", "near_bands")
+    texts = decided.filter("stands").select("content_hash", "clean_text", "near_bands", "near_sketch")
     groups = find_groups(texts, near.similarity, scratch)
     grouped = decided.drop("stands").join(groups.lazy(), on="content_hash", how="left")
     grouped = grouped.with_columns(pl.col("duplicate_group").fill_null(pl.col("content_hash")))
