@@ -60,7 +60,7 @@ def _cleaned(corpus: Path, settings: PipelineSettings, folder: Path) -> pl.LazyF
     raw = increment.commit({}).table
     changes = Upstream(raw, {name: str(folder / name) for name in ("cleaned_features", "rejected_rows")}).changes(cleaning.VERSION)
     (folder / "scratch").mkdir()
-    examples, _ = cleaning.clean_changes(changes, settings.cleaning, settings.split, folder / "scratch")
+    examples, _ = cleaning.clean_changes(changes, settings.cleaning, settings.split, folder / "scratch", settings.source.kind)
     return examples.added
 
 

@@ -4,7 +4,7 @@ Which of them share a row, and the attention within each. Models whose answers t
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,27 +18,37 @@ from trainpipe_assets.training.inference import inference
 
 ATTENTION = "within_documents"
 _TRIAL_TOLERANCE = 1e-4  # of logits of the order of 1 in float32
+_PADDING = 16  # tokens by which attention pads a document at most; beyond them a call of its own costs less
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Where the documents of a row lie: `bounds` are their starts and the end of the last, `starts` the same as a tensor."""
+    """Where the documents of a row lie. Attention takes them in groups, each padded to its longest document."""
 
-    bounds: tuple[int, ...]
-    starts: torch.Tensor
+    groups: tuple[tuple[int, int], ...]
+    """Documents and padded length of each group, in the order of the row."""
     positions: torch.Tensor
     """The position of each token in its document, shape [1, tokens]."""
+    spread: torch.Tensor
+    """For each place in the padded groups the token there, or one past the last token, shape [places]."""
+    places: torch.Tensor
+    """The place of each token in the padded groups, shape [tokens]."""
 
     def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Packed":
         """The same with its tensors moved."""
-        return replace(self, starts=change(self.starts), positions=change(self.positions))
+        return replace(self, positions=change(self.positions), spread=change(self.spread), places=change(self.places))
 
 
 def pack(lengths: Lengths) -> Packed:
-    """Documents of `lengths` one after the other."""
-    bounds = np.concatenate([[0], np.cumsum(lengths)])
-    positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
-    return Packed(tuple(bounds.tolist()), torch.from_numpy(bounds.astype(np.int32)), torch.from_numpy(positions)[None])
+    """Documents of `lengths` one after the other; the closer the lengths of neighbours, the less their groups are padded."""
+    starts = np.cumsum(lengths) - lengths
+    positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+    groups = _groups(lengths.tolist())
+    widths = np.repeat([width for _, width in groups], [count for count, _ in groups])
+    places = positions + np.repeat(np.cumsum(widths) - widths, lengths)
+    spread = np.full(widths.sum(), len(positions))
+    spread[places] = np.arange(len(positions))
+    return Packed(tuple(groups), *(torch.from_numpy(array) for array in (positions[None], spread, places)))
 
 
 def plan_packs(lengths: Lengths, budget: int, seed: int, epoch: int) -> list[Indices]:
@@ -105,16 +115,58 @@ def _attend_within_documents(
     assert packed is not None, "packed attention takes packed rows only"
     assert attention_mask is None, "a packed row has no padding"
     grouped = query.shape[1] != key.shape[1]
+    sizes = [count * width for count, width in packed.groups]
+    spread = (torch.split(_move(tensor[0].transpose(0, 1), packed.spread, packed.places), sizes) for tensor in (query, key, value))
     parts = []
-    for start, end in zip(packed.bounds, packed.bounds[1:], strict=False):
-        q, k, v = (tensor[:, :, start:end] for tensor in (query, key, value))
-        seen = _band(end - start, sliding_window, query.device)
-        parts.append(
-            scaled_dot_product_attention(
-                q, k, v, attn_mask=seen, dropout_p=dropout, is_causal=seen is None, scale=scaling, enable_gqa=grouped
-            )
+    for (count, width), *tokens in zip(packed.groups, *spread, strict=True):
+        q, k, v = (part.unflatten(0, (count, width)).transpose(1, 2) for part in tokens)
+        seen = _band(width, sliding_window, query.device)  # what pads a document comes after it, where no token of it looks
+        attended = scaled_dot_product_attention(
+            q, k, v, attn_mask=seen, dropout_p=dropout, is_causal=seen is None, scale=scaling, enable_gqa=grouped
         )
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+        parts.append(attended.transpose(1, 2).flatten(0, 1))
+    return _move(torch.cat(parts), packed.places, packed.spread)[None], None
+
+
+class _Move(torch.autograd.Function):
+    """Rows moved to places of their own; no two gradients meet, so that they move back in the same way and nothing is added up."""
+
+    @staticmethod
+    def forward(context: Any, rows: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(there, back)
+        return _gather(rows, there)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        _there, back = context.saved_tensors
+        return _gather(gradient, back), None, None
+
+
+def _move(rows: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    """`rows[there]`, with zeros where `there` is past the last row; `back` is where each row went."""
+    if len(there) == len(back):  # no padding, so each is in its place
+        return rows
+    moved: torch.Tensor = _Move.apply(rows, there, back)  # type: ignore[no-untyped-call]  # torch lacks annotations
+    return moved
+
+
+def _gather(rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    if len(chosen) > len(rows):  # some are padding
+        rows = torch.cat([rows, rows.new_zeros(1, *rows.shape[1:])])
+    return rows.index_select(0, chosen)
+
+
+def _groups(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Consecutive documents whose attention is computed at once: their number, and the length they are padded to."""
+    groups: list[tuple[int, int]] = []
+    count, shortest, longest = 0, 0, 0
+    for length in lengths:
+        if count and max(longest, length) - min(shortest, length) > _PADDING:
+            groups.append((count, longest))
+            count = 0
+        shortest, longest = (min(shortest, length), max(longest, length)) if count else (length, length)
+        count += 1
+    return [*groups, (count, longest)]
 
 
 def _band(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AutoModelForCausalLM
 
 from trainpipe_assets.settings import LoraSettings, TrainingSettings
 from trainpipe_assets.training import loop, lora
@@ -19,7 +20,7 @@ from trainpipe_assets.training.batching import Indices
 from trainpipe_assets.training.causal import CausalLM
 from trainpipe_assets.training.model import load_language_model
 from trainpipe_assets.training.optimizer import build_optimizer
-from trainpipe_assets.training.packing import cut_packs, plan_packs, use_packed_attention
+from trainpipe_assets.training.packing import ATTENTION, cut_packs, pack, plan_packs, use_packed_attention
 from trainpipe_assets.training.pieces import cut_documents
 from trainpipe_assets.training.scoring import score
 from trainpipe_assets.training.step import Stepper
@@ -107,6 +108,23 @@ def test_packed_documents_do_not_see_each_other(tmp_path: Path, kind: str, confi
         packed = CausalLM().log_probabilities(model, CausalLM().micro_batch(pieces, everything, 0))
     assert packed.shape[0] == pieces.answers.sum()
     torch.testing.assert_close(packed, torch.log_softmax(torch.cat(alone), dim=-1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [[40, 37, 20, 5, 33, 33], [9, 9, 9]])
+def test_documents_that_share_a_call_of_attention_have_their_own_gradients(lengths: list[int]) -> None:
+    attend = AttentionInterface()[ATTENTION]
+    packed, random = pack(np.array(lengths)), torch.Generator().manual_seed(0)
+    inputs = [torch.randn(1, heads, sum(lengths), 8, generator=random).requires_grad_() for heads in (4, 2, 2)]
+    weights = torch.randn(1, sum(lengths), 4, 8, generator=random)
+    alone = [
+        scaled_dot_product_attention(*document, is_causal=True, enable_gqa=True).transpose(1, 2)
+        for document in zip(*(one.split(lengths, dim=2) for one in inputs), strict=True)
+    ]
+    together, _ = attend(torch.nn.Identity(), *inputs, None, packed=packed)
+    expected, found = (torch.autograd.grad((output * weights).sum(), inputs) for output in (torch.cat(alone, dim=1), together))
+    assert len(packed.groups) < len(lengths)
+    torch.testing.assert_close(together, torch.cat(alone, dim=1))
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_model_that_cannot_be_packed_is_left_as_it_was(base: Path) -> None:
