@@ -474,10 +474,14 @@ class AutomationSettings(Settings):
     )
     min_new_rows: int = Field(default=1, ge=1, description="Retrain once at least so many rows are pending.")
     sensor_seconds: int = Field(default=30, ge=5, le=86_400, description="Seconds between looks at the landing folder.")
-    schedule: str | None = Field(default="0 3 * * *", description="Cron expression of the nightly run; null for none.")
+    schedule: str | None = Field(
+        default="0 3 * * *", description="Cron expression of the nightly run, which trains only with retrain: on_arrival; null for none."
+    )
     timezone: str = Field(default="UTC", description="Time zone of the schedule.")
     enabled: bool = Field(default=True, description="Start sensor and schedule switched on.")
-    freshness_hours: float = Field(default=48.0, gt=0.0, description="The report is expected to be renewed within so many hours.")
+    freshness_hours: float | None = Field(
+        default=48.0, gt=0.0, description="The report is expected to be renewed within so many hours; null for no expectation."
+    )
     max_retries: int = Field(default=3, ge=0, le=20, description="Retries, with back-off, of a step that a storage fault broke.")
 
 

@@ -64,6 +64,8 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     retry = dg.RetryPolicy(
         max_retries=settings.automation.max_retries, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
     )
+    hours = settings.automation.freshness_hours
+    freshness = None if hours is None else dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
 
     @dg.asset(
         key=keys["raw_data"],
@@ -194,7 +196,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         **descriptions.eval_report(),
         ins={name: dg.AssetIn(key=keys[name]) for name in ("fine_tuned_model", "tokenized_dataset", "cleaned_features")},
         io_manager_key="delta_io_manager",
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=settings.automation.freshness_hours)),
+        freshness_policy=freshness,
         retry_policy=retry,
         pool="gpu",
     )

@@ -79,11 +79,13 @@ def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
         schedules.append(
             dg.ScheduleDefinition(
                 name=f"{name}_nightly",
-                job=retrain,
+                job=prepare if on_drift else retrain,
                 cron_schedule=settings.automation.schedule,
                 execution_timezone=settings.automation.timezone,
                 default_status=dg.DefaultScheduleStatus.RUNNING if status else dg.DefaultScheduleStatus.STOPPED,
-                description="Runs everything; where nothing is new nothing is done.",
+                description="Runs everything but the training, for which the sensor asks."
+                if on_drift
+                else "Runs everything; where nothing is new nothing is done.",
             )
         )
     return dg.Definitions(jobs=[ingest, prepare, retrain], schedules=schedules, sensors=[new_data])

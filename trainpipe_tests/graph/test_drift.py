@@ -69,6 +69,10 @@ def run(place: Workplace, job: str) -> dict[str, Any]:
     }
 
 
+def test_the_nightly_run_does_not_train_where_only_drift_is_a_reason(place: Workplace) -> None:
+    assert place.definitions().resolve_schedule_def("words_nightly").job_name == "words_prepare"
+
+
 def test_only_drift_is_a_reason_to_train(place: Workplace, corpora: dict[str, list[str]]) -> None:
     movies, tweets = corpora["movies"], corpora["tweets"]
 
