@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from trainpipe_assets.data import cleaning, ingestion, tokenization
+from trainpipe_assets.data.encoding import labels_of
 from trainpipe_assets.data.landing import land
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.settings import PipelineSettings
@@ -42,7 +43,7 @@ def build(corpus: Path, settings: PipelineSettings, models: Path, folder: Path, 
     base = base_models.resolve(settings.model.base, str(models))
     tokenizer = tokenization.load_tokenizer(base.folder, settings.model.max_length)
     cleaned = _cleaned(corpus, settings, folder)
-    labels = settings.cleaning.labels or tokenization.labels_of(cleaned)
+    labels = labels_of(cleaned, settings)
     rows = _subset(tokenization.tokenize(cleaned, tokenizer, labels).collect(), train_rows)
     uri = str(folder / "tokenized")
     rows.write_delta(uri)

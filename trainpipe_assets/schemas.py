@@ -70,6 +70,16 @@ _TOKENIZED_DATASET: Columns = {
 }
 TOKENIZED_DATASET = pl.Schema(_TOKENIZED_DATASET)
 
+_TOKENIZED_TARGETS: Columns = {
+    "row_id": pl.String,
+    "file_id": pl.String,
+    "split": pl.String,
+    "target": pl.Float64,  # the number to be predicted, in its own units
+    "input_ids": pl.List(pl.Int32),
+    "n_tokens": pl.Int32,  # length of input_ids: special tokens included, padding never stored
+}
+TOKENIZED_TARGETS = pl.Schema(_TOKENIZED_TARGETS)
+
 _TOKENIZED_DOCUMENTS: Columns = {
     "row_id": pl.String,
     "file_id": pl.String,
@@ -92,6 +102,18 @@ _PREDICTIONS: Columns = {
     "probabilities": pl.List(pl.Float64),  # in the order of the model's labels
 }
 PREDICTIONS = pl.Schema(_PREDICTIONS)
+
+_TARGET_PREDICTIONS: Columns = {
+    "evaluation_id": pl.String,
+    "row_id": pl.String,
+    "source_file": pl.String,
+    "n_tokens": pl.Int32,
+    "text": pl.String,
+    "target": pl.Float64,  # the number of the example
+    "predicted": pl.Float64,  # in the same units
+    "residual": pl.Float64,  # predicted minus target
+}
+TARGET_PREDICTIONS = pl.Schema(_TARGET_PREDICTIONS)
 
 _DOCUMENT_SCORES: Columns = {
     "evaluation_id": pl.String,
@@ -117,7 +139,7 @@ _EVAL_REPORT: Columns = {
     "macro_f1": pl.Float64,
     "log_loss": pl.Float64,  # nats per example; causal-lm: per token that is learnt
     "calibration_error": pl.Float64,
-    "metrics": pl.String,  # JSON: {name: {value, low, high}}; causal-lm: perplexity, log_loss and token_accuracy
+    "metrics": pl.String,  # JSON: {name: {value, low, high}}; the metrics of the task, also those without a column of their own
     "gate_passed": pl.Boolean,
     "gate_reasons": pl.String,  # JSON list of sentences
     "previous_fingerprint": pl.String,
@@ -137,7 +159,7 @@ _DRIFT_REPORT: Columns = {
     "n_reference": pl.Int64,  # examples compared, of those the model was trained on
     "n_arrived": pl.Int64,  # examples of the arrival
     "n_compared": pl.Int64,  # of which were compared
-    "label_shift": pl.Float64,  # total variation distance of the label shares; null if not looked at, as the next three
+    "label_shift": pl.Float64,  # distance of the labels, or of the numbers; null if not looked at, as the next three
     "length_shift": pl.Float64,  # Kolmogorov-Smirnov distance of the lengths
     "vocabulary_shift": pl.Float64,  # Jensen-Shannon divergence of the word frequencies above chance, in bits
     "domain_auc": pl.Float64,  # ROC AUC of a classifier that tells the two apart

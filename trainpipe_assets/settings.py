@@ -25,10 +25,17 @@ OneOrMany = Annotated[
 ]
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 SourceKind = Literal["labelled", "text", "prompt-completion", "chat"]
-Task = Literal["text-classification", "causal-lm"]
+Task = Literal["text-classification", "text-regression", "causal-lm"]
 ColumnType = Annotated[str, Field(pattern=r"^(string|integer|number|boolean|time|list|object|any)\??$")]
-GateMetric = Literal["accuracy", "macro_f1", "perplexity", "log_loss"]
-METRICS: dict[Task, tuple[GateMetric, ...]] = {"text-classification": ("accuracy", "macro_f1"), "causal-lm": ("perplexity", "log_loss")}
+GateMetric = Literal["accuracy", "macro_f1", "rmse", "mae", "r2", "pearson", "spearman", "perplexity", "log_loss"]
+METRICS: dict[Task, tuple[GateMetric, ...]] = {
+    "text-classification": ("macro_f1", "accuracy"),
+    "text-regression": ("rmse", "mae", "r2", "pearson", "spearman"),
+    "causal-lm": ("perplexity", "log_loss"),
+}
+"""The metrics that a gate can look at, the one of `auto` first."""
+UNBOUNDED = frozenset({"rmse", "mae", "perplexity", "log_loss"})
+"""Metrics that are no shares of 1, so that a loss in them can be larger than 1."""
 
 
 class SourceSettings(Settings):
@@ -44,11 +51,13 @@ class SourceSettings(Settings):
     )
     kind: SourceKind = Field(
         default="labelled",
-        description="What a record is: labelled is a text and its label, for text-classification. For causal-lm it is text, "
-        "prompt-completion, or chat: a list of messages, each {role, content}.",
+        description="What a record is: labelled is a text and its label, or the number that text-regression learns. For causal-lm it is "
+        "text, prompt-completion, or chat: a list of messages, each {role, content}.",
     )
     text_column: str = Field(default="text", min_length=1, description="Column that holds the text.")
-    label_column: str = Field(default="label", min_length=1, description="Column that holds the label, where kind is labelled.")
+    label_column: str = Field(
+        default="label", min_length=1, description="Column that holds the label or the number, where kind is labelled."
+    )
     prompt_column: str = Field(default="prompt", min_length=1, description="Column that holds the prompt, where kind is prompt-completion.")
     completion_column: str = Field(
         default="completion", min_length=1, description="Column that holds the completion, where kind is prompt-completion."
@@ -134,6 +143,16 @@ class CleaningSettings(Settings):
     label_aliases: dict[str, str] = Field(
         default_factory=dict, description="Other spellings of labels, e.g. {pos: positive}. Case and outer space never matter."
     )
+    target_range: tuple[float, float] | None = Field(
+        default=None, description="text-regression: smallest and largest number allowed, both included; by default any finite number."
+    )
+    target_tolerance: float = Field(
+        default=0.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="text-regression: numbers of the same text that differ from the first one's by no more than this repeat it; "
+        "others contradict it, and then none is kept.",
+    )
     drop_duplicates: bool = Field(default=True, description="Reject all but the first of the records with the same normalised text.")
     redact: tuple[PersonalData, ...] = Field(
         default=(), description="Personal data to replace by the name of its kind: email, phone, card, iban, ip."
@@ -161,6 +180,8 @@ class CleaningSettings(Settings):
     def _consistent(self) -> "CleaningSettings":
         if self.max_chars is not None and self.max_chars < self.min_chars:
             raise ValueError(f"cleaning.max_chars ({self.max_chars}) is smaller than cleaning.min_chars ({self.min_chars})")
+        if self.target_range is not None and not self.target_range[0] < self.target_range[1]:
+            raise ValueError(f"cleaning.target_range needs a smaller number and then a larger one, found {list(self.target_range)}")
         if self.labels is not None:
             if len(set(self.labels)) < max(2, len(self.labels)):
                 raise ValueError(f"cleaning.labels needs two or more different labels, found {list(self.labels)}")
@@ -275,8 +296,8 @@ def _require_order(name: str, low: float | None, high: float | None, low_setting
 RecordRule = RangeRule | PatternRule | AllowedRule
 ValidationRule = Annotated[RecordRule | ClassBalanceRule | NullRateRule | RowCountRule, Field(discriminator="kind")]
 RULES_OF_CLEANING = (
-    *("unreadable", "missing_text", "missing_label", "unknown_label", "missing_completion", "no_conversation", "empty_text", "too_short"),
-    *("too_long", "language", "conflicting_label", "duplicate", "near_duplicate"),
+    *("unreadable", "missing_text", "missing_label", "unknown_label", "not_a_number", "out_of_range", "missing_completion"),
+    *("no_conversation", "empty_text", "too_short", "too_long", "language", "conflicting_label", "duplicate", "near_duplicate"),
 )
 
 
@@ -394,23 +415,25 @@ class GateSettings(Settings):
 
     metric: GateMetric | Literal["auto"] = Field(
         default="auto",
-        description="Metric that the gate looks at: accuracy or macro_f1 of a classifier, perplexity or log_loss (per token) of a language "
-        "model, for both of which lower is better. auto is macro_f1 or perplexity.",
+        description="Metric that the gate looks at: macro_f1 or accuracy of a classifier; rmse, mae, r2, pearson or spearman of a "
+        "regression; perplexity or log_loss (per token) of a language model. Lower is better for rmse, mae, perplexity and log_loss. "
+        "auto is the first of each.",
     )
     min_value: Fraction = Field(default=0.0, description="Floor for the metric's value on the test split, where higher is better.")
     max_value: float | None = Field(
         default=None, gt=0.0, description="Ceiling for the metric's value on the test split, where lower is better; null for none."
     )
-    max_regression: Fraction = Field(
+    max_regression: float = Field(
         default=0.0,
-        description="Loss against the previous model that is forgiven, beyond what the paired 95% interval leaves open.",
+        ge=0.0,
+        allow_inf_nan=False,
+        description="Loss against the previous model that is forgiven, beyond what the paired 95% interval leaves open; at most 1 for a "
+        "metric that is.",
     )
 
     def metric_of(self, task: Task) -> "GateMetric":
         """The metric that the gate looks at in `task`."""
-        if self.metric != "auto":
-            return self.metric
-        return "macro_f1" if task == "text-classification" else "perplexity"
+        return METRICS[task][0] if self.metric == "auto" else self.metric
 
 
 class EvaluationSettings(Settings):
@@ -434,7 +457,9 @@ class DriftSettings(Settings):
 
     enabled: bool = Field(default=True, description="Make the asset drift_report and its check.")
     label_shift: Fraction | None = Field(
-        default=0.1, description="Threshold for the total variation distance of the label shares: the share of examples that changed label."
+        default=0.1,
+        description="Threshold for the total variation distance of the label shares: the share of examples that changed label. "
+        "text-regression: for the Kolmogorov-Smirnov distance of the numbers.",
     )
     length_shift: Fraction | None = Field(
         default=0.15, description="Threshold for the Kolmogorov-Smirnov distance of the lengths in characters."
@@ -533,18 +558,39 @@ class PipelineSettings(Settings):
 
     @model_validator(mode="after")
     def _one_task(self) -> "PipelineSettings":
-        kind, labelled = self.source.kind, self.task == "text-classification"
+        kind, labelled = self.source.kind, self.task != "causal-lm"
         if labelled != (kind == "labelled"):
             wanted = "labelled" if labelled else "text, prompt-completion or chat"
             raise ValueError(f"task {self.task} needs source.kind {wanted}, found {kind}")
         balanced = [rule.name for rule in self.validation.rules if rule.kind == "class_balance"]
-        if balanced and not labelled:
+        if balanced and self.task != "text-classification":
             raise ValueError(f"rule {balanced[0]} of validation.rules is about labels, which task {self.task} does not have")
-        metric = self.evaluation.gate.metric_of(self.task)
-        if metric not in METRICS[self.task]:
-            raise ValueError(f"the gate of task {self.task} looks at {' or '.join(METRICS[self.task])}, found {metric}")
         if labelled and self.model.lora is not None:
             raise ValueError("model.lora is for task causal-lm; a classifier is trained whole")
+        return self
+
+    @model_validator(mode="after")
+    def _metric_of_the_task(self) -> "PipelineSettings":
+        gate = self.evaluation.gate
+        metric = gate.metric_of(self.task)
+        if metric not in METRICS[self.task]:
+            raise ValueError(f"the gate of task {self.task} looks at {' or '.join(METRICS[self.task])}, found {metric}")
+        if metric not in UNBOUNDED and gate.max_regression > 1.0:
+            raise ValueError(f"evaluation.gate.max_regression is {gate.max_regression:g}, but {metric} lies between 0 and 1")
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_are_no_labels(self) -> "PipelineSettings":
+        if self.task != "text-regression":
+            if self.cleaning.target_range is not None or self.cleaning.target_tolerance:
+                raise ValueError(f"cleaning.target_range and target_tolerance are for task text-regression, not for {self.task}")
+            return self
+        if self.cleaning.labels is not None or self.cleaning.label_aliases:
+            raise ValueError(
+                "cleaning.labels and label_aliases are for classes; task text-regression learns numbers (cleaning.target_range)"
+            )
+        if self.training.label_smoothing:
+            raise ValueError("training.label_smoothing is for classes; task text-regression learns numbers: leave it at 0")
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ Every raw record ends up in exactly one of the two results, a cleaned example or
 `deduplication.py`, splits in `splitting.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,14 @@ from trainpipe_assets.data import minhash
 from trainpipe_assets.data.batches import mapped
 from trainpipe_assets.data.deduplication import by_text, content_hash, decide, with_near_bands
 from trainpipe_assets.data.documents import clean_documents
+from trainpipe_assets.data.labels import Labels, Rule, labels_of_task
 from trainpipe_assets.data.languages import judge_languages
 from trainpipe_assets.data.normalisation import normalise_text
 from trainpipe_assets.data.redaction import redact
 from trainpipe_assets.data.splitting import assign_split
 from trainpipe_assets.data.validation import judge_records
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
-from trainpipe_assets.settings import CleaningSettings, RecordRule, SourceKind, SplitSettings
+from trainpipe_assets.settings import CleaningSettings, RecordRule, SourceKind, SplitSettings, Task
 from trainpipe_assets.storage.increments import Changes, Increment
 
 VERSION = f"2-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
@@ -61,15 +62,6 @@ def with_clean_text(records: pl.DataFrame, kind: SourceKind, settings: CleaningS
     return normalised.with_columns(redacted["text"].alias("clean_text"), redacted["n_redacted"])
 
 
-def normalise_label(label: pl.Expr, settings: CleaningSettings) -> pl.Expr:
-    """The canonical label: outer space and case do not matter, aliases are resolved; one that is not allowed stays as it is."""
-    spelled = label.str.strip_chars().str.to_lowercase()
-    canonical = {name.strip().lower(): name for name in settings.labels or ()}
-    aliases = {name.strip().lower(): target for name, target in settings.label_aliases.items()}
-    known = canonical | aliases
-    return spelled.replace(list(known), list(known.values())) if known else spelled
-
-
 def clean(
     records: pl.LazyFrame,
     settings: CleaningSettings,
@@ -77,25 +69,35 @@ def clean(
     scratch: Path,
     kind: SourceKind = "labelled",
     rules: Sequence[RecordRule] = (),
+    task: Task = "text-classification",
 ) -> Cleaned:
     """Clean `records` (schema `RAW_DATA`) as if they were all there is. The result reads files in the folder `scratch`."""
-    parts = by_text(_judged(records, settings, kind, rules), _count(records), scratch / "all")
-    return _decided(parts, settings, split, scratch)
+    labels = _labels(task, kind, settings)
+    judge = partial(_judge, settings=settings, kind=kind, rules=rules, labels=labels)
+    parts = by_text(_judged(records, judge), _count(records), scratch / "all")
+    return _decided(parts, settings, split, scratch, labels)
+
+
+def _labels(task: Task, kind: SourceKind, settings: CleaningSettings) -> Labels | None:
+    return labels_of_task(task, settings) if kind == "labelled" else None
 
 
 def _count(rows: pl.LazyFrame) -> int:
     return int(rows.select(pl.len()).collect().item())
 
 
-def _judged(records: pl.LazyFrame, settings: CleaningSettings, kind: SourceKind, rules: Sequence[RecordRule]) -> pl.LazyFrame:
+def _judged(records: pl.LazyFrame, judge: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.LazyFrame:
     """`records` normalised and judged each by itself, in the schema `_JUDGED`: `rule` is null where they passed."""
-    return mapped(records, partial(_judge, settings=settings, kind=kind, rules=rules), _JUDGED, BATCH_ROWS, threads=True)
+    return mapped(records, judge, _JUDGED, BATCH_ROWS, threads=True)
 
 
-def _judge(records: pl.DataFrame, settings: CleaningSettings, kind: SourceKind, rules: Sequence[RecordRule]) -> pl.DataFrame:
+def _judge(
+    records: pl.DataFrame, settings: CleaningSettings, kind: SourceKind, rules: Sequence[RecordRule], labels: Labels | None
+) -> pl.DataFrame:
     texts = with_clean_text(records, kind, settings)
-    label = normalise_label(pl.col("label"), settings) if kind == "labelled" else pl.lit(None, pl.String)
-    judged = texts.with_columns(clean_label=label).with_columns(_first_failed_rule(settings, kind))
+    label = labels.normalised(pl.col("label")) if labels else pl.lit(None, pl.String)
+    of_kind = labels.rules() if labels else _rules_of_documents(kind)
+    judged = texts.with_columns(clean_label=label).with_columns(_first_failed_rule(settings, kind, of_kind))
     judged = judge_records(judge_languages(judged, settings), rules)
     passed = judged["rule"].is_null()
     candidates = judged.filter(passed).with_columns(content_hash=content_hash(pl.col("clean_text")))
@@ -103,27 +105,28 @@ def _judge(records: pl.DataFrame, settings: CleaningSettings, kind: SourceKind, 
     return pl.concat([candidates, judged.filter(~passed)], how="diagonal").select(_JUDGED.names()).cast(_JUDGED)
 
 
-def _decided(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, split: SplitSettings, scratch: Path) -> Cleaned:
+def _decided(
+    parts: Sequence[pl.LazyFrame], settings: CleaningSettings, split: SplitSettings, scratch: Path, labels: Labels | None
+) -> Cleaned:
     passed = pl.col("rule").is_null()
     failed = pl.concat(parts).filter(~passed).with_columns(duplicate_group=pl.lit(None, pl.String))
-    decided = decide([part.filter(passed).drop("rule", "reason") for part in parts], settings, scratch)
+    decided = decide(
+        [part.filter(passed).drop("rule", "reason") for part in parts], settings, scratch, labels.differ if labels else pl.Expr.ne
+    )
     return Cleaned(
         examples=_as_examples(decided.filter(passed), split),
         rejected=pl.concat([frame.select(REJECTED_ROWS.names()) for frame in (failed, decided.filter(~passed))]),
     )
 
 
-Rule = tuple[str, pl.Expr, pl.Expr]  # its name, where it is broken, and why
-
-
-def _first_failed_rule(settings: CleaningSettings, kind: SourceKind) -> list[pl.Expr]:
+def _first_failed_rule(settings: CleaningSettings, kind: SourceKind, of_kind: Sequence[Rule]) -> list[pl.Expr]:
     """The columns `rule` and `reason` for the rules that look at one record alone."""
     chars = pl.col("clean_text").str.len_chars()
     longest = settings.max_chars or (LONGEST_LABELLED if kind == "labelled" else None)
     rules: list[Rule] = [
         ("unreadable", pl.col("problem").is_not_null(), pl.col("problem")),
         ("missing_text", pl.col("text").is_null(), pl.lit("the text is null")),
-        *_rules_of_kind(settings, kind),
+        *of_kind,
         ("empty_text", chars == 0, pl.lit("nothing is left of the text after normalisation")),
         ("too_short", chars < settings.min_chars, pl.format(f"{{}} characters, at least {settings.min_chars} are needed", chars)),
         ("too_long", chars > pl.lit(longest, pl.Int64), pl.format(f"{{}} characters, at most {longest} are allowed", chars)),
@@ -133,14 +136,7 @@ def _first_failed_rule(settings: CleaningSettings, kind: SourceKind) -> list[pl.
     return [rule.alias("rule"), reason.alias("reason")]
 
 
-def _rules_of_kind(settings: CleaningSettings, kind: SourceKind) -> list[Rule]:
-    if kind == "labelled":
-        allowed = pl.col("clean_label").is_in(list(settings.labels)) if settings.labels is not None else pl.lit(True)
-        names = ", ".join(settings.labels or ())
-        return [
-            ("missing_label", pl.col("clean_label").fill_null("") == "", pl.lit("the label is null or empty")),
-            ("unknown_label", ~allowed, pl.format("label '{}' is not one of: {}", pl.col("label").str.slice(0, 100), pl.lit(names))),
-        ]
+def _rules_of_documents(kind: SourceKind) -> list[Rule]:
     if kind == "prompt-completion":
         empty = pl.col("label").fill_null("").str.strip_chars() == ""
         return [("missing_completion", empty, pl.lit("the completion is null or empty"))]
@@ -168,6 +164,7 @@ def clean_changes(
     scratch: Path,
     kind: SourceKind = "labelled",
     rules: Sequence[RecordRule] = (),
+    task: Task = "text-classification",
 ) -> tuple[Increment, Increment]:
     """The increments of `cleaned_features` and `rejected_rows` that `changes` of `raw_data` call for.
 
@@ -177,17 +174,19 @@ def clean_changes(
     if changes.empty:
         return changes.nothing("cleaned_features"), changes.nothing("rejected_rows")
     examples, rejected = changes.own("cleaned_features"), changes.own("rejected_rows")
+    labels = _labels(task, kind, settings)
+    judge = partial(_judge, settings=settings, kind=kind, rules=rules, labels=labels)
     n_coming = changes.source.rows if changes.rebuild else _count(changes.added)
-    parts = by_text(_judged(changes.added, settings, kind, rules), n_coming, scratch / "coming")
+    parts = by_text(_judged(changes.added, judge), n_coming, scratch / "coming")
     if changes.removed is None or examples is None or rejected is None:
-        result = _decided(parts, settings, split, scratch)
+        result = _decided(parts, settings, split, scratch, labels)
         return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
     touched = _touched(pl.concat(parts), changes.removed, examples, rejected)
     if touched.height:
         again = changes.source.scan().filter(pl.col("row_id").is_in(touched["row_id"].implode()))
-        together = pl.concat([*parts, _judged(again, settings, kind, rules)])
+        together = pl.concat([*parts, _judged(again, judge)])
         parts = by_text(together, n_coming + touched.height, scratch / "together")
-    result = _decided(parts, settings, split, scratch)
+    result = _decided(parts, settings, split, scratch, labels)
     gone = pl.concat([changes.removed.select("row_id"), touched])
     return (
         _increment(changes, "cleaned_features", result.examples, examples, gone),

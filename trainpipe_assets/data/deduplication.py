@@ -3,7 +3,7 @@
 Works on candidates that passed the row rules of `cleaning.py`; where a group ends up is `splitting.py`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +16,8 @@ from trainpipe_assets.data.spilling import in_parts, spilled
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings
 
 FIRST = ("source_file", "line_number", "row_id")  # which of several equal records counts as the first
+Differ = Callable[[pl.Expr, pl.Expr], pl.Expr]  # whether the labels of equal texts contradict each other
+
 PART_ROWS = 200_000  # records compared with each other at a time: bounds the memory
 HASH_DIGITS = 32
 
@@ -44,17 +46,17 @@ def by_text(records: pl.LazyFrame, n_rows: int, folder: Path) -> list[pl.LazyFra
     return in_parts(records, key, n_rows, PART_ROWS, folder)
 
 
-def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: Path) -> pl.LazyFrame:
+def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: Path, differ: Differ = pl.Expr.ne) -> pl.LazyFrame:
     """The candidates with their `duplicate_group`, and with `rule` and `reason` set on those that are not kept, null on the others.
 
     Expects them `by_text`, with `clean_text`, `clean_label`, `content_hash`, `near_bands`, `near_sketch` and the columns of `FIRST`. Of
-    records with the same text and the same label the first is kept; where the labels differ none is, since nobody can say which one is
-    right. Those with nearly the same text share a group, and where they are to be dropped only the first of a group is kept. Files go
-    to `scratch`.
+    records with the same text and the same label the first is kept; where any label differs from the first one's, by `differ`, none is,
+    since nobody can say which one is right. Those with nearly the same text share a group, and where they are to be dropped only the
+    first of a group is kept. Files go to `scratch`.
     """
 
     def judge(part: pl.LazyFrame) -> pl.DataFrame:
-        return _judge_equals(part.collect(), drop_duplicates=settings.drop_duplicates)
+        return _judge_equals(part.collect(), differ, drop_duplicates=settings.drop_duplicates)
 
     schema = pl.Schema({**parts[0].collect_schema(), "rule": pl.String(), "reason": pl.String(), "stands": pl.Boolean()})
     decided = spilled(from_batches(lambda: concurrently(judge, parts), schema), scratch / "judged.parquet")
@@ -82,7 +84,7 @@ def _drop_near_duplicates(grouped: pl.LazyFrame, groups: pl.DataFrame) -> pl.Laz
     ).drop(pl.selectors.starts_with("_first_"))
 
 
-def _judge_equals(candidates: pl.DataFrame, *, drop_duplicates: bool) -> pl.DataFrame:
+def _judge_equals(candidates: pl.DataFrame, differ: Differ, *, drop_duplicates: bool) -> pl.DataFrame:
     """`candidates` in the order of `FIRST`, with `rule` and `reason` for those whose text another record has too.
 
     One record of each text that nobody contradicts `stands` for it.
@@ -96,12 +98,12 @@ def _judge_equals(candidates: pl.DataFrame, *, drop_duplicates: bool) -> pl.Data
     )
     other = (
         ordered.join(shared, on="content_hash", how="inner")
-        .filter(pl.col("clean_label") != pl.col("_first_clean_label"))
+        .filter(differ(pl.col("clean_label"), pl.col("_first_clean_label")))
         .group_by("content_hash", maintain_order=True)
         .agg(*(pl.col(column).first().alias(f"_other_{column}") for column in (*FIRST, "clean_label")))
     )
     joined = ordered.join(shared, on="content_hash", how="left").join(other, on="content_hash", how="left")
-    differs = pl.col("clean_label") != pl.col("_first_clean_label")
+    differs = differ(pl.col("clean_label"), pl.col("_first_clean_label"))
     conflicting = pl.col("_other_row_id").is_not_null()
     repeats = pl.col("_first_row_id").is_not_null() & (pl.col("row_id") != pl.col("_first_row_id")) & pl.lit(drop_duplicates)
     rule = pl.when(conflicting).then(pl.lit("conflicting_label")).when(repeats).then(pl.lit("duplicate"))

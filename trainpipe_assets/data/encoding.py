@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from trainpipe_assets.data import document_tokens, tokenization
+from trainpipe_assets.data.labels import Labels, labels_of_task
 from trainpipe_assets.settings import PipelineSettings, Task
 from trainpipe_assets.storage.increments import Changes, Increment
 
@@ -28,24 +29,25 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class ExampleEncoder:
-    """For labelled examples."""
+    """For labelled examples; `names` are those of what a model answers, in the order of its outputs."""
 
     tokenizer: tokenization.Tokenizer
-    labels: tuple[str, ...]
+    labels: Labels
+    names: tuple[str, ...]
 
     @property
     def determinants(self) -> tuple[Any, ...]:
         """Version, tokenizer, longest input and labels."""
-        return (tokenization.VERSION, self.tokenizer.digest, self.tokenizer.max_length, self.labels)
+        return (tokenization.VERSION, self.tokenizer.digest, self.tokenizer.max_length, self.names)
 
     @property
     def description(self) -> Mapping[str, Any]:
         """Labels in the order of their ids, and the longest input."""
-        return {"labels": list(self.labels), "max_length": self.tokenizer.max_length}
+        return {"labels": list(self.names), "max_length": self.tokenizer.max_length}
 
     def encode(self, changes: Changes) -> Increment:
-        """Token ids and label ids."""
-        return tokenization.tokenize_changes(changes, self.tokenizer, self.labels)
+        """Token ids and what is to be answered."""
+        return tokenization.tokenize_changes(changes, self.tokenizer, self.names, self.labels)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class DocumentEncoder:
 
 def encoder_version(task: Task) -> str:
     """The version of the code that tokenizes."""
-    return tokenization.VERSION if task == "text-classification" else document_tokens.VERSION
+    return document_tokens.VERSION if task == "causal-lm" else tokenization.VERSION
 
 
 def load_encoder(folder: str, settings: PipelineSettings, cleaned: pl.LazyFrame) -> Encoder:
@@ -80,14 +82,14 @@ def load_encoder(folder: str, settings: PipelineSettings, cleaned: pl.LazyFrame)
     Raises:
         ValueError: the base model has no tokenizer that serves.
     """
-    if settings.task == "causal-lm":
+    labels = labels_of_task(settings.task, settings.cleaning)
+    if labels is None:
         return DocumentEncoder(document_tokens.load_document_tokenizer(folder, settings.source.kind, settings.model))
     tokenizer = tokenization.load_tokenizer(folder, settings.model.max_length)
-    return ExampleEncoder(tokenizer, labels_of(cleaned, settings))
+    return ExampleEncoder(tokenizer, labels, labels_of(cleaned, settings))
 
 
 def labels_of(cleaned: pl.LazyFrame, settings: PipelineSettings) -> tuple[str, ...]:
-    """The labels in the order of their ids: those of the settings, else those found; none where the task has none."""
-    if settings.task == "causal-lm":
-        return ()
-    return settings.cleaning.labels or tokenization.labels_of(cleaned)
+    """The names of what a model answers, in the order of its outputs: labels, or a number's column; none where the task has none."""
+    labels = labels_of_task(settings.task, settings.cleaning)
+    return labels.names(cleaned, settings.source.label_column) if labels else ()

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from trainpipe_assets.data.mixing import mix
-from trainpipe_assets.settings import SplitSettings
+from trainpipe_assets.settings import SplitSettings, Task
 
 SPLITS = ("train", "validation", "test")
 
@@ -29,23 +29,21 @@ def assign_split(group: pl.Expr, settings: SplitSettings) -> pl.Expr:
 
 
 def split_sizes(examples: pl.LazyFrame) -> pl.DataFrame:
-    """How many examples there are: one row for each `split`, and each `label_id` where they have one, with their number `n`."""
-    keys = [name for name in ("split", "label_id") if name in examples.collect_schema()]
-    return examples.group_by(keys).agg(n=pl.len()).collect()
+    """One row for each `split` with its number `n` of tokenized examples, and the different `answers` to them, null for documents."""
+    answers = {"label_id": pl.col("label_id").unique(), "target": pl.col("target").unique().head(2)}
+    found = [answer for column, answer in answers.items() if column in examples.collect_schema()]
+    return examples.group_by("split").agg(n=pl.len(), answers=found[0] if found else pl.lit(None)).collect()
 
 
-def require_trainable(counts: pl.DataFrame, labels: tuple[str, ...], settings: SplitSettings) -> None:
-    """Refuse a dataset that cannot train and evaluate a model.
-
-    `counts` are its `split_sizes`; examples without a `label_id` are documents, which have no `labels`.
+def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...], settings: SplitSettings) -> None:
+    """Refuse a dataset that cannot train and evaluate a model of `task`; `counts` are its `split_sizes`.
 
     Raises:
-        ValueError: a split is too small, or the training split lacks a class.
+        ValueError: a split is too small, or the training split lacks a class, or has one number only.
     """
     sizes = {split: int(counts.filter(pl.col("split") == split)["n"].sum()) for split in SPLITS}
     found = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
-    labelled = "label_id" in counts.columns
-    if labelled and len(labels) < 2:
+    if task == "text-classification" and len(labels) < 2:
         raise ValueError(
             f"the cleaned examples have {len(labels)} label(s) ({', '.join(labels) or 'none'}), a classifier needs two or more: "
             "land files with other labels, or look into rejected_rows for labels that were refused"
@@ -57,10 +55,16 @@ def require_trainable(counts: pl.DataFrame, labels: tuple[str, ...], settings: S
             "(split.min_examples); land more data or give the split a larger share. Texts that are nearly the same share a split "
             "(cleaning.near_duplicates)"
         )
-    if not labelled:
+    if task == "causal-lm":
         return
-    trained = set(counts.filter(pl.col("split") == "train")["label_id"].to_list())
-    missing = [label for number, label in enumerate(labels) if number not in trained]
+    answers = set(counts.filter(pl.col("split") == "train")["answers"].explode().to_list())
+    if task == "text-regression":
+        if len(answers) < 2:
+            raise ValueError(
+                f"all examples of the training split have the number {answers.pop():g}: there is nothing to learn; land others"
+            )
+        return
+    missing = [label for number, label in enumerate(labels) if number not in answers]
     if missing:
         raise ValueError(
             f"label(s) {', '.join(missing)} have no example in the training split ({found}): land examples of them, "

@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as FastTokenizer
 
 from trainpipe_assets.data.batches import mapped
+from trainpipe_assets.data.class_labels import ClassLabels
+from trainpipe_assets.data.labels import Labels
 from trainpipe_assets.data.word_tokens import WordTokens, flat, offsets, words_are_independent
-from trainpipe_assets.schemas import CLEANED_FEATURES, TOKENIZED_DATASET
+from trainpipe_assets.schemas import CLEANED_FEATURES
+from trainpipe_assets.settings import CleaningSettings
 from trainpipe_assets.storage.artifacts import file_sha256
 from trainpipe_assets.storage.increments import Changes, Increment
 
 VERSION = "1"  # raise it when the same text would be tokenized differently: the table is then rebuilt
 
 BATCH_ROWS = 25_000  # texts tokenized at a time
+CLASSES = ClassLabels(CleaningSettings())
 
 
 @dataclass(frozen=True)
@@ -74,27 +78,18 @@ def load_tokenizer(folder: str, max_length: int) -> Tokenizer:
     return Tokenizer(fast, file_sha256(path), max_length, words)
 
 
-def labels_of(examples: pl.LazyFrame) -> tuple[str, ...]:
-    """The labels found in the cleaned examples, sorted; their positions are the label ids."""
-    return tuple(examples.select(pl.col("label").unique().sort()).collect()["label"].to_list())
-
-
-def tokenize(examples: pl.LazyFrame, tokenizer: Tokenizer, labels: tuple[str, ...]) -> pl.LazyFrame:
-    """`examples` (schema `CLEANED_FEATURES`) as rows of `TOKENIZED_DATASET`, batch by batch as they stream by."""
+def tokenize(examples: pl.LazyFrame, tokenizer: Tokenizer, names: tuple[str, ...], labels: Labels = CLASSES) -> pl.LazyFrame:
+    """`examples` (schema `CLEANED_FEATURES`) as rows of `labels.schema`, batch by batch as they stream by; `names` are the labels'."""
 
     def encode(batch: pl.DataFrame) -> pl.DataFrame:
-        return batch.select(
-            "row_id",
-            "file_id",
-            "split",
-            label_id=pl.col("label").replace_strict(list(labels), list(range(len(labels))), return_dtype=pl.Int32),
-            input_ids=tokenizer.encode(batch["text"]),
-        ).with_columns(n_tokens=pl.col("input_ids").list.len().cast(pl.Int32))
+        return batch.select("row_id", "file_id", "split", labels.answer(names), input_ids=tokenizer.encode(batch["text"])).with_columns(
+            n_tokens=pl.col("input_ids").list.len().cast(pl.Int32)
+        )
 
     needed = examples.select(name for name in CLEANED_FEATURES.names() if name in {"row_id", "file_id", "split", "label", "text"})
-    return mapped(needed, encode, TOKENIZED_DATASET, BATCH_ROWS)
+    return mapped(needed, encode, labels.schema, BATCH_ROWS)
 
 
-def tokenize_changes(changes: Changes, tokenizer: Tokenizer, labels: tuple[str, ...]) -> Increment:
+def tokenize_changes(changes: Changes, tokenizer: Tokenizer, names: tuple[str, ...], labels: Labels = CLASSES) -> Increment:
     """The increment of `tokenized_dataset` that `changes` of `cleaned_features` call for."""
-    return changes.increment("tokenized_dataset", tokenize(changes.added, tokenizer, labels), changes.removed)
+    return changes.increment("tokenized_dataset", tokenize(changes.added, tokenizer, names, labels), changes.removed)

@@ -59,8 +59,9 @@ class ChangedWord:
 
 @dataclass(frozen=True)
 class DriftComparison:
-    """Reference and arrival (columns text, label, n_chars), and how they differ."""
+    """Reference and arrival (columns text, label, n_chars), and how they differ. The labels of a regression are `numeric`."""
 
+    numeric: bool
     reference: pl.DataFrame
     arrival: pl.DataFrame
     shifts: tuple[Shift, ...]
@@ -73,27 +74,31 @@ class DriftComparison:
         return any(shift.drifted for shift in self.shifts)
 
 
-def compare(reference: pl.DataFrame, arrival: pl.DataFrame, settings: DriftSettings) -> DriftComparison:
+def compare(reference: pl.DataFrame, arrival: pl.DataFrame, settings: DriftSettings, *, numeric: bool = False) -> DriftComparison:
     """Compare two samples with columns `text`, `label` and `n_chars`, each of `settings.min_rows` rows or more.
+
+    Labels that are `numeric` are compared as numbers.
 
     The same rows in the same order under the same settings give the same result.
     """
     assert min(reference.height, arrival.height) >= FOLDS, "too few rows to compare"
     words = Words(*(side["text"].str.slice(0, TEXT_CHARS) for side in (reference, arrival)))
-    return DriftComparison(
-        reference, arrival, tuple(_shifts(reference, arrival, words, settings)), words.coverage(), tuple(words.most_changed())
-    )
+    if numeric:
+        reference, arrival = (side.with_columns(pl.col("label").cast(pl.Float64)) for side in (reference, arrival))
+    shifts = tuple(_shifts(reference, arrival, words, settings, numeric))
+    return DriftComparison(numeric, reference, arrival, shifts, words.coverage(), tuple(words.most_changed()))
 
 
-def _shifts(reference: pl.DataFrame, arrival: pl.DataFrame, words: "Words", settings: DriftSettings) -> Iterator[Shift]:
+def _shifts(reference: pl.DataFrame, arrival: pl.DataFrame, words: "Words", settings: DriftSettings, numeric: bool) -> Iterator[Shift]:
     def judge(name: str, statistic: float, p_value: float, threshold: float, chance: float = 0.0, **interval: float) -> Shift:
         drifted = statistic >= threshold and p_value <= settings.significance
         return Shift(name, statistic, chance, threshold, p_value, drifted, **interval)
 
     if settings.label_shift is not None and labelled(reference, arrival):
-        yield judge("label_shift", *label_shift(reference["label"], arrival["label"]), settings.label_shift)
+        of_labels = distribution_shift if numeric else label_shift
+        yield judge("label_shift", *of_labels(reference["label"], arrival["label"]), settings.label_shift)
     if settings.length_shift is not None:
-        yield judge("length_shift", *length_shift(reference["n_chars"], arrival["n_chars"]), settings.length_shift)
+        yield judge("length_shift", *distribution_shift(reference["n_chars"], arrival["n_chars"]), settings.length_shift)
     if settings.vocabulary_shift is not None:
         yield judge("vocabulary_shift", *words.shift(), settings.vocabulary_shift)
     if settings.domain_auc is not None:
@@ -121,7 +126,7 @@ def label_shift(reference: pl.Series, arrival: pl.Series) -> tuple[float, float]
     return distance, float(chi2_contingency(table, correction=False).pvalue)
 
 
-def length_shift(reference: pl.Series, arrival: pl.Series) -> tuple[float, float]:
+def distribution_shift(reference: pl.Series, arrival: pl.Series) -> tuple[float, float]:
     """Kolmogorov and Smirnov's two-sample distance, the largest gap between the distribution functions, and its p-value."""
     from scipy.stats import ks_2samp
 

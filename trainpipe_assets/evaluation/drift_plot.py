@@ -1,5 +1,6 @@
 """The picture of a drift comparison: the tests against their thresholds, label shares and lengths side by side."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,22 +21,27 @@ TITLES = {
     "domain_auc": "classifier\nROC AUC",
 }
 
+NUMERIC = {"label_shift": "numbers\nKolmogorov-Smirnov"}
+
 
 def drift_plot(comparison: DriftComparison, theme: Theme = LIGHT) -> bytes:
     """What the model was trained on (first colour) against what arrived (second), and what each test makes of it."""
     with_labels = labelled(comparison.reference, comparison.arrival)
     figure = new_figure(10.6 if with_labels else 7.8, 3.5, theme)
     tests, *labels, lengths = figure.subplots(1, 3 if with_labels else 2, width_ratios=(1.25, 1, 1.1) if with_labels else (1.25, 1.1))
-    _draw_tests(tests, comparison.shifts, theme)
+    _draw_tests(tests, comparison.shifts, TITLES | (NUMERIC if comparison.numeric else {}), theme)
     for axes in labels:
-        _draw_labels(axes, comparison, theme)
-    _draw_lengths(lengths, comparison, theme)
+        if comparison.numeric:
+            _draw_distribution(axes, comparison, "label", "numbers", theme)
+        else:
+            _draw_labels(axes, comparison, theme)
+    _draw_distribution(lengths, comparison, "n_chars", "lengths", theme)
     handles = [*lengths.get_legend_handles_labels()[0], *tests.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, labelcolor=theme.ink, fontsize=9)
     return png(figure)
 
 
-def _draw_tests(axes: "Axes", shifts: tuple[Shift, ...], theme: Theme) -> None:
+def _draw_tests(axes: "Axes", shifts: tuple[Shift, ...], titles: Mapping[str, str], theme: Theme) -> None:
     """One bar a test, from what chance gives to what is possible at most, and its threshold as a mark."""
     rows = np.arange(len(shifts))[::-1]
     for row, shift in zip(rows, shifts, strict=True):
@@ -46,7 +52,7 @@ def _draw_tests(axes: "Axes", shifts: tuple[Shift, ...], theme: Theme) -> None:
         verdict = "drift" if shift.drifted else "no drift"
         axes.text(0.0, row + 0.4, f"{shift.statistic:.2f}", color=theme.ink, fontsize=9, va="center", fontweight="bold")
         axes.text(0.12, row + 0.4, f"threshold {shift.threshold:.2f}: {verdict}", color=theme.muted, fontsize=8, va="center")
-    axes.set_yticks(rows, [TITLES[shift.name] for shift in shifts])
+    axes.set_yticks(rows, [titles[shift.name] for shift in shifts])
     axes.set_ylim(-0.5, len(shifts) - 0.3)
     axes.set_xlim(0.0, 1.0)
     axes.set_xticks([0.0, 1.0], ["chance", "all different"])
@@ -73,21 +79,31 @@ def _draw_labels(axes: "Axes", comparison: DriftComparison, theme: Theme) -> Non
     axes.tick_params(axis="y", labelcolor=theme.ink)
 
 
-def _draw_lengths(axes: "Axes", comparison: DriftComparison, theme: Theme) -> None:
+def _draw_distribution(axes: "Axes", comparison: DriftComparison, column: str, title: str, theme: Theme) -> None:
     sides = ((comparison.reference, theme.first, "trained on"), (comparison.arrival, theme.second, "arrived"))
-    lengths = [side["n_chars"].to_numpy() for side, _, _ in sides]
-    longest = int(np.quantile(np.concatenate(lengths), 0.99)) + 1
-    width = -(-longest // BINS)  # whole characters, so that no bin holds more lengths than another
-    edges = np.arange(0, longest + width, width)
-    for values, (_, colour, name) in zip(lengths, sides, strict=True):
-        held, _ = np.histogram(values, edges)
-        axes.stairs(held / len(values), edges, color=colour, linewidth=1.6, label=f"{name} ({len(values):,})")
-        axes.stairs(held / len(values), edges, color=colour, fill=True, alpha=0.12)
-    axes.set_xlim(0, edges[-1])
+    values = [side[column].to_numpy() for side, _, _ in sides]
+    edges = _edges_of_numbers(np.concatenate(values)) if column == "label" else _edges_of_lengths(np.concatenate(values))
+    for found, (_, colour, name) in zip(values, sides, strict=True):
+        held, _ = np.histogram(found, edges)
+        axes.stairs(held / len(found), edges, color=colour, linewidth=1.6, label=f"{name} ({len(found):,})")
+        axes.stairs(held / len(found), edges, color=colour, fill=True, alpha=0.12)
+    axes.set_xlim(edges[0], edges[-1])
     axes.set_yticks([])
-    axes.set_xlabel("characters")
-    axes.set_title("lengths", color=theme.ink, fontsize=10, loc="left")
+    axes.set_xlabel("characters" if column == "n_chars" else "")
+    axes.set_title(title, color=theme.ink, fontsize=10, loc="left")
     style(axes, theme, grid_axes="x")
+
+
+def _edges_of_lengths(lengths: np.ndarray) -> np.ndarray:
+    """From 0 to where nearly all lengths end, in whole characters, so that no bin holds more lengths than another."""
+    longest = int(np.quantile(lengths, 0.99)) + 1
+    width = -(-longest // BINS)
+    return np.arange(0, longest + width, width)
+
+
+def _edges_of_numbers(numbers: np.ndarray) -> np.ndarray:
+    """Around nearly all of the numbers."""
+    return np.asarray(np.histogram_bin_edges(np.clip(numbers, *np.quantile(numbers, (0.005, 0.995))), BINS))
 
 
 def label_shares(reference: pl.Series, arrival: pl.Series) -> tuple[list[str], np.ndarray]:

@@ -3,7 +3,6 @@
 Puts together metrics, intervals and gate. Probabilities come from `scoring.py`; pages and pictures are `report.py`'s.
 """
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation import metrics
 from trainpipe_assets.evaluation.gate import Verdict, judge
+from trainpipe_assets.evaluation.history import Comparison, history_fields
 from trainpipe_assets.evaluation.intervals import (
     HEADLINE_METRICS,
     Bootstrap,
@@ -55,19 +55,6 @@ class SliceRow:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The previous model on the same examples; a difference is candidate minus previous.
-
-    `fixed` counts examples that only the candidate gets right, `broken` those that only the previous model did.
-    """
-
-    metrics: dict[str, Estimate]
-    differences: dict[str, Estimate]
-    fixed: int
-    broken: int
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """What one evaluation found. `metrics` and `baseline` are keyed by metric name; `confusion` is [label, predicted].
 
@@ -91,13 +78,7 @@ class Evaluation:
 
     def history_fields(self) -> dict[str, object]:
         """The fields of a row of `schemas.EVAL_REPORT` that an evaluation decides; the others say what was evaluated."""
-        values: dict[str, object] = {name: estimate.value for name, estimate in self.metrics.items()}
-        return values | {
-            "n_examples": self.n_examples,
-            "metrics": json.dumps({name: estimate.as_dict() for name, estimate in self.metrics.items()}),
-            "gate_passed": self.verdict.passed,
-            "gate_reasons": json.dumps(list(self.verdict.reasons), ensure_ascii=False),
-        }
+        return history_fields(self.n_examples, self.metrics, self.verdict)
 
 
 def evaluate(

@@ -6,8 +6,14 @@ Judges numbers that `evaluate.py` took; it measures nothing and stores nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainpipe_assets.evaluation.intervals import LOWER_IS_BETTER, Estimate
+from trainpipe_assets.evaluation.intervals import LOWER_IS_BETTER, Estimate, written
 from trainpipe_assets.settings import GateSettings, Task
+
+BASELINES: Mapping[Task, str] = {
+    "text-classification": "always predicting the most frequent label",
+    "text-regression": "always predicting the mean of the training split",
+    "causal-lm": "the base model before training",
+}
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,15 @@ def judge(
 ) -> Verdict:
     """Judge a model of `task` by one metric: its bound, the baseline, and the previous model.
 
-    `metrics` and `baseline` hold values by metric name, of which the gate reads one; the baseline is always predicting the most frequent
-    label, or the base model of a language model. `difference_to_previous` is candidate minus previous in that metric on the same
-    examples (None when there is no previous model); the gate fails on it only when the whole paired interval is worse than
-    max_regression, so that noise alone refuses no model.
+    `metrics` and `baseline` hold values by metric name, of which the gate reads one; what the baseline is says `BASELINES`.
+    `difference_to_previous` is candidate minus previous in that metric on the same examples (None when there is no previous model); the
+    gate fails on it only when the whole paired interval is worse than max_regression, so that noise alone refuses no model.
     """
     metric = settings.metric_of(task)
     value, lower = metrics[metric].value, metric in LOWER_IS_BETTER
     checks = (
         _below_ceiling(settings, metric, value) if lower else _above_floor(settings, metric, value),
-        _beats_baseline(metric, value, baseline[metric], lower=lower),
+        _beats_baseline(metric, value, baseline[metric], BASELINES[task], lower=lower),
         _no_regression(settings, metric, difference_to_previous, lower=lower),
     )
     return Verdict(all(passed for passed, _ in checks), tuple(reason for _, reason in checks))
@@ -45,33 +50,33 @@ def judge(
 def _above_floor(settings: GateSettings, metric: str, value: float) -> tuple[bool, str]:
     passed = value >= settings.min_value
     verb = "reaches" if passed else "is below"
-    return passed, f"{metric} {value:.4f} {verb} the floor of {settings.min_value:.4f}."
+    return passed, f"{metric} {written(value)} {verb} the floor of {written(settings.min_value)}."
 
 
 def _below_ceiling(settings: GateSettings, metric: str, value: float) -> tuple[bool, str]:
     if settings.max_value is None:
-        return True, f"{metric} {value:.4f} has no ceiling."
+        return True, f"{metric} {written(value)} has no ceiling."
     passed = value <= settings.max_value
     verb = "stays within" if passed else "is above"
-    return passed, f"{metric} {value:.4f} {verb} the ceiling of {settings.max_value:.4f}."
+    return passed, f"{metric} {written(value)} {verb} the ceiling of {written(settings.max_value)}."
 
 
-def _beats_baseline(metric: str, value: float, baseline: float, *, lower: bool) -> tuple[bool, str]:
+def _beats_baseline(metric: str, value: float, baseline: float, what: str, *, lower: bool) -> tuple[bool, str]:
     passed = value < baseline if lower else value > baseline
-    side, what = ("below", "the base model before training") if lower else ("above", "always predicting the most frequent label")
+    side = "below" if lower else "above"
     verb = f"is {side}" if passed else f"is not {side}"
-    return passed, f"{metric} {value:.4f} {verb} the {baseline:.4f} of {what}."
+    return passed, f"{metric} {written(value)} {verb} the {written(baseline)} of {what}."
 
 
 def _no_regression(settings: GateSettings, metric: str, difference: Estimate | None, *, lower: bool) -> tuple[bool, str]:
     if difference is None:
         return True, "There is no previous model to compare with."
     passed = difference.low <= settings.max_regression if lower else difference.high >= -settings.max_regression
-    found = f"{metric} differs from the previous model's by {difference.value:+.4f} (95% interval {_interval(difference)})"
-    verdict = f"which {'shows no' if passed else 'is a'} loss beyond the {settings.max_regression:.4f} allowed"
+    found = f"{metric} differs from the previous model's by {written(difference.value, '+')} (95% interval {_interval(difference)})"
+    verdict = f"which {'shows no' if passed else 'is a'} loss beyond the {written(settings.max_regression)} allowed"
     return passed, f"{found}, {verdict}."
 
 
 def _interval(estimate: Estimate) -> str:
     """The interval of a difference, signed: `-0.0120 to +0.0310`."""
-    return f"{estimate.low:+.4f} to {estimate.high:+.4f}"
+    return f"{written(estimate.low, '+')} to {written(estimate.high, '+')}"

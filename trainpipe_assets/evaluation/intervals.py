@@ -3,7 +3,7 @@
 What has no closed form is resampled; a proportion has one. The metrics themselves are defined in `metrics.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from trainpipe_assets.evaluation import metrics
 from trainpipe_assets.evaluation.metrics import ClassCounts, FloatArray, IntArray
 
 HEADLINE_METRICS = ("accuracy", "macro_f1", "log_loss", "calibration_error")
-LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "perplexity"})
+LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "perplexity", "rmse", "mae"})
 
 PERCENTILES = (2.5, 97.5)
 NORMAL_QUANTILE = 1.959963984540054  # 97.5% point of the standard normal
@@ -95,12 +95,17 @@ def bootstrap(sample: Outcomes, samples: int, seed: int = 0) -> Bootstrap:
     each bin and a sum of absolute values only grows by it, so that the sample's own value would lie at or below
     the interval's end. Memory stays within a few times `CHUNK_ELEMENTS` whatever the number of samples.
     """
-    parts = [_metrics_of(sample, rows) for rows in draws(len(sample.labels), samples, seed)]
-    values = {name: float(array[0]) for name, array in _metrics_of(sample, np.arange(len(sample.labels))[None, :]).items()}
-    resampled = {name: np.concatenate([part[name] for part in parts]) for name in HEADLINE_METRICS}
-    calibration = resampled["calibration_error"]
-    resampled["calibration_error"] = np.maximum(calibration - (calibration.mean() - values["calibration_error"]), 0.0)
-    return Bootstrap(values, resampled, len(sample.labels), seed)
+    found = resample(lambda rows: _metrics_of(sample, rows), len(sample.labels), samples, seed)
+    calibration = found.resampled["calibration_error"]
+    found.resampled["calibration_error"] = np.maximum(calibration - (calibration.mean() - found.values["calibration_error"]), 0.0)
+    return found
+
+
+def resample(metrics_of: Callable[[NDArray[np.int64]], dict[str, FloatArray]], n_examples: int, samples: int, seed: int) -> Bootstrap:
+    """The metrics of all examples, and of `samples` resamples of them; `metrics_of` takes row numbers [resamples, n_examples]."""
+    values = {name: float(array[0]) for name, array in metrics_of(np.arange(n_examples)[None, :]).items()}
+    parts = [metrics_of(rows) for rows in draws(n_examples, samples, seed)]
+    return Bootstrap(values, {name: np.concatenate([part[name] for part in parts]) for name in values}, n_examples, seed)
 
 
 def paired_difference(candidate: Bootstrap, previous: Bootstrap, metric: str) -> Estimate:
@@ -130,6 +135,11 @@ def proportion(hits: int, total: int) -> Estimate:
     return Estimate(share, max(0.0, min(share, centre - margin)), min(1.0, max(share, centre + margin)))
 
 
+def written(value: float, sign: str = "") -> str:
+    """A number for people: four decimals, or as many digits where that would be nothing but zeros; with "+" signed."""
+    return f"{value:{sign}.4f}" if value == 0.0 or abs(value) >= 0.001 else f"{value:{sign}.4g}"
+
+
 def _percentile_estimate(value: float, resampled: FloatArray) -> Estimate:
     low, high = np.percentile(resampled, PERCENTILES)
     return Estimate(value, float(low), float(high))
@@ -147,11 +157,11 @@ def _metrics_of(sample: Outcomes, rows: NDArray[np.int64]) -> dict[str, FloatArr
     """Every headline metric of each resample; `rows` [resamples, n] are row numbers."""
     labels, predicted = sample.labels[rows], sample.predicted[rows]
     counts = ClassCounts(
-        hits=_count(np.where(labels == predicted, labels, sample.n_classes), sample.n_classes + 1)[:, :-1],
-        support=_count(labels, sample.n_classes),
-        predicted=_count(predicted, sample.n_classes),
+        hits=counts_of(np.where(labels == predicted, labels, sample.n_classes), sample.n_classes + 1)[:, :-1],
+        support=counts_of(labels, sample.n_classes),
+        predicted=counts_of(predicted, sample.n_classes),
     )
-    gap_sums = _count(sample.bin_of[rows], sample.n_bins, weights=sample.gaps[rows])
+    gap_sums = counts_of(sample.bin_of[rows], sample.n_bins, weights=sample.gaps[rows])
     return {
         "accuracy": counts.accuracy(),
         "macro_f1": counts.macro_f1(),
@@ -160,7 +170,7 @@ def _metrics_of(sample: Outcomes, rows: NDArray[np.int64]) -> dict[str, FloatArr
     }
 
 
-def _count(ids: NDArray[np.int64], n_ids: int, weights: FloatArray | None = None) -> NDArray[np.int64]:
+def counts_of(ids: NDArray[np.int64], n_ids: int, weights: FloatArray | None = None) -> NDArray[np.int64]:
     """How often each id occurs in each row of `ids`, [rows, n_ids]; the sum of `weights` where given."""
     cells = ids + np.arange(len(ids))[:, None] * n_ids
     return np.bincount(cells.ravel(), None if weights is None else weights.ravel(), minlength=len(ids) * n_ids).reshape(len(ids), n_ids)

@@ -4,16 +4,15 @@ The counterpart of `evaluate.py`. Metrics are means over the tokens to be predic
 one hang together. Sums come from `language_scoring.py`.
 """
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from trainpipe_assets.evaluation.evaluate import Comparison
 from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate, draws, paired_difference
+from trainpipe_assets.evaluation.history import Comparison, history_fields
+from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate, paired_difference, resample
 from trainpipe_assets.evaluation.metrics import FloatArray
 from trainpipe_assets.evaluation.slices import slice_masks
 from trainpipe_assets.schemas import DOCUMENT_SCORES
@@ -75,13 +74,7 @@ class LanguageEvaluation:
 
     def history_fields(self) -> dict[str, object]:
         """The fields of a row of `schemas.EVAL_REPORT` that an evaluation decides; those of a classifier stay null."""
-        return {
-            "log_loss": self.metrics["log_loss"].value,
-            "n_examples": self.n_examples,
-            "metrics": json.dumps({name: estimate.as_dict() for name, estimate in self.metrics.items()}),
-            "gate_passed": self.verdict.passed,
-            "gate_reasons": json.dumps(list(self.verdict.reasons), ensure_ascii=False),
-        }
+        return history_fields(self.n_examples, self.metrics, self.verdict)
 
 
 def evaluate_language(
@@ -126,10 +119,7 @@ def evaluate_language(
 
 def bootstrap_documents(sums: DocumentSums, samples: int, seed: int = 0) -> Bootstrap:
     """The metrics of the documents, and of `samples` resamples of as many documents; as `intervals.bootstrap`, paired by seed."""
-    everything = np.arange(len(sums.tokens))[None, :]
-    values = {name: float(found[0]) for name, found in _metrics_of(sums, everything).items()}
-    parts = [_metrics_of(sums, rows) for rows in draws(len(sums.tokens), samples, seed)]
-    return Bootstrap(values, {name: np.concatenate([part[name] for part in parts]) for name in LANGUAGE_METRICS}, len(sums.tokens), seed)
+    return resample(lambda rows: _metrics_of(sums, rows), len(sums.tokens), samples, seed)
 
 
 def _metrics_of(sums: DocumentSums, rows: NDArray[np.int64]) -> dict[str, FloatArray]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 16  # of a confusion matrix; the rarer classes share its last row and column
 MAX_POINTS = 300  # of a loss curve; more are averaged in runs
+VALIDATED = {"accuracy": "accuracy", "rmse": "RMSE"}  # the metric beside the loss of validations: the first that they have
 SMOOTHED_OVER = 25  # points of a loss curve that its running mean spans
 
 
@@ -70,9 +71,9 @@ def reliability_plot(bins: Sequence[CalibrationBin], theme: Theme = LIGHT) -> by
 
 
 def loss_curves(history: Sequence[Mapping[str, float]], validations: Sequence[Mapping[str, float]], theme: Theme = LIGHT) -> bytes:
-    """Training loss by step (`history`: step, loss) and validation loss and accuracy (`validations`: step, loss, accuracy).
+    """Training loss by step (`history`: step, loss) and validation loss (`validations`: step, loss, and a metric of `VALIDATED`).
 
-    Accuracy has a panel of its own, since a second axis would suggest a relation that is not there.
+    The metric has a panel of its own, since a second axis would suggest a relation that is not there.
     """
     figure = new_figure(8.4, 3.3, theme)
     left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
@@ -84,9 +85,10 @@ def loss_curves(history: Sequence[Mapping[str, float]], validations: Sequence[Ma
     at = [row["step"] for row in validations]
     if at:
         left.plot(at, [row["loss"] for row in validations], color=theme.second, marker="s", markersize=6, linewidth=1.6, label="validation")
-        right.plot(at, [row["accuracy"] for row in validations], color=theme.second, marker="s", markersize=6, linewidth=1.6)
-    left.set_ylabel("loss (nats per example)")
-    right.set_ylabel("validation accuracy")
+        metric = next(name for name in VALIDATED if validations[0].get(name) is not None)
+        right.plot(at, [row[metric] for row in validations], color=theme.second, marker="s", markersize=6, linewidth=1.6)
+        right.set_ylabel(f"validation {VALIDATED[metric]}")
+    left.set_ylabel("loss")
     left.legend(loc="upper right", frameon=False, labelcolor=theme.ink, fontsize=9)
     for axes in (left, right):
         axes.set_xlabel("step")

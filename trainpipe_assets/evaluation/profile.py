@@ -28,3 +28,10 @@ def profile(examples: pl.LazyFrame) -> Profile:
         labels={label or "": count for label, count in labels.iter_rows()},
         lengths={share: lengths.filter(pl.col("reached") >= share * rows)["n_chars"][0] for share in QUANTILES} if rows else {},
     )
+
+
+def target_quantiles(found: Profile) -> dict[float, float]:
+    """Quantiles of labels that are numbers."""
+    counts = pl.DataFrame({"target": list(found.labels), "n": list(found.labels.values())}).with_columns(pl.col("target").cast(pl.Float64))
+    reached = counts.sort("target").with_columns(reached=pl.col("n").cum_sum())
+    return {share: reached.filter(pl.col("reached") >= share * found.rows)["target"][0] for share in QUANTILES}

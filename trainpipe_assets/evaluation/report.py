@@ -15,9 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trainpipe_assets.evaluation import plots
-from trainpipe_assets.evaluation.evaluate import Comparison, Evaluation, SliceRow
+from trainpipe_assets.evaluation.evaluate import Evaluation, SliceRow
 from trainpipe_assets.evaluation.figures import DARK, LIGHT, Theme
-from trainpipe_assets.evaluation.intervals import HEADLINE_METRICS, LOWER_IS_BETTER, Estimate
+from trainpipe_assets.evaluation.history import Comparison, Judged
+from trainpipe_assets.evaluation.intervals import HEADLINE_METRICS, LOWER_IS_BETTER, Estimate, written
 from trainpipe_assets.evaluation.language import LanguageEvaluation
 
 TEMPLATE, LANGUAGE_TEMPLATE = "report.html.j2", "language_report.html.j2"
@@ -27,6 +28,11 @@ METRIC_TITLES = {
     "macro_f1": "Macro F1",
     "log_loss": "Log loss",
     "calibration_error": "Calibration error",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "pearson": "Pearson's r",
+    "spearman": "Spearman's rho",
     "perplexity": "Perplexity",
     "token_accuracy": "Token accuracy",
 }
@@ -35,6 +41,11 @@ METRIC_NOTES = {
     "macro_f1": "mean F1 over the classes",
     "log_loss": "nats per example; lower is better",
     "calibration_error": "gap of confidence and accuracy; lower is better",
+    "rmse": "root of the mean squared error, in the numbers' units; lower is better",
+    "mae": "mean absolute error, in the numbers' units; lower is better",
+    "r2": "share of the variance that is explained",
+    "pearson": "correlation of the numbers",
+    "spearman": "correlation of their ranks",
     "perplexity": "of the tokens to be predicted; lower is better",
     "token_accuracy": "share of them that were the most probable ones",
 }
@@ -45,7 +56,7 @@ class ReportContext:
     """What an evaluation does not know of itself: what was evaluated, and how the model came to be.
 
     `settings` and `lineage` are shown as they are (nested settings as JSON); `history` holds step and loss of the training,
-    `validations` step, loss and accuracy of each validation, `efficiency` and `warnings` what `training.json` says under these names.
+    `validations` step, loss and the metrics of each validation, `efficiency` and `warnings` what `training.json` says under these names.
     Leave out what is not known.
     """
 
@@ -77,66 +88,59 @@ class Picture:
 
 
 def render_report(evaluation: Evaluation, context: ReportContext) -> str:
-    """The report as one HTML document that needs nothing beside it: no script, no network, no other file."""
-    return (
-        _environment()
-        .get_template(TEMPLATE)
-        .render(
-            evaluation=evaluation,
-            context=context,
-            headline=[(METRIC_TITLES[name], METRIC_NOTES[name], evaluation.metrics[name]) for name in HEADLINE_METRICS],
-            comparison=_comparison_rows(evaluation.metrics, evaluation.comparison),
-            slices=_slices_by_dimension(evaluation.slices),
-            mistakes=evaluation.mistakes.to_dicts(),
-            lineage=_lineage(context),
-            confusion_picture=_picture(
-                _confusion_words(evaluation), lambda theme: plots.confusion_plot(evaluation.confusion, evaluation.labels, theme)
-            ),
-            reliability_picture=_picture(
-                "Accuracy against confidence", lambda theme: plots.reliability_plot(evaluation.calibration, theme)
-            ),
-            slices_picture=_slices_picture(evaluation),
-            curves_picture=_curves_picture(context),
-            phases_picture=_phases_picture(context),
-            dark_colour=DARK.surface,
-            light_colour=LIGHT.surface,
-        )
+    """The report of a classifier as one HTML document that needs nothing beside it: no script, no network, no other file."""
+    confusion = drawn(_confusion_words(evaluation), lambda theme: plots.confusion_plot(evaluation.confusion, evaluation.labels, theme))
+    reliability = drawn("Accuracy against confidence", lambda theme: plots.reliability_plot(evaluation.calibration, theme))
+    return render(
+        TEMPLATE,
+        context,
+        evaluation=evaluation,
+        headline=headline({name: evaluation.metrics[name] for name in HEADLINE_METRICS}),
+        comparison=comparison_rows(evaluation.metrics, evaluation.comparison),
+        slices=_slices_by_dimension(evaluation.slices),
+        mistakes=evaluation.mistakes.to_dicts(),
+        confusion_picture=confusion,
+        reliability_picture=reliability,
+        slices_picture=slices_picture(evaluation.slices, evaluation.metrics, "accuracy"),
     )
 
 
 def render_language_report(evaluation: LanguageEvaluation, context: ReportContext) -> str:
-    """The same for a language model."""
-    headline = [(METRIC_TITLES[name], METRIC_NOTES[name], evaluation.metrics[name]) for name in evaluation.metrics]
-    overall, names = evaluation.metrics["perplexity"], [row.name for row in evaluation.slices]
-    estimates = [row.perplexity for row in evaluation.slices]
-    return (
-        _environment()
-        .get_template(LANGUAGE_TEMPLATE)
-        .render(
-            evaluation=evaluation,
-            context=context,
-            headline=[
-                (title, note if title != METRIC_TITLES["log_loss"] else "nats per token; lower is better", estimate)
-                for title, note, estimate in headline
-            ],
-            previous=_comparison_rows(evaluation.metrics, evaluation.comparison),
-            base=_comparison_rows(evaluation.metrics, evaluation.base),
-            hardest=evaluation.hardest.to_dicts(),
-            lineage=_lineage(context),
-            slices_picture=_picture(
-                "Perplexity of each slice with its 95% interval",
-                lambda theme: plots.slices_plot(names, estimates, overall, "perplexity", theme),
-            )
-            if names
-            else None,
-            curves_picture=_curves_picture(context),
-            dark_colour=DARK.surface,
-            light_colour=LIGHT.surface,
-        )
+    """The same of a language model."""
+    return render(
+        LANGUAGE_TEMPLATE,
+        context,
+        evaluation=evaluation,
+        headline=[
+            (title, note if title != METRIC_TITLES["log_loss"] else "nats per token; lower is better", estimate)
+            for title, note, estimate in headline(evaluation.metrics)
+        ],
+        previous=comparison_rows(evaluation.metrics, evaluation.comparison),
+        base=comparison_rows(evaluation.metrics, evaluation.base),
+        hardest=evaluation.hardest.to_dicts(),
+        slices_picture=slices_picture(evaluation.slices, evaluation.metrics, "perplexity"),
     )
 
 
-def summary_markdown(evaluation: Evaluation | LanguageEvaluation) -> str:
+def render(template: str, context: ReportContext, **values: object) -> str:
+    """The page of `template`, with what every report says of the training and of where it comes from."""
+    common = {
+        "context": context,
+        "lineage": _lineage(context),
+        "curves_picture": _curves_picture(context),
+        "phases_picture": _phases_picture(context),
+        "dark_colour": DARK.surface,
+        "light_colour": LIGHT.surface,
+    }
+    return _environment().get_template(template).render(common | values)
+
+
+def headline(metrics: Mapping[str, Estimate]) -> list[tuple[str, str, Estimate]]:
+    """Title, note and estimate of each metric."""
+    return [(METRIC_TITLES[name], METRIC_NOTES[name], estimate) for name, estimate in metrics.items()]
+
+
+def summary_markdown(evaluation: Judged) -> str:
     """The headline numbers, the gate's verdict and reasons, and the comparison, as Markdown."""
     comparison = evaluation.comparison
     header = "| metric | value | 95% interval |" + (" previous | difference (95% interval) |" if comparison else "")
@@ -153,14 +157,15 @@ def summary_markdown(evaluation: Evaluation | LanguageEvaluation) -> str:
 
 
 def _summary_row(name: str, estimate: Estimate, comparison: Comparison | None) -> str:
-    row = f"| {METRIC_TITLES[name]} | {estimate.value:.4f} | {_interval(estimate)} |"
+    row = f"| {METRIC_TITLES[name]} | {written(estimate.value)} | {_interval(estimate)} |"
     if comparison is None:
         return row
     difference = comparison.differences[name]
-    return f"{row} {comparison.metrics[name].value:.4f} | {difference.value:+.4f} ({_signed_interval(difference)}) |"
+    return f"{row} {written(comparison.metrics[name].value)} | {written(difference.value, '+')} ({_signed_interval(difference)}) |"
 
 
-def _comparison_rows(metrics: Mapping[str, Estimate], comparison: Comparison | None) -> list[dict[str, Any]]:
+def comparison_rows(metrics: Mapping[str, Estimate], comparison: Comparison | None) -> list[dict[str, Any]]:
+    """One row a metric: this model, the other, and the difference; none without a comparison."""
     if comparison is None:
         return []
     return [
@@ -205,27 +210,26 @@ def _lineage(context: ReportContext) -> list[tuple[str, object]]:
     return [(name, value) for name, value in rows if value is not None]
 
 
-def _slices_picture(evaluation: Evaluation) -> Picture | None:
-    if not evaluation.slices:
+def slices_picture(slices: Sequence[Any], metrics: Mapping[str, Estimate], metric: str) -> Picture | None:
+    """The `metric` of each of the slices, which have a name and an attribute called like it, against that of the whole test split."""
+    if not slices:
         return None
-    names, estimates = [row.name for row in evaluation.slices], [row.accuracy for row in evaluation.slices]
-    overall = evaluation.metrics["accuracy"]
-    return _picture(
-        "Accuracy of each slice with its 95% interval", lambda theme: plots.slices_plot(names, estimates, overall, "accuracy", theme)
-    )
+    names, estimates = [row.name for row in slices], [getattr(row, metric) for row in slices]
+    words = f"{METRIC_TITLES[metric]} of each slice with its 95% interval"
+    return drawn(words, lambda theme: plots.slices_plot(names, estimates, metrics[metric], metric, theme))
 
 
 def _curves_picture(context: ReportContext) -> Picture | None:
     if not context.history and not context.validations:
         return None
-    return _picture("Loss and accuracy by training step", lambda theme: plots.loss_curves(context.history, context.validations, theme))
+    return drawn("Loss and validation by training step", lambda theme: plots.loss_curves(context.history, context.validations, theme))
 
 
 def _phases_picture(context: ReportContext) -> Picture | None:
     if not context.efficiency:
         return None
     phases, computing = context.efficiency["phases"], context.efficiency["computing"]
-    return _picture("Seconds of each phase of the training", lambda theme: plots.phases_plot(phases, computing, theme))
+    return drawn("Seconds of each phase of the training", lambda theme: plots.phases_plot(phases, computing, theme))
 
 
 def _confusion_words(evaluation: Evaluation) -> str:
@@ -234,7 +238,8 @@ def _confusion_words(evaluation: Evaluation) -> str:
     )
 
 
-def _picture(alt: str, draw: Callable[[Theme], bytes]) -> Picture:
+def drawn(alt: str, draw: Callable[[Theme], bytes]) -> Picture:
+    """A picture on light and on dark ground; `alt` says in words what it shows."""
     return Picture(_data_uri(draw(LIGHT)), _data_uri(draw(DARK)), alt)
 
 
@@ -251,6 +256,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "number": written,
+        "signed_number": lambda value: written(value, "+"),
         "interval": _interval,
         "signed_interval": _signed_interval,
         "shortened": _shortened,
@@ -261,11 +268,11 @@ def _environment() -> Environment:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:.4f} to {estimate.high:.4f}"
+    return f"{written(estimate.low)} to {written(estimate.high)}"
 
 
 def _signed_interval(estimate: Estimate) -> str:
-    return f"{estimate.low:+.4f} to {estimate.high:+.4f}"
+    return f"{written(estimate.low, '+')} to {written(estimate.high, '+')}"
 
 
 def _shortened(text: str) -> str:

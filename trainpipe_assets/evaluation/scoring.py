@@ -1,4 +1,4 @@
-"""The probabilities that a finished model gives to tokenized examples.
+"""What a finished model answers to tokenized examples: probabilities of labels, or numbers.
 
 Loading, batches and the forward pass are `training`'s, so that a test is scored as a validation is. torch is imported
 where it is used: metrics, gate and report work without it, and importing this module stays quick.
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from trainpipe_assets.training.examples import Examples
 
 
-def score(model_folder: str, examples: pl.DataFrame, compute: ComputeSettings, batch_tokens: int) -> FloatArray:
-    """The probability of each label for each example, [n, k] in float64, in the order of the rows of `examples`.
+def score(
+    model_folder: str, examples: pl.DataFrame, compute: ComputeSettings, batch_tokens: int, task: str = "text-classification"
+) -> FloatArray:
+    """The answers of the model to `examples`, in their order and in float64: the probability of each label, [n, k], or numbers, [n].
 
     `examples` has the columns row_id and input_ids, ids of the model's own tokenizer. Batches hold examples of like
     length, `batch_tokens` tokens at most with padding (one example at least); the budget is halved where it does not
@@ -44,7 +46,7 @@ def score(model_folder: str, examples: pl.DataFrame, compute: ComputeSettings, b
     held = _checked(examples, model, model_folder)
     with threads(resolved.threads):
         torch.nn.Module.to(model, resolved.device)
-        return _score_within_memory(model, held, batch_tokens, resolved)
+        return _score_within_memory(model, held, batch_tokens, resolved, task)
 
 
 def align_labels(probabilities: FloatArray, found: Sequence[str], wanted: Sequence[str]) -> FloatArray:
@@ -69,39 +71,40 @@ def align_labels(probabilities: FloatArray, found: Sequence[str], wanted: Sequen
 
 
 def _checked(examples: pl.DataFrame, model: "PreTrainedModel", folder: str) -> "Examples":
-    """The examples as the model takes them; label ids play no part in scoring and are all 0."""
-    from trainpipe_assets.training.examples import check_examples, from_frame
-    from trainpipe_assets.training.model import label_names, load_tokenizer, longest_input
+    """The examples as the model takes them; labels play no part in scoring and are all 0."""
+    from trainpipe_assets.training.examples import Examples, check_sequences
+    from trainpipe_assets.training.model import load_tokenizer, longest_input
 
     if examples.is_empty():
         raise ValueError("there is no example to score: the test split is empty; raise split.test or land more data")
     empty = examples.filter(pl.col("input_ids").list.len().fill_null(0) == 0)
     if empty.height:
         raise ValueError(f"{empty.height} examples have no tokens, the first is row {empty['row_id'][0]!r}; rebuild the tokenized dataset")
-    held = from_frame(examples.select("row_id", "input_ids", label_id=pl.lit(0)))
-    check_examples(held, len(label_names(model)), model.config.vocab_size, longest_input(model, load_tokenizer(folder)))
+    held = Examples.of(examples, np.zeros(examples.height, dtype=np.int64))
+    check_sequences(held, model.config.vocab_size, longest_input(model, load_tokenizer(folder)))
     return held
 
 
-def _score_within_memory(model: "PreTrainedModel", held: "Examples", batch_tokens: int, compute: "Compute") -> FloatArray:
+def _score_within_memory(model: "PreTrainedModel", held: "Examples", batch_tokens: int, compute: "Compute", task: str) -> FloatArray:
     """Score in batches of `batch_tokens`, of half as many where they do not fit the memory, down to one example each.
 
     Starting again costs little: the largest batch goes first.
     """
     import torch
 
-    from trainpipe_assets.training.batching import plan_scoring
-    from trainpipe_assets.training.classification import as_probabilities
     from trainpipe_assets.training.compute import is_out_of_memory
     from trainpipe_assets.training.scoring import score as score_batches
+    from trainpipe_assets.training.tasks import TEXT_TASKS
 
+    answering = TEXT_TASKS[task]
     autocast = partial(torch.autocast, compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bf16")
     try:
-        return as_probabilities(score_batches(model, held, plan_scoring(held.lengths, batch_tokens), autocast))
+        scores = score_batches(model, held, answering.plan_scoring(held, batch_tokens), autocast, task=answering)
+        return answering.answers(model, scores)
     except RuntimeError as error:
         if batch_tokens <= held.lengths.max() or not is_out_of_memory(error):
             raise
-    return _score_within_memory(model, held, batch_tokens // 2, compute)
+    return _score_within_memory(model, held, batch_tokens // 2, compute, task)
 
 
 @contextmanager

@@ -106,11 +106,13 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             with explained():
                 rules = settings.validation.record_rules
                 require_columns(settings.validation.rules, raw_data.table.scan(), settings.source)
-                changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split, rules)
-                found = cleaning.clean_changes(changes, settings.cleaning, settings.split, Path(scratch), settings.source.kind, rules)
+                changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split, rules, settings.task)
+                found = cleaning.clean_changes(
+                    changes, settings.cleaning, settings.split, Path(scratch), settings.source.kind, rules, settings.task
+                )
             examples, rejected = found
             yield versioned(rejected, output_name="rejected_rows")
-            metadata = {**cleaning.summary(examples, settings.cleaning), **arrival_profile(examples)}
+            metadata = {**cleaning.summary(examples, settings.cleaning), **arrival_profile(examples, settings.task)}
             yield versioned(examples, metadata, output_name="cleaned_features")
 
     @dg.asset(
@@ -169,7 +171,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     ) -> dg.Output[Any]:  # Artifact or TrainedModel; Dagster takes no union
         with explained():
             labels = labels_of(cleaned_features.scan(), settings)
-            require_trainable(split_sizes(tokenized_dataset.scan()), labels, settings.split)
+            require_trainable(split_sizes(tokenized_dataset.scan()), settings.task, labels, settings.split)
             plan = TrainingPlan(
                 task=settings.task,
                 dataset=tokenized_dataset,

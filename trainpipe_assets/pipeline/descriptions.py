@@ -61,15 +61,19 @@ def clean(output: str, keys: "PipelineKeys", *, private: bool) -> dict[str, Any]
 
 def tokenized_dataset(keys: "PipelineKeys", task: Task) -> dict[str, Any]:
     """For `tokenized_dataset`."""
-    labelled = task == "text-classification"
-    of_task = {"label_id": ("label",)} if labelled else {"loss_mask": ("messages",)}
+    labelled = task != "causal-lm"
+    schema, of_task = {
+        "text-classification": (schemas.TOKENIZED_DATASET, {"label_id": ("label",)}),
+        "text-regression": (schemas.TOKENIZED_TARGETS, {"target": ("label",)}),
+        "causal-lm": (schemas.TOKENIZED_DOCUMENTS, {"loss_mask": ("messages",)}),
+    }[task]
     columns = {**_same("row_id", "file_id", "split"), **of_task, "input_ids": ("text",), "n_tokens": ("text",)}
     rows = "the cleaned examples" if labelled else "the cleaned documents, and which of them are to be learnt"
     return {
         "description": f"Token ids of {rows}, by the base model's own tokenizer.",
         "kinds": {"huggingface", "deltalake"},
         "metadata": {
-            "dagster/column_schema": column_schema(schemas.TOKENIZED_DATASET if labelled else schemas.TOKENIZED_DOCUMENTS),
+            "dagster/column_schema": column_schema(schema),
             "dagster/column_lineage": column_lineage(keys["cleaned_features"], columns),
         },
     }

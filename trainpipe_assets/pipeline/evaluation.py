@@ -1,6 +1,6 @@
 """One evaluation as a step: which rows, which previous model, where the report and the predictions go.
 
-Scoring, metrics and gate are `trainpipe_assets.evaluation`'s.
+What is measured by task is `measures.py`'s; metrics and gate are `trainpipe_assets.evaluation`'s.
 """
 
 import hashlib
@@ -13,16 +13,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from trainpipe_assets.data.tokenization import load_tokenizer
-from trainpipe_assets.evaluation.evaluate import Evaluation, evaluate
-from trainpipe_assets.evaluation.language import LanguageEvaluation, evaluate_language
-from trainpipe_assets.evaluation.language_scoring import generate, score_documents
-from trainpipe_assets.evaluation.plots import confusion_plot, reliability_plot
-from trainpipe_assets.evaluation.report import ReportContext, render_language_report, render_report, summary_markdown
-from trainpipe_assets.evaluation.scoring import align_labels, score
+from trainpipe_assets.evaluation.history import Judged
+from trainpipe_assets.evaluation.report import ReportContext, summary_markdown
 from trainpipe_assets.pipeline.launcher import read_training_record
-from trainpipe_assets.pipeline.metadata import markdown_table, picture
-from trainpipe_assets.schemas import DOCUMENT_SCORES, EVAL_REPORT, PREDICTIONS
+from trainpipe_assets.pipeline.measures import MEASURES, Trial
+from trainpipe_assets.schemas import EVAL_REPORT
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings
 from trainpipe_assets.storage.artifacts import Artifact, local_copy, read_manifest
 from trainpipe_assets.storage.base_models import BaseModel
@@ -31,7 +26,6 @@ from trainpipe_assets.storage.increments import Increment
 from trainpipe_assets.storage.s3 import explained as explained_s3
 from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
-SAMPLE = ("prompt", "expected", "generated")
 DIGITS = 4  # of the numbers shown in the UI; the tables hold them whole
 
 VERSION = "1"  # raise it when the same evaluation would come out differently
@@ -73,13 +67,13 @@ def evaluate_model(
     known = rows.filter(pl.col("evaluation_id") == identity)
     if not known.is_empty():
         return EvaluationStep(_increment(history_uri, history, rows.clear(), empty=True), _known_metadata(known.row(-1, named=True)))
-    if model.task == "causal-lm":
-        evaluation: Evaluation | LanguageEvaluation = _measure_language(model, previous, base(), examples, compute, settings)
-    else:
-        evaluation = _measure(model, previous, examples, compute, settings)
-    row = _write_report(evaluation, identity, model, previous, tokens, now)
-    frame = pl.DataFrame([row], schema=EVAL_REPORT)
-    return EvaluationStep(_increment(history_uri, history, frame, empty=False), _metadata(evaluation, row))
+    measure, comparable = MEASURES[model.task], previous if previous is not None and previous.task == model.task else None
+    found = measure.take(Trial(model, comparable, base, examples, compute, settings))
+    row, context = _described(found, identity, model, previous, tokens, now)
+    predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
+    _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
+    metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **measure.shown(found), **_known_metadata(row)}
+    return EvaluationStep(_increment(history_uri, history, pl.DataFrame([row], schema=EVAL_REPORT), empty=False), metadata)
 
 
 def _require_same_dataset(model: Artifact, tokens: Table) -> None:
@@ -94,7 +88,7 @@ def _require_same_dataset(model: Artifact, tokens: Table) -> None:
 
 def _test_examples(tokens: Table, texts: Table) -> pl.DataFrame:
     """The test split, one row an example, with its tokens, text and label, in the order of the row ids."""
-    of_task = pl.selectors.by_name("label_id", "loss_mask", require_all=False)
+    of_task = pl.selectors.by_name("label_id", "target", "loss_mask", require_all=False)
     test = tokens.scan().filter(pl.col("split") == "test").select("row_id", of_task, "input_ids", "n_tokens")
     described = texts.scan().filter(pl.col("split") == "test").select("row_id", "source_file", "text", "label")
     return test.join(described, on="row_id", how="inner").sort("row_id").collect()
@@ -112,48 +106,19 @@ def _identity(model: Artifact, previous: Artifact | None, examples: pl.DataFrame
     return f"{fingerprint(VERSION, model.fingerprint, against, rows, settings):016x}"
 
 
-def _measure(
-    model: Artifact, previous: Artifact | None, examples: pl.DataFrame, compute: ComputeSettings, settings: EvaluationSettings
-) -> Evaluation:
-    probabilities = score(str(local_copy(model)), examples, compute, settings.batch_tokens)
-    earlier = None
-    if previous is not None and set(previous.labels) & set(model.labels):
-        folder = str(local_copy(previous))
-        # The previous model reads the same texts by its own tokenizer: what it was trained with is part of it.
-        tokenizer = load_tokenizer(folder, previous.manifest["settings"]["model"]["max_length"])
-        own = examples.with_columns(input_ids=tokenizer.encode(examples["text"]))
-        scored = score(folder, own.with_columns(n_tokens=pl.col("input_ids").list.len().cast(pl.Int32)), compute, settings.batch_tokens)
-        earlier = align_labels(scored, previous.labels, model.labels)
-    return evaluate(examples, model.labels, probabilities, earlier, settings)
-
-
-def _measure_language(
-    model: Artifact,
-    previous: Artifact | None,
-    base: BaseModel,
-    documents: pl.DataFrame,
-    compute: ComputeSettings,
-    settings: EvaluationSettings,
-) -> LanguageEvaluation:
-    folder, longest = str(local_copy(model)), model.manifest["settings"]["model"]["max_length"]
-    comparable = previous is not None and previous.reads_like(model)  # perplexities of other tokens are other numbers
-    folders = [folder, base.folder, *([str(local_copy(previous))] if previous is not None and comparable else [])]
-    sums = [score_documents(one, documents, longest, compute, settings.batch_tokens) for one in folders]
-    samples = generate(folder, documents, settings.generations, settings.generation_tokens, compute) if settings.generations else ()
-    return evaluate_language(documents, sums[0], sums[1], sums[2] if comparable else None, samples, settings)
-
-
 def _increment(uri: str, history: Table | None, row: pl.DataFrame, *, empty: bool) -> Increment:
     nothing = pl.DataFrame(schema={"row_id": pl.String})
     return Increment(uri, history, row.lazy(), nothing, fingerprint("eval_report", VERSION), upstream=0, empty=empty)
 
 
-def _write_report(
-    evaluation: Evaluation | LanguageEvaluation, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, now: datetime
-) -> dict[str, Any]:
-    """Write the HTML report and the predictions beside the model; the row of the history that names them."""
-    folder = f"{model.uri}.reports"
-    report_uri = f"{folder}/{identity}.html"
+def _reports_of(model: Artifact) -> str:
+    return f"{model.uri}.reports"
+
+
+def _described(
+    found: Judged, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, now: datetime
+) -> tuple[dict[str, Any], ReportContext]:
+    """The row of the history, and what the report says beside what was found."""
     row = {
         "evaluation_id": identity,
         "evaluated_at": now,
@@ -162,8 +127,8 @@ def _write_report(
         "dataset_uri": tokens.uri,
         "dataset_version": tokens.version,
         "previous_fingerprint": previous.fingerprint if previous else None,
-        "report_uri": report_uri,
-        **evaluation.history_fields(),
+        "report_uri": f"{_reports_of(model)}/{identity}.html",
+        **found.history_fields(),
     }
     record = read_training_record(model)
     context = ReportContext(
@@ -188,12 +153,7 @@ def _write_report(
         efficiency=record.get("efficiency", {}),
         warnings=record.get("warnings", ()),
     )
-    if isinstance(evaluation, LanguageEvaluation):
-        rows, schema, report = evaluation.scores, DOCUMENT_SCORES, render_language_report(evaluation, context)
-    else:
-        rows, schema, report = evaluation.predictions, PREDICTIONS, render_report(evaluation, context)
-    _write_beside_model(folder, identity, rows.with_columns(evaluation_id=pl.lit(identity)).select(schema.names()), report)
-    return row
+    return row, context
 
 
 def _write_beside_model(folder: str, identity: str, predictions: pl.DataFrame, report: str) -> None:
@@ -205,19 +165,6 @@ def _write_beside_model(folder: str, identity: str, predictions: pl.DataFrame, r
             predictions.write_parquet(file)
         with filesystem.open(f"{path}/{identity}.html", "wb") as file:
             file.write(report.encode())
-
-
-def _metadata(evaluation: Evaluation | LanguageEvaluation, row: Mapping[str, Any]) -> dict[str, Any]:
-    summary = {"summary": dg.MetadataValue.md(summary_markdown(evaluation))}
-    if isinstance(evaluation, LanguageEvaluation):
-        samples = pl.DataFrame([vars(sample) for sample in evaluation.generations], schema=dict.fromkeys(SAMPLE, pl.String))
-        return {**summary, "generations": markdown_table(samples), **_known_metadata(row)}
-    return {
-        **summary,
-        "confusion_matrix": picture(confusion_plot(evaluation.confusion, evaluation.labels), "confusion matrix"),
-        "reliability": picture(reliability_plot(evaluation.calibration), "confidence against accuracy"),
-        **_known_metadata(row),
-    }
 
 
 def _known_metadata(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,16 +8,18 @@ import dagster as dg
 import polars as pl
 
 from trainpipe_assets.evaluation.plots import loss_curves, phases_plot
-from trainpipe_assets.evaluation.profile import profile
+from trainpipe_assets.evaluation.profile import profile, target_quantiles
 from trainpipe_assets.pipeline.io_managers import TrainedModel
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
+from trainpipe_assets.settings import Task
 from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.increments import Increment
 
 SHOWN_DRIFTS = 50
 PICTURES = ("training_curves", "where_the_time_went")
 PROFILED_LABELS = 20  # shown of an arrival, the most frequent ones
+VALIDATED = ("accuracy", "macro_f1", "rmse", "mae")  # metrics of a validation
 
 
 def versioned(increment: Increment, metadata: Mapping[str, Any] | None = None, output_name: str = "result") -> dg.Output[Increment]:
@@ -32,7 +34,7 @@ def described_drift(drift: pl.DataFrame) -> dict[str, Any]:
     return {"files_with_schema_drift": drift["file"].n_unique(), "schema_drift": markdown_table(drift.head(SHOWN_DRIFTS))}
 
 
-def arrival_profile(examples: Increment) -> dict[str, Any]:
+def arrival_profile(examples: Increment, task: Task) -> dict[str, Any]:
     """What arrives in `cleaned_features`, in numbers; nothing where nothing does."""
     found = profile(examples.added.select("label", "n_chars"))
     if not found.rows:
@@ -41,6 +43,9 @@ def arrival_profile(examples: Increment) -> dict[str, Any]:
     quantiles = {"quantiles_of_characters_added": lengths}
     if not any(found.labels):  # documents have none
         return quantiles
+    if task == "text-regression":
+        targets = ", ".join(f"{share:.0%}: {target:.6g}" for share, target in target_quantiles(found).items())
+        return {"quantiles_of_targets_added": targets, **quantiles}
     shown = list(found.labels.items())[:PROFILED_LABELS]
     rows = [(label, f"{count:,}", f"{count / found.rows:.1%}") for label, count in shown]
     labels = pl.DataFrame(rows, schema=dict.fromkeys(("label", "rows added", "share"), pl.String), orient="row")
@@ -57,7 +62,6 @@ def model_output(context: dg.AssetExecutionContext, model: Artifact | TrainedMod
         **({"labels": list(model.manifest["labels"])} if model.manifest["labels"] else {}),
         "base_model": model.manifest["base_model"]["name"],
         "validation_loss": round(best["loss"], 4),
-        "validation_accuracy": round(best["accuracy"], 4),
         **_of_task(best),
         "train_seconds": round(timing["seconds"], 1),
         "examples_per_second": round(timing["examples_per_second"], 1),
@@ -110,7 +114,7 @@ def _warnings(warnings: Sequence[str]) -> dict[str, Any]:
 
 
 def _of_task(best: Mapping[str, Any]) -> dict[str, float]:
-    """What a validation says beyond loss and accuracy: macro F1 of a classifier, perplexity of a language model."""
-    if best.get("macro_f1") is None:
-        return {"validation_perplexity": round(math.exp(best["loss"]), 4)}
-    return {"validation_macro_f1": round(best["macro_f1"], 4)}
+    """What a validation says beyond its loss: the metrics of the task."""
+    measured = {f"validation_{name}": round(best[name], 4) for name in VALIDATED if best.get(name) is not None}
+    perplexity = {} if best.get("tokens") is None else {"validation_perplexity": round(math.exp(best["loss"]), 4)}
+    return measured | perplexity

@@ -19,6 +19,7 @@ from trainpipe_assets.training import lora
 from trainpipe_assets.training.batching import Indices, cut_by_budget, padded_tokens, plan_batches, plan_scoring
 from trainpipe_assets.training.examples import check_sequences
 from trainpipe_assets.training.finished import save_weights
+from trainpipe_assets.training.losses import label_losses
 from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.model import load_language_model, longest_input, vocabulary_size
 from trainpipe_assets.training.packing import cut_packs, pack, packed_logits, plan_packs, use_packed_attention
@@ -93,6 +94,10 @@ class CausalLM:
     def log_probabilities(self, model: PreTrainedModel, inputs: MicroBatch) -> torch.Tensor:
         """Of each token of the vocabulary in each place that is learnt."""
         return torch.log_softmax(logits(model, inputs).float(), dim=-1)
+
+    def losses(self, model: PreTrainedModel, inputs: MicroBatch, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Negative log-likelihoods of the tokens that are learnt."""
+        return label_losses(self.log_probabilities(model, inputs), inputs.labels, smoothing)
 
     def columns(self, model: PreTrainedModel) -> int:
         """The loss and the hits."""

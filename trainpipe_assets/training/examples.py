@@ -7,6 +7,7 @@ Where they come from is `storage/delta.py`'s business; which of them share a bat
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,15 +17,24 @@ from trainpipe_assets.schemas import TOKENIZED_DATASET
 from trainpipe_assets.storage import delta
 from trainpipe_assets.training.sequences import Sequences
 
-COLUMNS = ("row_id", "split", "label_id", "input_ids")
-
 
 @dataclass(frozen=True)
 class Examples(Sequences):
-    """Sequences, each with a label."""
+    """Sequences, each with an answer."""
 
-    labels: NDArray[np.int64]
-    """Label ids, shape [n]."""
+    labels: NDArray[Any]
+    """Label ids, or what else the task learns, as its loss takes it, shape [n]."""
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, labels: NDArray[Any]) -> "Examples":
+        """Examples from the columns row_id and input_ids of `rows`, in the order of `rows`, with their `labels`."""
+        lengths = rows["input_ids"].list.len().to_numpy()
+        return Examples(
+            row_ids=rows["row_id"],
+            labels=labels,
+            tokens=rows["input_ids"].explode(empty_as_null=False).cast(pl.Int32).to_numpy(),
+            offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+        )
 
     def digest(self) -> str:
         """SHA-256 of everything here: equal for the same examples in any table, version and order of storage."""
@@ -35,17 +45,26 @@ class Examples(Sequences):
 
 
 def load_examples(uri: str, version: int, split: str) -> Examples:
-    """The examples of `split` in version `version` of the tokenized dataset at `uri`.
+    """The examples of `split`, with label ids, in version `version` of the tokenized dataset at `uri`.
 
     Raises:
         ValueError: a column is missing, the split is empty, or an example has no label, no tokens or a repeated row_id.
     """
-    rows = load_rows(uri, version, split, COLUMNS, TOKENIZED_DATASET)
-    unusable = rows.filter(pl.any_horizontal(pl.col("row_id", "label_id", "input_ids").is_null()) | (pl.col("input_ids").list.len() == 0))
+    return from_frame(load_answered(uri, version, split, "label_id", TOKENIZED_DATASET))
+
+
+def load_answered(uri: str, version: int, split: str, answer: str, schema: pl.Schema) -> pl.DataFrame:
+    """The rows of `split`, each with tokens and an `answer`, in version `version` of the tokenized dataset, which should have `schema`.
+
+    Raises:
+        ValueError: a column is missing, the split is empty, or an example has no answer, no tokens or a repeated row_id.
+    """
+    rows = load_rows(uri, version, split, ("row_id", "split", answer, "input_ids"), schema)
+    unusable = rows.filter(pl.any_horizontal(pl.col("row_id", answer, "input_ids").is_null()) | (pl.col("input_ids").list.len() == 0))
     if not unusable.is_empty():
         where, first = f"{uri} version {version}, split {split!r}", unusable["row_id"][0]
         raise ValueError(f"{where}: {len(unusable)} rows lack a label or tokens, the first is {first!r}; rebuild the tokenized dataset")
-    return from_frame(rows)
+    return rows
 
 
 def load_rows(uri: str, version: int, split: str, columns: Sequence[str], schema: pl.Schema) -> pl.DataFrame:
@@ -70,13 +89,7 @@ def load_rows(uri: str, version: int, split: str, columns: Sequence[str], schema
 
 def from_frame(rows: pl.DataFrame) -> Examples:
     """Examples from the columns row_id, label_id and input_ids of `rows`, in the order of `rows`."""
-    lengths = rows["input_ids"].list.len().to_numpy()
-    return Examples(
-        row_ids=rows["row_id"],
-        labels=rows["label_id"].cast(pl.Int64).to_numpy(),
-        tokens=rows["input_ids"].explode(empty_as_null=False).cast(pl.Int32).to_numpy(),
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-    )
+    return Examples.of(rows, rows["label_id"].cast(pl.Int64).to_numpy())
 
 
 def check_examples(examples: Examples, labels: int, vocabulary: int, longest: int) -> None:

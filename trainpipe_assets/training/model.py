@@ -5,7 +5,7 @@ Safetensors only, never code that comes with a model, float32 whatever the base 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import set_seed
@@ -19,17 +19,22 @@ from transformers import (
 
 from trainpipe_assets.training.first_token import skip_unused_tokens
 
+Problem = Literal["single_label_classification", "regression", "multi_label_classification"]
 
-def load_classifier(base: str, labels: Sequence[str], seed: int) -> PreTrainedModel:
-    """The base model `base` with a classification head for `labels`, in float32 on the CPU.
 
-    A head that the base does not have, or has for another number of labels, is drawn from `seed`.
+def load_classifier(base: str, labels: Sequence[str], seed: int, problem: Problem | None = None) -> PreTrainedModel:
+    """The base model `base` with a head that has an output for each of `labels`, in float32 on the CPU.
+
+    `problem` is transformers' name for what the head does, kept in the config. A head that the base does not have, or has for another
+    number of labels, is drawn from `seed`.
 
     Raises:
         ValueError: `base` is no model folder, cannot be fetched, has no safetensors, or is no text model.
     """
     set_seed(seed)
-    return _ready(_load(base, "base model", list(labels)), base)
+    model = _ready(_load(base, "base model", list(labels)), base)
+    model.config.problem_type = problem
+    return model
 
 
 def load_language_model(base: str, seed: int) -> PreTrainedModel:

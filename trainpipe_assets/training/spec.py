@@ -25,11 +25,11 @@ class TrainSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset_uri: str = Field(
-        min_length=1, description="Delta table with the columns of schemas.TOKENIZED_DATASET, or of TOKENIZED_DOCUMENTS."
+        min_length=1, description="Delta table with the columns of schemas.TOKENIZED_DATASET, or of the task's other form of it."
     )
     dataset_version: int = Field(ge=0, description="Version of that table; a newer one is never read instead.")
     task: Task = Field(default="text-classification", description="What is trained.")
-    labels: tuple[str, ...] = Field(default=(), description="Names of the labels, in the order of their ids; a language model has none.")
+    labels: tuple[str, ...] = Field(default=(), description="Names of the outputs: labels in the order of their ids, or the one number.")
     base_model: str = Field(min_length=1, description="Base model: a local folder, or a Hugging Face hub id.")
     model: ModelSettings = Field(default_factory=ModelSettings, description="Settings of the model.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Hyper-parameters.")
@@ -49,6 +49,8 @@ class TrainSpec(BaseModel):
     def _labels_of_task(self) -> "TrainSpec":
         if self.task == "text-classification" and len(self.labels) < 2:
             raise ValueError(f"labels: text-classification needs at least 2, found {list(self.labels)}")
+        if self.task == "text-regression" and len(self.labels) != 1:
+            raise ValueError(f"labels: text-regression needs 1, the name of the number, found {list(self.labels)}")
         return self
 
     @field_validator("work_dir", "output_dir")

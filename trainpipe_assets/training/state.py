@@ -25,9 +25,10 @@ class StepRecord(BaseModel):
 
 
 class Validation(BaseModel):
-    """The metrics on the validation split after `step` steps and `epoch` epochs; the loss in nats per example.
+    """The metrics on the validation split after `step` steps and `epoch` epochs, as far as the task has them; the loss in nats per example.
 
-    Of a language model the loss and the accuracy are those of the `tokens` that are learnt, and `examples` are documents' pieces.
+    Of a regression the loss is in variances of the training split, errors are in the units of the numbers. Of a language model the loss
+    and the accuracy are those of the `tokens` that are learnt, and `examples` are documents' pieces.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,8 +36,10 @@ class Validation(BaseModel):
     step: int
     epoch: int
     loss: float
-    accuracy: float
+    accuracy: float | None = None
     macro_f1: float | None = None
+    rmse: float | None = None
+    mae: float | None = None
     examples: int
     tokens: int | None = None
 
@@ -44,7 +47,9 @@ class Validation(BaseModel):
         if self.tokens is not None:
             found = f"loss {self.loss:.4f}, perplexity {math.exp(self.loss):.2f}, token accuracy {self.accuracy:.4f}"
             return f"{found} on {self.tokens:,} tokens"
-        return f"loss {self.loss:.4f}, accuracy {self.accuracy:.4f}, macro F1 {self.macro_f1:.4f} on {self.examples:,} examples"
+        named = {"accuracy": self.accuracy, "macro F1": self.macro_f1, "RMSE": self.rmse, "MAE": self.mae}
+        measured = "".join(f", {name} {value:.4f}" for name, value in named.items() if value is not None)
+        return f"loss {self.loss:.4f}{measured} on {self.examples:,} examples"
 
 
 class TrainingState(BaseModel):

@@ -141,11 +141,7 @@ class Stepper:
 
     def _losses(self, inputs: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum over the examples, or tokens, of the loss that is trained, and of the one that is reported, which is never smoothed."""
-        scores = self.task.log_probabilities(self.model, inputs)
-        reported = -scores.gather(1, inputs.labels[:, None]).sum()
-        smoothing = self.settings.label_smoothing
-        trained = (1.0 - smoothing) * reported - smoothing * scores.mean(dim=1).sum() if smoothing else reported
-        return trained, reported
+        return self.task.losses(self.model, inputs, self.settings.label_smoothing)
 
     def _shrink(self, micro_batch: MicroBatch, failure: str, step: int) -> None:
         """Halve the micro-batches and forget the gradients of this step, which is then computed anew. Later steps are not forgiven."""

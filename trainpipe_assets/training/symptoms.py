@@ -14,6 +14,8 @@ SPIKE = 2.0
 """A spike is so many times the largest loss of the window, and above the mean of the first one, with which the training began."""
 MOVED = 1e-4
 """Relative change of the weights below which they have not moved; usual fine-tuning changes them by some percent."""
+SAME = 1e-3
+"""Predictions of a regression that all lie within this, in standard deviations of the training split, are the same."""
 SAMPLED = 1000
 """Numbers of each weight matrix that are looked at for it."""
 
@@ -38,6 +40,14 @@ def one_class(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: Se
     others = int((labels != only).sum())
     found = f"epoch {epoch}: the model predicts {names[only]!r} for all {len(labels):,} validation examples, of which {others:,} are others"
     return f"{found}; try another training.learning_rate or more training.epochs, and look at how the labels are balanced"
+
+
+def one_number(predicted: NDArray[np.float32], epoch: int) -> str | None:
+    """Whether a regression predicts the same number for all examples of a validation, which then differ; as `one_class`."""
+    if float(np.ptp(predicted)) > SAME:
+        return None
+    found = f"epoch {epoch}: the model predicts the same number for all {len(predicted):,} validation examples"
+    return f"{found}; try another training.learning_rate or more training.epochs"
 
 
 def weights_sample(model: torch.nn.Module) -> torch.Tensor:

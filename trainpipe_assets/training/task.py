@@ -1,6 +1,6 @@
 """The interface of a task: all that the loop and a step do not know by themselves.
 
-Implemented by `classification.py` and `causal.py`.
+Implemented by `classification.py`, `regression.py` and `causal.py`; `text_task.py` has what the first two share.
 """
 
 from collections.abc import Sequence
@@ -50,8 +50,8 @@ class Task(Protocol[Data]):
     def weight(self, data: Data, indices: Indices) -> int:
         """Examples, or tokens that are learnt, of the sequences: what a loss is averaged over."""
 
-    def log_probabilities(self, model: PreTrainedModel, inputs: MicroBatch) -> torch.Tensor:
-        """Log-probability of each class for each of the labels of `inputs`, in float32, shape [labels, classes]."""
+    def losses(self, model: PreTrainedModel, inputs: MicroBatch, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums over the examples, or tokens: of the loss that is trained, with label smoothing, and of the one reported, without."""
 
     def columns(self, model: PreTrainedModel) -> int:
         """How many numbers `score` gives of a sequence."""

@@ -1,13 +1,19 @@
 """Which task a spec asks for."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from trainpipe_assets.training.causal import CausalLM
 from trainpipe_assets.training.classification import CLASSIFICATION
+from trainpipe_assets.training.regression import REGRESSION
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.task import Task
+from trainpipe_assets.training.text_task import TextTask
+
+TEXT_TASKS: Mapping[str, TextTask] = {"text-classification": CLASSIFICATION, "text-regression": REGRESSION}
+"""The tasks that answer a text."""
 
 
 def task_of(spec: TrainSpec) -> Task[Any]:
     """The task of `spec`."""
-    return CausalLM(packing=spec.training.packing) if spec.task == "causal-lm" else CLASSIFICATION
+    return CausalLM(packing=spec.training.packing) if spec.task == "causal-lm" else TEXT_TASKS[spec.task]

@@ -149,3 +149,13 @@ def test_settings_that_contradict_each_other_are_refused():
         DriftSettings(min_rows=500, sample_rows=400)
     with pytest.raises(ValidationError, match="nothing would ever be trained"):
         PipelineSettings.model_validate({"automation": {"retrain": "on_drift"}, "drift": {"enabled": False}})
+
+
+def test_numbers_that_moved_are_drift_of_the_labels() -> None:
+    random = np.random.default_rng(0)
+    texts = {"text": ["some words of a text"] * 400, "n_chars": [20] * 400}
+    sides = [pl.DataFrame({**texts, "label": (random.normal(mean, 1.0, 400)).astype(str)}) for mean in (0.0, 0.0, 0.8)]
+    same, moved = (compare(sides[0], arrival, DEFAULT, numeric=True) for arrival in sides[1:])
+    assert statistics(same)["label_shift"] < DEFAULT.label_shift
+    assert [shift.name for shift in moved.shifts if shift.drifted] == ["label_shift"]
+    assert drift_plot(moved).startswith(b"\x89PNG")

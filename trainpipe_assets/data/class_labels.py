@@ -1,0 +1,44 @@
+"""One class of several for each text."""
+
+import polars as pl
+
+from trainpipe_assets.schemas import TOKENIZED_DATASET
+from trainpipe_assets.settings import CleaningSettings
+
+
+class ClassLabels:
+    """Classes; see `labels.Labels` for the methods. Case and outer space do not matter, aliases are resolved."""
+
+    schema = TOKENIZED_DATASET
+
+    def __init__(self, settings: CleaningSettings) -> None:
+        self.allowed = settings.labels
+        canonical = {name.strip().lower(): name for name in settings.labels or ()}
+        aliases = {name.strip().lower(): target for name, target in settings.label_aliases.items()}
+        self.spellings = canonical | aliases
+
+    def normalised(self, label: pl.Expr) -> pl.Expr:
+        """The canonical label; one that is not allowed stays as it is."""
+        spelled = label.str.strip_chars().str.to_lowercase()
+        return spelled.replace(list(self.spellings), list(self.spellings.values())) if self.spellings else spelled
+
+    def rules(self) -> list[tuple[str, pl.Expr, pl.Expr]]:
+        """No label, or one that is not listed."""
+        allowed = pl.col("clean_label").is_in(list(self.allowed)) if self.allowed is not None else pl.lit(True)
+        names = pl.lit(", ".join(self.allowed or ()))
+        return [
+            ("missing_label", pl.col("clean_label").fill_null("") == "", pl.lit("the label is null or empty")),
+            ("unknown_label", ~allowed, pl.format("label '{}' is not one of: {}", pl.col("label").str.slice(0, 100), names)),
+        ]
+
+    def differ(self, label: pl.Expr, other: pl.Expr) -> pl.Expr:
+        """Another class."""
+        return label != other
+
+    def names(self, cleaned: pl.LazyFrame, column: str) -> tuple[str, ...]:
+        """The classes that are listed, else those found, sorted."""
+        return self.allowed or tuple(cleaned.select(pl.col("label").unique().sort()).collect()["label"].to_list())
+
+    def answer(self, names: tuple[str, ...]) -> pl.Expr:
+        """The position of the class."""
+        return pl.col("label").replace_strict(list(names), list(range(len(names))), return_dtype=pl.Int32).alias("label_id")

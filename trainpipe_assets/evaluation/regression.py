@@ -1,0 +1,144 @@
+"""One evaluation of one regression on one test split: every number and row of the report, from predictions.
+
+The counterpart of `evaluate.py`. Metrics are `regression_metrics.py`'s, predictions come from `scoring.py`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from trainpipe_assets.evaluation.gate import Verdict, judge
+from trainpipe_assets.evaluation.history import Comparison, history_fields
+from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate, paired_difference
+from trainpipe_assets.evaluation.metrics import FloatArray
+from trainpipe_assets.evaluation.regression_metrics import REGRESSION_METRICS, Numbers, bootstrap_regression, measure
+from trainpipe_assets.evaluation.slices import slice_masks
+from trainpipe_assets.schemas import TARGET_PREDICTIONS
+from trainpipe_assets.settings import EvaluationSettings
+
+TEST_COLUMNS = ("row_id", "source_file", "text", "target", "n_tokens")
+PREDICTION_COLUMNS = tuple(name for name in TARGET_PREDICTIONS if name != "evaluation_id")
+
+
+@dataclass(frozen=True)
+class RegressionSlice:
+    """How the model does on one part of the test split; `bias` is its mean residual there."""
+
+    dimension: str
+    name: str
+    n: int
+    rmse: Estimate
+    mae: Estimate
+    bias: float
+
+
+@dataclass(frozen=True)
+class RegressionEvaluation:
+    """What one evaluation found, keyed by metric name; errors are in the units of the `target`.
+
+    `baseline` is always predicting `training_mean`. In the comparison `fixed` and `broken` count the examples that the model predicts
+    nearer and further off than the previous one. `predictions` has the columns of `schemas.TARGET_PREDICTIONS` but for `evaluation_id`,
+    in the order of the examples; `mistakes` are its rows that are furthest off.
+    """
+
+    target: str
+    numbers: Numbers
+    metrics: dict[str, Estimate]
+    slices: tuple[RegressionSlice, ...]
+    mistakes: pl.DataFrame
+    training_mean: float
+    baseline: dict[str, float]
+    comparison: Comparison | None
+    verdict: Verdict
+    predictions: pl.DataFrame
+
+    @property
+    def n_examples(self) -> int:
+        """How many examples were predicted."""
+        return len(self.numbers.targets)
+
+    def history_fields(self) -> dict[str, object]:
+        """The fields of a row of `schemas.EVAL_REPORT` that an evaluation decides; those of a classifier stay null."""
+        return history_fields(self.n_examples, self.metrics, self.verdict)
+
+
+def evaluate_regression(
+    examples: pl.DataFrame,
+    target: str,
+    predicted: FloatArray,
+    previous_predicted: FloatArray | None,
+    training_mean: float,
+    settings: EvaluationSettings,
+    seed: int = 0,
+) -> RegressionEvaluation:
+    """Evaluate a model by the numbers `predicted` [n] for `examples`, row by row, which have the columns of `TEST_COLUMNS`.
+
+    `previous_predicted` are those of the current model; `training_mean` is the mean of what the model was trained on. The same input gives
+    the same output: the resampling is seeded by `seed`. Raises ValueError when there are no examples or they do not fit the predictions.
+    """
+    missing = [name for name in TEST_COLUMNS if name not in examples.columns]
+    if missing:
+        raise ValueError(f"the examples of an evaluation lack the columns {missing}; found {examples.columns}")
+    if examples.is_empty():
+        raise ValueError("there is no example to evaluate on: the test split is empty; raise split.test or land more data")
+    numbers = Numbers(examples["target"].to_numpy(), predicted)
+    resamples = bootstrap_regression(numbers, settings.bootstrap_samples, seed)
+    estimates = resamples.estimates()
+    comparison = None
+    if previous_predicted is not None:
+        comparison = _compare(numbers, resamples, Numbers(numbers.targets, previous_predicted), settings, seed)
+    baseline = measure(Numbers(numbers.targets, np.full(len(numbers.targets), training_mean)))
+    difference = comparison.differences[settings.gate.metric_of("text-regression")] if comparison else None
+    table = _predictions(examples, numbers)
+    return RegressionEvaluation(
+        target=target,
+        numbers=numbers,
+        metrics=estimates,
+        slices=_slices(examples, numbers, settings, seed),
+        mistakes=_furthest_off(table, settings.mistakes),
+        training_mean=training_mean,
+        baseline=baseline,
+        comparison=comparison,
+        verdict=judge(settings.gate, estimates, difference, baseline, "text-regression"),
+        predictions=table,
+    )
+
+
+def _compare(numbers: Numbers, resamples: Bootstrap, previous: Numbers, settings: EvaluationSettings, seed: int) -> Comparison:
+    others = bootstrap_regression(previous, settings.bootstrap_samples, seed)
+    errors, previous_errors = np.abs(numbers.residuals), np.abs(previous.residuals)
+    return Comparison(
+        metrics=others.estimates(),
+        differences={name: paired_difference(resamples, others, name) for name in REGRESSION_METRICS},
+        fixed=int((errors < previous_errors).sum()),
+        broken=int((errors > previous_errors).sum()),
+    )
+
+
+def _slices(examples: pl.DataFrame, numbers: Numbers, settings: EvaluationSettings, seed: int) -> tuple[RegressionSlice, ...]:
+    rows = []
+    for dimension in settings.slices:
+        for name, mask in slice_masks(dimension, examples):
+            part = numbers.take(mask)
+            found = bootstrap_regression(part, settings.bootstrap_samples, seed)
+            bias = float(part.residuals.mean())
+            rows.append(RegressionSlice(dimension, name, int(mask.sum()), found.estimate("rmse"), found.estimate("mae"), bias))
+    return tuple(rows)
+
+
+def _predictions(examples: pl.DataFrame, numbers: Numbers) -> pl.DataFrame:
+    return examples.select(
+        "row_id",
+        "source_file",
+        "n_tokens",
+        "text",
+        "target",
+        pl.Series("predicted", numbers.predicted),
+        pl.Series("residual", numbers.residuals),
+    ).cast({name: TARGET_PREDICTIONS[name] for name in PREDICTION_COLUMNS})
+
+
+def _furthest_off(predictions: pl.DataFrame, count: int) -> pl.DataFrame:
+    """The predictions of largest error; the row id decides between equals."""
+    return predictions.sort([pl.col("residual").abs(), "row_id"], descending=[True, False]).head(count)
