@@ -159,14 +159,14 @@ def test_real_ratings_are_predicted_better_than_by_their_mean(tmp_path: Path, in
         "source": {"uri": "numbers", "label_column": "rating", "settle_seconds": 0},
         "cleaning": {"target_range": [-4, 4]},
         "model": {"base": str(samples.base_model), "max_length": 48},
-        "training": {"epochs": 2, "learning_rate": 2e-4, "batch_tokens": 512},
+        "training": {"epochs": 1, "learning_rate": 2e-4, "batch_tokens": 256},
     }
     place = workplace(tmp_path, instance, **settings)
-    rows = pl.read_csv(samples.corpora["movies"]).select("text", "rating").sample(600, seed=1)
+    rows = pl.read_csv(samples.corpora["movies"]).select("text", "rating").sample(500, seed=1)
     place.land("movies.csv", rows.write_csv().encode())
     result = place.run()
     assert result.success
     found = metadata(result, "eval_report")
     assert found["gate_passed"], found["gate_reasons"]
     assert found["rmse_high"] < found["baseline_rmse"]
-    assert found["spearman_low"] > 0.2
+    assert found["spearman_low"] > 0.2, found
