@@ -19,7 +19,7 @@ from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.measures import MEASURES, Trial
 from trainpipe_assets.schemas import EVAL_REPORT
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings
-from trainpipe_assets.storage.artifacts import Artifact, local_copy, read_manifest
+from trainpipe_assets.storage.artifacts import Artifact, read_manifest
 from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.storage.delta import Table, find, fingerprint
 from trainpipe_assets.storage.increments import Increment
