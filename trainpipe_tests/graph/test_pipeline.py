@@ -1,5 +1,6 @@
 """The asset graph in process, with a tiny base model: what a run does, what the next one does not do again."""
 
+import html
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def test_the_model_and_the_report_show_pictures_and_numbers(trained: tuple[Workp
     model, report = metadata(result, "fine_tuned_model"), metadata(result, "eval_report")
     assert model["training_curves"].startswith("![")
     assert model["where_the_time_went"].startswith("![")
-    assert model["verdict"] in Path(report["report"]).read_text()
+    assert model["verdict"] in html.unescape(Path(report["report"]).read_text())
     assert "data:image/png;base64," in report["confusion_matrix"]
     assert report["accuracy_low"] <= report["accuracy"] <= report["accuracy_high"]
     assert Path(report["report"]).read_text().lower().startswith("<!doctype html>")
