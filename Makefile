@@ -56,10 +56,12 @@ check: setup ## linter, types, import rules, links of the docs, definitions
 format: setup ## put the code into the project's format
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: samples ## measure speed against its peers, into docs/benchmarks.md and benchmarks/latest.json
+bench: setup ## measure speed against its peers, into docs/benchmarks.md and benchmarks/latest.json
+	$(BIN)/trainpipe samples --assistant
 	$(BIN)/python -m benchmarks
 
-bench-full: samples ## the same with ten million rows and whole epochs: hours; ONLY=data-plane narrows it, and is then only printed
+bench-full: setup ## the same with ten million rows and whole epochs: hours; ONLY=data-plane narrows it, and is then only printed
+	$(BIN)/trainpipe samples --assistant
 	$(BIN)/python -m benchmarks --full $(if $(ONLY),--only $(ONLY))
 
 chaos: setup ## kill -9 at 500 random instants from landing to tokens, on local disk and on S3, and look for lost rows; KILLS=n

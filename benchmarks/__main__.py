@@ -10,8 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import assets, data_plane, loading, machine, report, text_scoring, training
-from benchmarks.dataset import Dataset, build
+import yaml
+
+from benchmarks import assets, data_plane, language, loading, machine, report, text_scoring, training
+from benchmarks.dataset import Dataset, build, build_documents
 from benchmarks.measurement import Section
 from benchmarks.processes import ROOT
 from trainpipe_assets.pipeline.status import load_pipelines
@@ -19,11 +21,13 @@ from trainpipe_assets.settings import PipelineSettings
 
 PAGE, LATEST = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "latest.json"
 CORPUS, MODELS = ROOT / "data" / "samples" / "corpora" / "movies.csv", ROOT / "data" / "models"
+ASSISTANT, ASSISTANT_CORPUS = ROOT / "trainpipe_assets" / "defs" / "assistant" / "defs.yaml", "amazon.jsonl.gz"
 BUSY = 0.3  # cores; above it other work takes a part of the two cores
 BUSY_WARNING = (
     " **The machine was busy with other work during this run: its figures, the ratios too, are no evidence. Run it again on a quiet one.**"
 )
 ROWS, FULL_ROWS = 1_000_000, 10_000_000  # of the data plane
+LANGUAGE_TOKENS = 3000  # three rows: a step of the language model takes seconds
 TRAIN_ROWS = 2000  # a whole epoch for each seed and trainer would take half an hour on two cores
 
 
@@ -37,6 +41,7 @@ class Benchmarks:
             "data-plane": self._data_plane,
             "training": lambda: training.measure(self.dataset, self.settings, self.folder / "training"),
             "text-scoring": self._text_scoring,
+            "language": self._language,
             "assets": lambda: assets.measure_assets(self.workplace),
             "no-op": lambda: assets.measure_no_op(self.workplace),
         }
@@ -59,6 +64,12 @@ class Benchmarks:
     def _data_plane(self) -> Section:
         rows = ROWS if self.train_rows else FULL_ROWS
         return data_plane.measure(data_plane.Plane(self.folder / "data-plane", self.corpus.parent, self.models, self.settings, rows))
+
+    def _language(self) -> Section:
+        attributes = yaml.safe_load(ASSISTANT.read_text())["attributes"]  # it is off by default, so that loading it says so
+        settings, corpus = PipelineSettings.model_validate(attributes), self.corpus.parent / ASSISTANT_CORPUS
+        documents = build_documents(corpus, settings, self.models, self.folder / "documents", LANGUAGE_TOKENS)
+        return language.measure(documents, settings, self.folder / "language")
 
     def _text_scoring(self) -> Section:
         model = training.finished_model(self.dataset, self.settings, self.folder / "training")
@@ -110,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure speed against the peers.")
     parser.add_argument(
         "--only",
-        choices=("loading", "data-plane", "training", "text-scoring", "assets", "no-op"),
+        choices=("loading", "data-plane", "training", "text-scoring", "language", "assets", "no-op"),
         help="this one alone, printed and not written",
     )
     parser.add_argument("--full", action="store_true", help="10,000,000 rows, and the whole training split: hours")

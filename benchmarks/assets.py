@@ -16,7 +16,7 @@ from trainpipe_assets.storage.artifacts import list_artifacts
 GRAPH, EMPTY_GRAPH = "trainpipe_assets.definitions", "benchmarks.empty_graph"
 ASSETS = ("raw_data", "cleaned_features", "drift_report", "tokenized_dataset", "fine_tuned_model", "eval_report")
 GRAPH_TIMEOUT, IDLE_TIMEOUT = 1800.0, 120.0
-IDLE_PAIRS = 5
+IDLE_PAIRS = 3
 MEBIBYTE = 2**20
 
 

@@ -7,7 +7,7 @@ from statistics import median
 from benchmarks.measurement import Measurement, Section, paired
 from benchmarks.processes import run_python
 
-PAIRS = 5
+PAIRS = 3
 TIMEOUT = 120.0
 DEFINITIONS = "from trainpipe_assets.definitions import defs; defs().get_repository_def()"
 DAGSTER = "import dagster"
