@@ -24,6 +24,10 @@ Message = tuple[str, str]  # role and content
 Spans = list[tuple[int, int]]  # of characters, from the first to before the last
 
 
+class Refused(ValueError):
+    """The template does not take a conversation, and what it says: some insist on roles that alternate."""
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
     """The template `source` of the base model in `folder`, and the special tokens that it may name."""
@@ -36,7 +40,7 @@ class ChatTemplate:
         """The text of a conversation; with `prompting` it ends where the next answer would begin.
 
         Raises:
-            ValueError: the template refuses the messages, and what it says.
+            Refused: the template does not take the messages.
         """
         return self._render(messages, prompting=prompting).replace(OPENS, "").replace(CLOSES, "")
 
@@ -47,7 +51,8 @@ class ChatTemplate:
         and the text that ends with it.
 
         Raises:
-            ValueError: the template refuses the messages; or marks no answers, and renders a message differently once others follow.
+            Refused: the template does not take the messages.
+            ValueError: it marks no answers, and renders a message differently once others follow.
         """
         marked = self._render(messages)
         if OPENS in marked:
@@ -76,7 +81,7 @@ class ChatTemplate:
         try:
             return self._template.render(messages=values, add_generation_prompt=prompting, tools=None, documents=None, **self.tokens)
         except TemplateError as error:
-            raise ValueError(f"the chat template of the base model in {self.folder} refuses a conversation: {error}") from error
+            raise Refused(str(error)) from error
 
     def _changes_its_mind(self, number: int) -> str:
         return (

@@ -17,7 +17,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
 from trainpipe_assets.data.batches import mapped
-from trainpipe_assets.data.chat_template import ChatTemplate, Spans, load_chat_template, read_tokenizer_config, special_tokens
+from trainpipe_assets.data.chat_template import ChatTemplate, Refused, Spans, load_chat_template, read_tokenizer_config, special_tokens
 from trainpipe_assets.data.documents import COMPLETION
 from trainpipe_assets.data.word_tokens import offsets
 from trainpipe_assets.schemas import TOKENIZED_DOCUMENTS
@@ -70,7 +70,7 @@ class DocumentTokenizer:
 
     def _encode_chats(self, documents: Sequence[list[tuple[str, str]]]) -> list[Tokens]:
         assert self.chat is not None
-        rendered = [self.chat.answers(messages) for messages in documents]
+        rendered = [_answers(self.chat, messages) for messages in documents]
         encodings = self.fast.encode_batch([text for text, _ in rendered], add_special_tokens=False)
         return [(encoding.ids, _mask(encoding, spans)) for encoding, (_, spans) in zip(encodings, rendered, strict=True)]
 
@@ -127,6 +127,32 @@ def tokenize_documents(documents: pl.LazyFrame, tokenizer: DocumentTokenizer) ->
 def tokenize_document_changes(changes: Changes, tokenizer: DocumentTokenizer) -> Increment:
     """The increment of `tokenized_dataset` that `changes` of `cleaned_features` call for."""
     return changes.increment("tokenized_dataset", tokenize_documents(changes.added, tokenizer), changes.removed)
+
+
+def refused_chats(tokenized: pl.LazyFrame, cleaned: pl.LazyFrame, folder: str, shown: int) -> tuple[int, pl.DataFrame]:
+    """How many chats of `cleaned` have no tokens, since the template of the base model in `folder` refuses them; the first, and why."""
+    refused = cleaned.join(tokenized.filter(pl.col("n_tokens") == 0), on="row_id", how="semi").sort("source_file", "line_number")
+    chat, first = load_chat_template(folder), refused.head(shown).collect()
+    reasons = [_refusal(chat, _roles(messages)) for messages in first["messages"]]
+    return int(refused.select(pl.len()).collect().item()), first.select(
+        "source_file", "line_number", "row_id", reason=pl.Series(reasons, dtype=pl.String)
+    )
+
+
+def _answers(chat: ChatTemplate, messages: list[tuple[str, str]]) -> tuple[str, Spans]:
+    """A chat as the template renders it; no text, so no tokens, where it is refused: one that does not fit holds up none that do."""
+    try:
+        return chat.answers(messages)
+    except Refused:
+        return "", []
+
+
+def _refusal(chat: ChatTemplate, messages: list[tuple[str, str]]) -> str | None:
+    try:
+        chat.answers(messages)
+    except Refused as refused:
+        return str(refused)
+    return None
 
 
 def _roles(messages: str | None) -> list[tuple[str, str]]:

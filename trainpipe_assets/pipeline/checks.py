@@ -8,18 +8,23 @@ import json
 import dagster as dg
 import polars as pl
 
+from trainpipe_assets.data.document_tokens import refused_chats
 from trainpipe_assets.data.ingestion import find_drift
 from trainpipe_assets.data.validation_findings import findings, message
 from trainpipe_assets.evaluation.intervals import LOWER_IS_BETTER
 from trainpipe_assets.pipeline.assets import PipelineKeys
 from trainpipe_assets.pipeline.metadata import markdown_table
 from trainpipe_assets.pipeline.outputs import described_drift
+from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.settings import PipelineSettings, SourceSettings
+from trainpipe_assets.storage import base_models
 from trainpipe_assets.storage.delta import Table
+
+SHOWN_REFUSALS = 20
 
 
 def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
-    """The checks of one pipeline; all but those of the schema and the gate are blocking."""
+    """The checks of one pipeline; all but those of the schema, the chats and the gate are blocking."""
     keys = PipelineKeys(settings.key_prefix)
 
     @dg.asset_check(asset=keys["raw_data"], blocking=True, description="Each file's records are all there, each once.")
@@ -55,6 +60,20 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
     def examples_are_conserved(tokenized_dataset: Table, cleaned_features: Table) -> dg.AssetCheckResult:
         return _partitioned(cleaned_features, tokenized_dataset=tokenized_dataset)
 
+    @dg.asset_check(
+        asset=keys["tokenized_dataset"],
+        additional_ins={"cleaned_features": dg.AssetIn(key=keys["cleaned_features"])},
+        description="The chat template of the base model takes every conversation.",
+    )
+    def chats_fit_the_template(lake: Lake, tokenized_dataset: Table, cleaned_features: Table) -> dg.AssetCheckResult:
+        base = base_models.resolve(settings.model.base, lake.models)
+        count, refused = refused_chats(tokenized_dataset.scan(), cleaned_features.scan(), base.folder, SHOWN_REFUSALS)
+        return dg.AssetCheckResult(
+            passed=count == 0,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"chats_refused": count, **({"refused": markdown_table(refused)} if count else {})},
+        )
+
     @dg.asset_check(asset=keys["eval_report"], description="The verdict of the gate on the newest evaluation.")
     def gate(eval_report: Table) -> dg.AssetCheckResult:
         newest = eval_report.scan().sort("evaluated_at").last().collect().row(0, named=True)
@@ -85,7 +104,17 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
         return _validated(findings(settings.validation.rules, labels, *scans))
 
     validation = [validation_rules_are_kept] if settings.validation.rules else []
-    return [*validation, records_are_conserved, schema_is_stable, rows_are_conserved, splits_do_not_leak, examples_are_conserved, gate]
+    chats = [chats_fit_the_template] if settings.source.kind == "chat" else []
+    return [
+        *validation,
+        records_are_conserved,
+        schema_is_stable,
+        rows_are_conserved,
+        splits_do_not_leak,
+        examples_are_conserved,
+        *chats,
+        gate,
+    ]
 
 
 def _conserved(raw: Table) -> dg.AssetCheckResult:

@@ -13,6 +13,7 @@ from trainpipe_assets.schemas import DOCUMENT_SCORES, TOKENIZED_DOCUMENTS
 from trainpipe_assets.storage.artifacts import list_artifacts
 from trainpipe_tests.pipelines import Workplace, failure_of, make_workplace
 from trainpipe_tests.unit.causal_fixtures import write_tiny_language_model
+from trainpipe_tests.unit.test_documents import CHATML, write_tokenizer
 
 TO_TOKENS = [dg.AssetKey(name) for name in ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")]
 SETTINGS: dict[str, Any] = {
@@ -97,6 +98,23 @@ def test_what_arrives_changes_and_goes_is_what_is_trained_on(tmp_path: Path, ins
     assert len(tokens) == 80
     everything = tokens["loss_mask"].list.all()
     assert everything.all() if kind == "text" else not everything.any()
+
+
+def test_a_chat_that_the_template_refuses_holds_up_none_that_it_takes(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = workplace(tmp_path, instance, "chat")
+    strict = "{% if messages[0].role != 'user' %}{{ raise_exception('the user speaks first') }}{% endif %}"
+    write_tokenizer(place.root / "models" / "tiny-lm", strict + CHATML)
+    wrong = {"messages": [{"role": role, "content": "Well"} for role in ("assistant", "user", "assistant")]}
+    place.land("a.jsonl", documents("chat", 60) + json.dumps(wrong).encode())
+    result = place.run()
+    assert result.success
+    tokens = place.rows("tokenized_dataset")
+    (refused,) = tokens.filter(pl.col("n_tokens") == 0)["row_id"]
+    assert len(tokens) == 61
+    (check,) = [check for check in result.get_asset_check_evaluations() if check.check_name == "chats_fit_the_template"]
+    assert not check.passed
+    assert check.metadata["chats_refused"].value == 1
+    assert f"a.jsonl | 61 | {refused} | the user speaks first |" in str(check.metadata["refused"].value)
 
 
 def test_a_split_without_documents_is_a_clear_error(tmp_path: Path, instance: dg.DagsterInstance) -> None:

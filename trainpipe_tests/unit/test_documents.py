@@ -221,8 +221,7 @@ def test_a_template_that_hides_its_answers_is_refused(tmp_path: Path) -> None:
 )
 def test_a_template_can_neither_leave_its_sandbox_nor_end_in_a_traceback(tmp_path: Path, template: str) -> None:
     tokenizer = loaded(write_tokenizer(tmp_path, template), "chat")
-    with pytest.raises(ValueError, match=r"the chat template of the base model in .* refuses a conversation"):
-        tokenizer.encode(["-"], [json.dumps(CHAT)])
+    assert tokenizer.encode(["-"], [json.dumps(CHAT)]).rows() == [([], [])]
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path: Path) -> None:
