@@ -6,7 +6,6 @@ Each asset loads its inputs, calls one function of the core and returns a value 
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from trainpipe_assets.pipeline.drift import CHECK, compare_with_model
 from trainpipe_assets.pipeline.evaluation import evaluate_model
 from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.io_managers import TrainedModel, upstream
+from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
 from trainpipe_assets.pipeline.outputs import arrival_profile, described_drift, model_output, versioned
 from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest
@@ -37,16 +37,6 @@ from trainpipe_assets.storage.artifacts import Artifact, read_manifest
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.increments import Increment, Upstream
 from trainpipe_assets.storage.uris import join
-
-
-@dataclass(frozen=True)
-class PipelineKeys:
-    """The asset keys of one pipeline."""
-
-    prefix: tuple[str, ...]
-
-    def __getitem__(self, name: str) -> dg.AssetKey:
-        return dg.AssetKey([*self.prefix, name])
 
 
 def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinition]:

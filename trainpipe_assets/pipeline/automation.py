@@ -16,10 +16,10 @@ import dagster as dg
 from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.readers import count_records
 from trainpipe_assets.data.sources import list_landed, split_settled
-from trainpipe_assets.pipeline.assets import PipelineKeys
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import unanswered_drift
 from trainpipe_assets.pipeline.executor import give_up_dead_runs
+from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.delta import Table, find

@@ -12,7 +12,7 @@ from trainpipe_assets.data.document_tokens import refused_chats
 from trainpipe_assets.data.ingestion import find_drift
 from trainpipe_assets.data.validation_findings import findings, message
 from trainpipe_assets.evaluation.intervals import LOWER_IS_BETTER
-from trainpipe_assets.pipeline.assets import PipelineKeys
+from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.metadata import markdown_table
 from trainpipe_assets.pipeline.outputs import described_drift
 from trainpipe_assets.pipeline.resources import Lake

@@ -1,14 +1,12 @@
 """What the UI says of each asset before it is ever materialized: description, kinds, columns and their lineage."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainpipe_assets import schemas
+from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.metadata import column_lineage, column_schema
 from trainpipe_assets.settings import Task
-
-if TYPE_CHECKING:
-    from trainpipe_assets.pipeline.assets import PipelineKeys
 
 PRIVATE = "trainpipe/private"  # metadata of an asset whose rows are not to be shown
 NO_DRIFT = "No arrival that the current model has not seen differs from what it was trained on."
@@ -25,7 +23,7 @@ def raw_data(*, private: bool) -> dict[str, Any]:
     }
 
 
-def clean(output: str, keys: "PipelineKeys", *, private: bool) -> dict[str, Any]:
+def clean(output: str, keys: PipelineKeys, *, private: bool) -> dict[str, Any]:
     """For `cleaned_features` and `rejected_rows`, which one step makes together; `private` keeps texts as they arrived out of the log."""
     if output == "cleaned_features":
         from_text = (
@@ -59,7 +57,7 @@ def clean(output: str, keys: "PipelineKeys", *, private: bool) -> dict[str, Any]
     }
 
 
-def tokenized_dataset(keys: "PipelineKeys", task: Task) -> dict[str, Any]:
+def tokenized_dataset(keys: PipelineKeys, task: Task) -> dict[str, Any]:
     """For `tokenized_dataset`."""
     labelled = task != "causal-lm"
     schema, of_task = {

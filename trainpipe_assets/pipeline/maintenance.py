@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from trainpipe_assets.pipeline.assets import PipelineKeys
 from trainpipe_assets.pipeline.failures import explained
+from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.artifacts import list_artifacts

@@ -12,9 +12,9 @@ import dagster as dg
 import trainpipe_assets
 from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.sources import list_landed
-from trainpipe_assets.pipeline.assets import PipelineKeys
 from trainpipe_assets.pipeline.component import TrainingPipeline
 from trainpipe_assets.pipeline.drift import of_model, telling
+from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.settings import DriftSettings, PipelineSettings
 from trainpipe_assets.storage.delta import Table, find

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from trainpipe_assets.pipeline.assets import PipelineKeys
+from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.maintenance import pinned_versions
 from trainpipe_assets.storage.delta import find
 from trainpipe_tests.corpora import as_csv, examples
