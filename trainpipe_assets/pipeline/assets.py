@@ -177,7 +177,8 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 context.log.info(f"nothing to train: this very training made {present.uri} before (force trains it anew)")
                 return model_output(context, present)
             work_dir = launcher.work_dir(plan.fingerprint)
-            folder = launcher.train(context, plan.spec(launcher.compute, work_dir))
+            checkpoints = lake.checkpoints_uri(context.asset_key, plan.fingerprint)
+            folder = launcher.train(context, plan.spec(launcher.compute, work_dir, checkpoints))
             tables = {"tokenized_dataset": tokenized_dataset, "cleaned_features": cleaned_features}
             manifest = plan.manifest(read_training_record(folder), tables, context.run_id, datetime.now(UTC))
         return model_output(context, TrainedModel(folder, manifest, scratch=work_dir))

@@ -20,6 +20,7 @@ from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.storage.artifacts import Artifact, list_artifacts, publish, read_manifest, seal, verify
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.increments import Increment, Upstream
+from trainpipe_assets.storage.mirror import discard
 from trainpipe_assets.storage.uris import join
 
 _HIDDEN = dg.MetadataValue.md("Not shown: this table holds texts as they arrived, and `cleaning.redact` is set.")
@@ -140,5 +141,7 @@ class ModelIOManager(dg.ConfigurableIOManager):
                 seal(obj.folder, obj.manifest)
                 artifact = publish(obj.folder, join(self.lake.models_uri(context.asset_key), obj.manifest["fingerprint"]))
                 shutil.rmtree(obj.scratch, ignore_errors=True)
+            if checkpoints := self.lake.checkpoints_uri(context.asset_key, artifact.fingerprint):
+                discard(checkpoints)
         size = sum(file["bytes"] for file in artifact.manifest["files"].values())
         context.add_output_metadata({MODEL_KEY: artifact.uri, "fingerprint": artifact.fingerprint, "size_bytes": size})

@@ -51,7 +51,7 @@ class TrainingPlan:
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
-    def spec(self, compute: ComputeSettings, work_dir: Path) -> TrainSpec:
+    def spec(self, compute: ComputeSettings, work_dir: Path, checkpoints_uri: str | None = None) -> TrainSpec:
         """The contract with the training program."""
         return TrainSpec(
             dataset_uri=self.dataset.uri,
@@ -63,6 +63,7 @@ class TrainingPlan:
             training=self.training,
             compute=compute,
             work_dir=str(work_dir / "checkpoints"),
+            checkpoints_uri=checkpoints_uri,
             output_dir=str(work_dir / "model"),
             fingerprint=self.fingerprint,
         )

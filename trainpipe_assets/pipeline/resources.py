@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from trainpipe_assets.pipeline.launcher import LocalLauncher
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.s3 import is_s3
-from trainpipe_assets.storage.uris import MODELS, TABLES, absolute, is_remote, join
+from trainpipe_assets.storage.uris import CHECKPOINTS, MODELS, TABLES, absolute, is_remote, join
 
 DEFAULT_LAKE, DEFAULT_LANDING, DEFAULT_MODELS = "data/lake", "data/landing", "data/models"
 
@@ -44,6 +44,10 @@ class Lake(dg.ConfigurableResource[None]):
     def models_uri(self, key: dg.AssetKey) -> str:
         """The folder that holds the models of an asset, one folder for each fingerprint."""
         return absolute(join(self.root, MODELS, *key.path))
+
+    def checkpoints_uri(self, key: dg.AssetKey, fingerprint: str) -> str | None:
+        """Where the checkpoints of a training of an asset are kept while it is under way; None where the lake is as local as they are."""
+        return absolute(join(self.root, CHECKPOINTS, *key.path, fingerprint)) if is_remote(self.root) else None
 
     def landing_uri(self, source: SourceSettings) -> str:
         """The folder where a pipeline's files arrive."""

@@ -73,8 +73,12 @@ def seal(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         if path.is_file() and path.name != MANIFEST
     }
     complete = {**manifest, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(complete, indent=2, sort_keys=True) + "\n")
+    (folder / MANIFEST).write_text(_as_json(complete))
     return complete
+
+
+def _as_json(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(dict(manifest), indent=2, sort_keys=True) + "\n"
 
 
 def read_manifest(uri: str) -> Artifact | None:
@@ -186,12 +190,17 @@ def local_copy(artifact: Artifact) -> Path:
     if not is_remote(artifact.uri):
         verify(artifact)
         return Path(artifact.uri)
-    content = json.dumps(dict(artifact.manifest), indent=2, sort_keys=True) + "\n"
-    name = hashlib.sha256(content.encode()).hexdigest()[:32]
-    return cached(name, lambda folder: _download(artifact, content, folder), lambda folder: _is_whole(artifact, folder))
+    name = hashlib.sha256(_as_json(artifact.manifest).encode()).hexdigest()[:32]
+    return cached(name, lambda folder: download(artifact, folder), lambda folder: _is_whole(artifact, folder))
 
 
-def _download(artifact: Artifact, manifest: str, folder: Path) -> None:
+def download(artifact: Artifact, folder: Path) -> None:
+    """Copy the artifact into `folder`, its manifest last.
+
+    Raises:
+        DamagedArtifact: a file is missing or is not the one that the manifest names.
+        S3Problem: S3 refuses, and why.
+    """
     filesystem, root = open_filesystem(artifact.uri)
     for name, expected in artifact.manifest["files"].items():
         target = folder / name
@@ -202,7 +211,7 @@ def _download(artifact: Artifact, manifest: str, folder: Path) -> None:
         except FileNotFoundError as error:
             raise DamagedArtifact(f"{artifact.uri}: {name} is missing; {_REMEDY}") from error
         _require_same(artifact, name, file_sha256(target), expected["sha256"])
-    (folder / MANIFEST).write_text(manifest)
+    (folder / MANIFEST).write_text(_as_json(artifact.manifest))
 
 
 def _is_whole(artifact: Artifact, folder: Path) -> bool:
@@ -211,6 +220,15 @@ def _is_whole(artifact: Artifact, folder: Path) -> bool:
     except DamagedArtifact:
         return False
     return True
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the local `folder` holds exactly the bytes that were sealed."""
+    try:
+        artifact = read_manifest(str(folder))
+        return artifact is not None and _is_whole(artifact, folder)
+    except (ValueError, KeyError):  # a manifest that is no JSON, or another program's
+        return False
 
 
 def list_artifacts(uri: str) -> list[Artifact]:

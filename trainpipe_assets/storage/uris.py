@@ -9,6 +9,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 
 TABLES, MODELS = "tables", "models"  # the two folders of a lake
+CHECKPOINTS = "checkpoints"  # a third on S3, of trainings under way
 
 # s3fs tries each request five times more, whatever botocore does below it. With both at their defaults a server that takes connections and
 # never answers would be given up after six minutes.

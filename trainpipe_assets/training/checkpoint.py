@@ -14,36 +14,62 @@ from typing import Any
 
 import torch
 
-from trainpipe_assets.training.durable import PARTIAL, sha256_of, whole_folder
+from trainpipe_assets.storage.artifacts import DamagedArtifact, download, is_whole, seal
+from trainpipe_assets.storage.mirror import Mirror
+from trainpipe_assets.training.durable import PARTIAL, whole_folder
 from trainpipe_assets.training.spec import TrainSpec, spec_differences
 from trainpipe_assets.training.state import TrainingState
 
 log = logging.getLogger(__name__)
 
-TENSORS, STATE, MANIFEST = "tensors.pt", "state.json", "manifest.json"
+TENSORS, STATE = "tensors.pt", "state.json"
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one training: `examples_digest` identifies the examples that it trains and validates on."""
+    """The checkpoints of one training: `examples_digest` identifies the examples that it trains and validates on, `mirror` is where
+    they are kept as well, for another machine to go on from."""
 
     folder: Path
     spec: TrainSpec
     examples_digest: str
+    mirror: Mirror | None = None
 
     def save(self, state: TrainingState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Save a checkpoint of `state`; once it is complete, remove all but it and the best one."""
+        """Save a checkpoint of `state`; once it is complete, remove all but it and the best one. The mirror follows when it can."""
         place = self.folder / state.name
-        if is_complete(place):
+        if is_whole(place):
             return
         shutil.rmtree(place, ignore_errors=True)
         with whole_folder(place) as partial:
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, partial / TENSORS)
             described = {"state": state.model_dump(), "spec": self.spec.model_dump(mode="json"), "examples": self.examples_digest}
             (partial / STATE).write_text(json.dumps(described), encoding="utf-8")
-            hashes = {name: sha256_of(partial / name) for name in (TENSORS, STATE)}
-            (partial / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
-        clear_checkpoints(self.folder, {state.name, state.best_name})
+            seal(partial, {"checkpoint": state.name})
+        kept = {state.best_name, state.name}
+        if self.mirror is not None:
+            self.mirror.keep([self.folder / name for name in sorted(kept)])
+            kept |= self.mirror.held
+        clear_checkpoints(self.folder, kept)
+
+    def fetch(self) -> None:
+        """Have here what the mirror holds, where that is newer: an earlier run of this training went further on another machine.
+
+        Raises:
+            S3Problem: S3 refuses, and why.
+        """
+        there = {str(artifact.manifest["checkpoint"]): artifact for artifact in (self.mirror.complete() if self.mirror else [])}
+        here = {path.name for path in self._folders() if is_whole(path)}
+        if not there or max(there) <= max(here, default=""):
+            return
+        for name in there.keys() - here:
+            log.info("checkpoint %s is fetched from %s", name, there[name].uri)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            try:
+                with whole_folder(self.folder / name) as partial:
+                    download(there[name], partial)
+            except DamagedArtifact as error:
+                log.warning("passed over: %s", error)
 
     def newest(self) -> TrainingState | None:
         """The state of the newest complete checkpoint whose best model is there too; None where there is none.
@@ -52,13 +78,13 @@ class Checkpoints:
             ValueError: it belongs to another training; names what differs.
         """
         for path in sorted(self._folders(), reverse=True):
-            if not is_complete(path):
+            if not is_whole(path):
                 log.warning("checkpoint %s is not complete and is passed over", path)
                 continue
             described = json.loads((path / STATE).read_text(encoding="utf-8"))
             self._refuse_other_training(described)
             state = TrainingState.model_validate(described["state"])
-            if state.best_name == state.name or is_complete(self.folder / state.best_name):
+            if state.best_name == state.name or is_whole(self.folder / state.best_name):
                 return state
             log.warning("checkpoint %s is passed over: that of its best model, %s, is not complete", path, state.best_name)
         return None
@@ -87,12 +113,3 @@ def clear_checkpoints(folder: Path, kept: Collection[str] = ()) -> None:
     for path in folder.glob("step-*"):
         if path.name not in kept:
             shutil.rmtree(path)
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether the checkpoint `folder` holds exactly the bytes that were saved."""
-    try:
-        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return bool(hashes) and all(sha256_of(folder / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError):
-        return False

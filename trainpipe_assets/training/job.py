@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from trainpipe_assets.storage.mirror import Mirror
 from trainpipe_assets.training.checkpoint import Checkpoints
 from trainpipe_assets.training.crowding import Cores
 from trainpipe_assets.training.dropout import use_fast_dropout
@@ -100,7 +101,7 @@ def prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool])
     train, validation = (task.load(spec, split) for split in ("train", "validation"))
     model = _load_model(spec, task, accelerator, (train, validation))
     optimizer = build_optimizer(model, spec.training)
-    checkpoints = Checkpoints(Path(spec.work_dir), spec, train.digest() + validation.digest())
+    checkpoints = _checkpoints(spec, train.digest() + validation.digest(), accelerator)
     began_with = weights_sample(model)
     state = _restore(checkpoints, model, optimizer) or TrainingState(micro_batch_tokens=spec.training.micro_batch_tokens)
     stepper = Stepper(accelerator, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline, task)
@@ -119,6 +120,15 @@ def _load_model(spec: TrainSpec, task: Task[Any], accelerator: Accelerator, spli
     if accelerator.device.type == "cpu":
         use_fast_dropout(model)
     return model
+
+
+def _checkpoints(spec: TrainSpec, examples_digest: str, accelerator: Accelerator) -> Checkpoints:
+    mirror = Mirror(spec.checkpoints_uri) if spec.checkpoints_uri else None
+    checkpoints = Checkpoints(Path(spec.work_dir), spec, examples_digest, mirror)
+    if accelerator.is_main_process:
+        checkpoints.fetch()
+    accelerator.wait_for_everyone()
+    return checkpoints
 
 
 def _restore(checkpoints: Checkpoints, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> TrainingState | None:

@@ -35,6 +35,9 @@ VALIDATION_TOKENS = 4
 LOCK_PATIENCE_SECONDS = 30.0
 """How long to wait for a training that was stopped in the same work folder to leave it."""
 
+MIRROR_PATIENCE_SECONDS = 10.0
+"""How long a training that ends waits for its last checkpoint to be copied: half of what a canceled one is given to leave."""
+
 
 class Interrupted(Exception):
     """The training was asked to stop, and has left a checkpoint to go on from."""
@@ -112,6 +115,7 @@ def _checkpoint(job: Job) -> None:
 
 def _leave(job: Job, why: str) -> None:
     _checkpoint(job)
+    _settle(job)
     raise Interrupted(f"{why} of {job.total_steps}; run again to go on from there")
 
 
@@ -150,5 +154,13 @@ def _finish(job: Job) -> FinishedModel:
     finished = FinishedModel(folder, "", record)
     if job.accelerator.is_main_process:
         finished = write_finished(folder, job.model.cpu(), load_tokenizer(job.spec.base_model), record, job.task.save)
+    _settle(job)
     job.accelerator.wait_for_everyone()
     return finished
+
+
+def _settle(job: Job) -> None:
+    """Give the mirror of the checkpoints some time to come up to date."""
+    mirror = job.checkpoints.mirror
+    if mirror is not None and not mirror.settle(MIRROR_PATIENCE_SECONDS):
+        log.warning("the last checkpoint did not reach %s in time; it is in %s", mirror.uri, job.spec.work_dir)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from trainpipe_assets.settings import ComputeSettings, ModelSettings, Task, TrainingSettings
 
 WITHOUT_INFLUENCE = (
-    *("work_dir", "output_dir", "compute.", "training.checkpoint_seconds", "training.micro_batch_tokens"),
+    *("work_dir", "output_dir", "checkpoints_uri", "compute.", "training.checkpoint_seconds", "training.micro_batch_tokens"),
     *("dataset_uri", "dataset_version", "base_model", "model.base"),
 )
 """What may differ between a checkpoint and the spec that resumes it: where things are and how to compute, not what. Maintenance gives the
@@ -35,6 +35,9 @@ class TrainSpec(BaseModel):
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Hyper-parameters.")
     compute: ComputeSettings = Field(default_factory=ComputeSettings, description="Device, processes and precision.")
     work_dir: str = Field(min_length=1, description="Local folder of the checkpoints; keep it, and a killed training resumes.")
+    checkpoints_uri: str | None = Field(
+        default=None, description="Where checkpoints are also kept, sent in the background: another machine goes on from there."
+    )
     output_dir: str = Field(min_length=1, description="Local folder where the finished model appears, whole or not at all.")
     fingerprint: str = Field(min_length=1, description="Identity of the training: equal fingerprints, equal model.")
 

@@ -48,7 +48,10 @@ def test_everything_on_s3_as_on_local_disk(bucket: str, s3_server: S3Server, tmp
     for place in (remote, local):
         land(place, tmp_path / "files", "first.csv", FIRST)
     assert remote.status()["pending_files"] == ["first.csv"]
-    remote.materialize(*CONFIG)
+    output = remote.materialize(*CONFIG)
+    assert f"is on {remote.lake.root}/checkpoints/fine_tuned_model/" in output
+    filesystem, checkpoints = open_filesystem(f"{remote.lake.root}/checkpoints")
+    assert not [path for path in filesystem.find(checkpoints) if "/step-" in path], "checkpoints are left of a model that is published"
     first = versions(remote)
     assert not (tmp_path / "remote" / "lake").exists()
 

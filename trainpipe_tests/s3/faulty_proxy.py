@@ -15,8 +15,10 @@ from multiprocessing.connection import Connection
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["500", "503", "slow down", "no answer", "cut", "cut answer", "lost answer", "lost behind 500"]
+Fault = Literal["500", "503", "slow down", "no answer", "cut", "cut answer", "lost answer", "lost behind 500", "late answer"]
 FAULTS: tuple[Fault, ...] = ("500", "503", "slow down", "no answer", "cut", "cut answer", "lost answer", "lost behind 500")
+
+LATE_SECONDS = 0.1  # "late answer" is no failure
 
 _CODES = {
     "500": (500, "InternalError", "We encountered an internal error. Please try again."),
@@ -86,6 +88,9 @@ class _Proxy:
         fault = self._fault_of(method, path, headers)
         if fault == "no answer":
             await asyncio.sleep(3600)
+        if fault == "late answer":
+            await asyncio.sleep(LATE_SECONDS)
+            fault = None
         if fault == "cut":
             return False
         answer, whole = await self._ask(method, head, body) if fault is None or fault in _FORWARDED else (b"", True)
