@@ -57,11 +57,15 @@ TABLES = {
     "REJECTED_ROWS": "One row is a record that did not become an example. The rules are explained in "
     "[Landing data](../guide/landing-data.md#what-becomes-of-a-record).",
     "TOKENIZED_DATASET": "One row is a tokenized example; each row of `cleaned_features` has one.",
+    "TOKENIZED_LABEL_SETS": "The form of `tokenized_dataset` where `task` is multi-label-classification. Ids are positions in "
+    "`cleaning.labels`, or among the labels found, sorted.",
     "TOKENIZED_TARGETS": "The form of `tokenized_dataset` where `task` is text-regression.",
     "TOKENIZED_DOCUMENTS": "The form of `tokenized_dataset` where `task` is causal-lm. One row is a whole tokenized document; each row of "
     "`cleaned_features` has one. Training cuts it into pieces of `model.max_length`.",
     "DRIFT_REPORT": "The history of comparisons: one row is one arrival against what the model that was the current one was trained on. "
     "[Drift](../guide/drift.md) explains the tests.",
+    "LABEL_SET_PREDICTIONS": "The form of `predictions` where `task` is multi-label-classification: one row is one test example of one "
+    "evaluation.",
     "TARGET_PREDICTIONS": "The form of `predictions` where `task` is text-regression: one row is one test example of one evaluation.",
     "DOCUMENT_SCORES": "The form of `predictions` where `task` is causal-lm: one row is one test document of one evaluation.",
     "EVAL_REPORT": "The history: one row is one evaluation of one model on one test split. Nothing is ever removed from it.",
@@ -73,7 +77,7 @@ COLUMNS = {
     "RAW_DATA": {
         "text": "the text as it arrived (causal-lm: the text, the prompt, or the messages as JSON); of a record that could not be parsed "
         "its first 1,000 characters",
-        "label": "the label, or the number, as it arrived (causal-lm: the completion, if there is one)",
+        "label": "the label, or the number, as it arrived, and a list of labels as JSON (causal-lm: the completion, if there is one)",
         "ingested_at": "when the run that ingested the row began to read files",
     },
     "CLEANED_FEATURES": {
@@ -82,7 +86,8 @@ COLUMNS = {
         "source_file": "as in `raw_data`",
         "line_number": "as in `raw_data`",
         "text": "normalised text",
-        "label": "canonical label (text-regression: the number, as the shortest decimal that gives it back; causal-lm: null)",
+        "label": "canonical label (multi-label-classification: a sorted JSON list of them; text-regression: the number, as the "
+        "shortest decimal that gives it back; causal-lm: null)",
         "n_chars": "characters of `text`",
         "n_words": "words of `text`, by its spaces",
     },
@@ -92,6 +97,12 @@ COLUMNS = {
         "source_file": "as in `raw_data`",
         "line_number": "as in `raw_data`",
         "reason": "a sentence: what was found and what is allowed, or which row it repeats or contradicts",
+    },
+    "TOKENIZED_LABEL_SETS": {
+        "row_id": "as in `raw_data`",
+        "file_id": "as in `raw_data`",
+        "split": "as in `cleaned_features`",
+        "input_ids": "token ids, special tokens included, cut to `model.max_length`",
     },
     "TOKENIZED_TARGETS": {
         "row_id": "as in `raw_data`",
@@ -124,6 +135,13 @@ COLUMNS = {
         "comparison_id": "hash of the model, the versions compared and the settings",
         "compared_at": "when they were compared",
         "model_fingerprint": "identity of the training that made the model",
+    },
+    "LABEL_SET_PREDICTIONS": {
+        "evaluation_id": "as in `eval_report`",
+        "row_id": "as in `raw_data`",
+        "source_file": "as in `raw_data`",
+        "n_tokens": "as in `tokenized_dataset`",
+        "text": "as in `cleaned_features`",
     },
     "TARGET_PREDICTIONS": {
         "evaluation_id": "as in `eval_report`",

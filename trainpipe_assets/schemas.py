@@ -70,6 +70,16 @@ _TOKENIZED_DATASET: Columns = {
 }
 TOKENIZED_DATASET = pl.Schema(_TOKENIZED_DATASET)
 
+_TOKENIZED_LABEL_SETS: Columns = {
+    "row_id": pl.String,
+    "file_id": pl.String,
+    "split": pl.String,
+    "label_ids": pl.List(pl.Int32),  # in ascending order, empty for a text without labels
+    "input_ids": pl.List(pl.Int32),
+    "n_tokens": pl.Int32,  # length of input_ids: special tokens included, padding never stored
+}
+TOKENIZED_LABEL_SETS = pl.Schema(_TOKENIZED_LABEL_SETS)
+
 _TOKENIZED_TARGETS: Columns = {
     "row_id": pl.String,
     "file_id": pl.String,
@@ -102,6 +112,18 @@ _PREDICTIONS: Columns = {
     "probabilities": pl.List(pl.Float64),  # in the order of the model's labels
 }
 PREDICTIONS = pl.Schema(_PREDICTIONS)
+
+_LABEL_SET_PREDICTIONS: Columns = {
+    "evaluation_id": pl.String,
+    "row_id": pl.String,
+    "source_file": pl.String,
+    "n_tokens": pl.Int32,
+    "text": pl.String,
+    "labels": pl.List(pl.String),  # those of the example
+    "predicted": pl.List(pl.String),  # those of a probability above 0.5
+    "probabilities": pl.List(pl.Float64),  # of each label by itself, in the order of the model's labels
+}
+LABEL_SET_PREDICTIONS = pl.Schema(_LABEL_SET_PREDICTIONS)
 
 _TARGET_PREDICTIONS: Columns = {
     "evaluation_id": pl.String,
@@ -137,7 +159,7 @@ _EVAL_REPORT: Columns = {
     "n_examples": pl.Int64,
     "accuracy": pl.Float64,
     "macro_f1": pl.Float64,
-    "log_loss": pl.Float64,  # nats per example; causal-lm: per token that is learnt
+    "log_loss": pl.Float64,  # nats per example; multi-label: per label of an example; causal-lm: per token that is learnt
     "calibration_error": pl.Float64,
     "metrics": pl.String,  # JSON: {name: {value, low, high}}; the metrics of the task, also those without a column of their own
     "gate_passed": pl.Boolean,

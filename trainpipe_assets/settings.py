@@ -24,12 +24,26 @@ OneOrMany = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
-SourceKind = Literal["labelled", "text", "prompt-completion", "chat"]
-Task = Literal["text-classification", "text-regression", "causal-lm"]
+SourceKind = Literal["labelled", "multi-labelled", "text", "prompt-completion", "chat"]
+Task = Literal["text-classification", "multi-label-classification", "text-regression", "causal-lm"]
 ColumnType = Annotated[str, Field(pattern=r"^(string|integer|number|boolean|time|list|object|any)\??$")]
-GateMetric = Literal["accuracy", "macro_f1", "rmse", "mae", "r2", "pearson", "spearman", "perplexity", "log_loss"]
+GateMetric = Literal[
+    "accuracy",
+    "macro_f1",
+    "micro_f1",
+    "subset_accuracy",
+    "hamming_loss",
+    "rmse",
+    "mae",
+    "r2",
+    "pearson",
+    "spearman",
+    "perplexity",
+    "log_loss",
+]
 METRICS: dict[Task, tuple[GateMetric, ...]] = {
     "text-classification": ("macro_f1", "accuracy"),
+    "multi-label-classification": ("macro_f1", "micro_f1", "subset_accuracy", "hamming_loss"),
     "text-regression": ("rmse", "mae", "r2", "pearson", "spearman"),
     "causal-lm": ("perplexity", "log_loss"),
 }
@@ -51,13 +65,12 @@ class SourceSettings(Settings):
     )
     kind: SourceKind = Field(
         default="labelled",
-        description="What a record is: labelled is a text and its label, or the number that text-regression learns. For causal-lm it is "
-        "text, prompt-completion, or chat: a list of messages, each {role, content}.",
+        description="What a record is: labelled is a text and its label, or the number that text-regression learns; multi-labelled is a "
+        "text and any number of labels, for multi-label-classification. For causal-lm it is text, prompt-completion, or chat: a list of "
+        "messages, each {role, content}.",
     )
     text_column: str = Field(default="text", min_length=1, description="Column that holds the text.")
-    label_column: str = Field(
-        default="label", min_length=1, description="Column that holds the label or the number, where kind is labelled."
-    )
+    label_column: str = Field(default="label", min_length=1, description="Column that holds the label, labels or number.")
     prompt_column: str = Field(default="prompt", min_length=1, description="Column that holds the prompt, where kind is prompt-completion.")
     completion_column: str = Field(
         default="completion", min_length=1, description="Column that holds the completion, where kind is prompt-completion."
@@ -96,6 +109,7 @@ class SourceSettings(Settings):
         """The columns that a record needs, by the setting that names each: that of `raw_data.text`, then that of `raw_data.label`."""
         settings = {
             "labelled": ("text_column", "label_column"),
+            "multi-labelled": ("text_column", "label_column"),
             "text": ("text_column",),
             "prompt-completion": ("prompt_column", "completion_column"),
             "chat": ("messages_column",),
@@ -142,6 +156,12 @@ class CleaningSettings(Settings):
     )
     label_aliases: dict[str, str] = Field(
         default_factory=dict, description="Other spellings of labels, e.g. {pos: positive}. Case and outer space never matter."
+    )
+    label_separator: str = Field(
+        default=",",
+        min_length=1,
+        max_length=10,
+        description="multi-label-classification: what stands between the labels of a text, where they are no list.",
     )
     target_range: tuple[float, float] | None = Field(
         default=None, description="text-regression: smallest and largest number allowed, both included; by default any finite number."
@@ -296,7 +316,7 @@ def _require_order(name: str, low: float | None, high: float | None, low_setting
 RecordRule = RangeRule | PatternRule | AllowedRule
 ValidationRule = Annotated[RecordRule | ClassBalanceRule | NullRateRule | RowCountRule, Field(discriminator="kind")]
 RULES_OF_CLEANING = (
-    *("unreadable", "missing_text", "missing_label", "unknown_label", "not_a_number", "out_of_range", "missing_completion"),
+    *("unreadable", "missing_text", "missing_label", "unknown_label", "not_a_list", "not_a_number", "out_of_range", "missing_completion"),
     *("no_conversation", "empty_text", "too_short", "too_long", "language", "conflicting_label", "duplicate", "near_duplicate"),
 )
 
@@ -415,8 +435,10 @@ class GateSettings(Settings):
 
     metric: GateMetric | Literal["auto"] = Field(
         default="auto",
-        description="Metric that the gate looks at: macro_f1 or accuracy of a classifier; rmse, mae, r2, pearson or spearman of a "
-        "regression; perplexity or log_loss (per token) of a language model. Lower is better for rmse, mae, perplexity and log_loss. "
+        description="Metric that the gate looks at: macro_f1 or accuracy of a classifier; macro_f1, micro_f1, "
+        "subset_accuracy or hamming_loss of a multi-label one; rmse, mae, r2, pearson or spearman of a "
+        "regression; perplexity or log_loss (per token) of a language model. Lower is better for hamming_loss, rmse, mae, perplexity "
+        "and log_loss. "
         "auto is the first of each.",
     )
     min_value: Fraction = Field(default=0.0, description="Floor for the metric's value on the test split, where higher is better.")
@@ -559,8 +581,9 @@ class PipelineSettings(Settings):
     @model_validator(mode="after")
     def _one_task(self) -> "PipelineSettings":
         kind, labelled = self.source.kind, self.task != "causal-lm"
-        if labelled != (kind == "labelled"):
-            wanted = "labelled" if labelled else "text, prompt-completion or chat"
+        single = "multi-labelled" if self.task == "multi-label-classification" else "labelled"
+        if kind not in ((single,) if labelled else ("text", "prompt-completion", "chat")):
+            wanted = single if labelled else "text, prompt-completion or chat"
             raise ValueError(f"task {self.task} needs source.kind {wanted}, found {kind}")
         balanced = [rule.name for rule in self.validation.rules if rule.kind == "class_balance"]
         if balanced and self.task != "text-classification":

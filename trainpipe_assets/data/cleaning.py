@@ -27,6 +27,7 @@ from trainpipe_assets.storage.increments import Changes, Increment
 
 VERSION = f"2-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
 
+LABELLED = ("labelled", "multi-labelled")  # kinds of sources whose texts have labels
 LONGEST_LABELLED = 20_000  # characters of a labelled text, where cleaning.max_chars does not say
 GROUP_RULES = ("duplicate", "conflicting_label", "near_duplicate")  # rules that depend on other records
 BATCH_ROWS = 50_000  # records normalised and judged at a time
@@ -53,7 +54,7 @@ def with_clean_text(records: pl.DataFrame, kind: SourceKind, settings: CleaningS
 
     Documents of a language model have `messages` too, and a `fault` where they are none; both are null for labelled texts.
     """
-    if kind != "labelled":
+    if kind not in LABELLED:
         return clean_documents(records, kind, settings)
     normalised = records.with_columns(
         clean_text=normalise_text(pl.col("text"), settings), messages=pl.lit(None, pl.String), fault=pl.lit(None, pl.String)
@@ -79,7 +80,7 @@ def clean(
 
 
 def _labels(task: Task, kind: SourceKind, settings: CleaningSettings) -> Labels | None:
-    return labels_of_task(task, settings) if kind == "labelled" else None
+    return labels_of_task(task, settings) if kind in LABELLED else None
 
 
 def _count(rows: pl.LazyFrame) -> int:
@@ -122,7 +123,7 @@ def _decided(
 def _first_failed_rule(settings: CleaningSettings, kind: SourceKind, of_kind: Sequence[Rule]) -> list[pl.Expr]:
     """The columns `rule` and `reason` for the rules that look at one record alone."""
     chars = pl.col("clean_text").str.len_chars()
-    longest = settings.max_chars or (LONGEST_LABELLED if kind == "labelled" else None)
+    longest = settings.max_chars or (LONGEST_LABELLED if kind in LABELLED else None)
     rules: list[Rule] = [
         ("unreadable", pl.col("problem").is_not_null(), pl.col("problem")),
         ("missing_text", pl.col("text").is_null(), pl.lit("the text is null")),

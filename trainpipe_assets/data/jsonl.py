@@ -119,7 +119,10 @@ def parse_line(line: bytes, settings: SourceSettings) -> Parsed:
             raise BadRecord(f"the object has no key {name!r}; its keys are {keys}. Set source.{setting}")
         values.append(extra[name])
     first = _as_written(values[0]) if settings.kind == "chat" else values[0]
-    text, label = as_text(first), as_label(values[1]) if len(values) > 1 else None
+    text, label = (
+        as_text(first),
+        as_label(_as_written(values[1]) if settings.kind == "multi-labelled" else values[1]) if len(values) > 1 else None,
+    )
     for name in settings.columns.values():
         extra.pop(name, None)
     if PLAIN.issuperset(map(type, extra.values())) and b"\\u" not in line:
@@ -127,10 +130,10 @@ def parse_line(line: bytes, settings: SourceSettings) -> Parsed:
     return text, label, _encode_checked(text, label, extra)
 
 
-def _as_written(messages: Any) -> Any:
-    """Messages as JSON; a string is taken for that already. What is in them is judged when they are cleaned."""
+def _as_written(found: Any) -> Any:
+    """A list, of messages or labels, as JSON; a string stays as it is. What is in a list is judged when it is cleaned."""
     try:
-        return _encode(messages) if isinstance(messages, list) else messages
+        return _encode(found) if isinstance(found, list) else found
     except (ValueError, RecursionError) as error:
         raise BadRecord(f"the line holds a number or a nesting out of range ({error})") from error
 

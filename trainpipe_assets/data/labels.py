@@ -1,6 +1,6 @@
 """What the label of a text is in each task: its one spelling, which ones are refused, and what a model learns of it.
 
-Classes are in `class_labels.py`, numbers in `targets.py`. Documents of a language model have no label.
+Classes are in `class_labels.py`, sets of labels in `label_sets.py`, numbers in `targets.py`. Documents of a language model have no label.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Protocol
 import polars as pl
 
 from trainpipe_assets.data.class_labels import ClassLabels
+from trainpipe_assets.data.label_sets import LabelSets
 from trainpipe_assets.data.targets import Targets
 from trainpipe_assets.settings import CleaningSettings, Task
 
@@ -39,7 +40,11 @@ class Labels(Protocol):
         """The column of `schema` that is learnt, from the column `label`."""
 
 
-FORMS: Mapping[Task, type[Labels]] = {"text-classification": ClassLabels, "text-regression": Targets}
+FORMS: Mapping[Task, type[Labels]] = {
+    "text-classification": ClassLabels,
+    "multi-label-classification": LabelSets,
+    "text-regression": Targets,
+}
 
 
 def labels_of_task(task: Task, settings: CleaningSettings) -> Labels | None:

@@ -126,13 +126,19 @@ def _batch_rows(metadata: Any) -> int:
 def _check_types(schema: Any, settings: SourceSettings) -> None:
     chosen = [(setting, name, _value_type(schema.field(name).type)) for setting, name in settings.columns.items()]
     setting, name, text = chosen[0]
-    listed = settings.kind == "chat" and (pa.types.is_list(text) or pa.types.is_large_list(text))
+    listed = settings.kind == "chat" and _is_list(text)
     if not (_is_textual(text) or pa.types.is_null(text) or listed):
         raise UnreadableFile(f"column {name!r} is of type {text}; text is expected. Set source.{setting}")
     for setting, name, label in chosen[1:]:
+        if settings.kind == "multi-labelled" and _is_list(label):
+            continue
         numeric = pa.types.is_integer(label) or pa.types.is_floating(label) or pa.types.is_boolean(label)
         if not (_is_textual(label) or numeric or pa.types.is_null(label)):
             raise UnreadableFile(f"column {name!r} is of type {label}; text, a number or a boolean is expected. Set source.{setting}")
+
+
+def _is_list(kind: Any) -> bool:
+    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
 def _value_type(kind: Any) -> Any:
@@ -237,6 +243,8 @@ def _present(messages: list[Any]) -> list[Any]:
 def _as_labels(column: pl.Series) -> pl.Series:
     if column.dtype == pl.String or column.dtype == pl.Null:
         return column.cast(pl.String).alias("label")
+    if column.dtype.is_nested():
+        return _as_text(column).alias("label")
     if column.dtype.is_float():
         column = column.fill_nan(None)
     spelled = {value: _spelled(value) for value in column.unique().to_list()}

@@ -30,7 +30,11 @@ def assign_split(group: pl.Expr, settings: SplitSettings) -> pl.Expr:
 
 def split_sizes(examples: pl.LazyFrame) -> pl.DataFrame:
     """One row for each `split` with its number `n` of tokenized examples, and the different `answers` to them, null for documents."""
-    answers = {"label_id": pl.col("label_id").unique(), "target": pl.col("target").unique().head(2)}
+    answers = {
+        "label_id": pl.col("label_id").unique(),
+        "label_ids": pl.col("label_ids").explode().unique(),
+        "target": pl.col("target").unique().head(2),
+    }
     found = [answer for column, answer in answers.items() if column in examples.collect_schema()]
     return examples.group_by("split").agg(n=pl.len(), answers=found[0] if found else pl.lit(None)).collect()
 
@@ -43,7 +47,7 @@ def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...],
     """
     sizes = {split: int(counts.filter(pl.col("split") == split)["n"].sum()) for split in SPLITS}
     found = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
-    if task == "text-classification" and len(labels) < 2:
+    if task in ("text-classification", "multi-label-classification") and len(labels) < 2:
         raise ValueError(
             f"the cleaned examples have {len(labels)} label(s) ({', '.join(labels) or 'none'}), a classifier needs two or more: "
             "land files with other labels, or look into rejected_rows for labels that were refused"

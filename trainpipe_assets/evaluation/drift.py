@@ -59,14 +59,22 @@ class ChangedWord:
 
 @dataclass(frozen=True)
 class DriftComparison:
-    """Reference and arrival (columns text, label, n_chars), and how they differ. The labels of a regression are `numeric`."""
+    """Reference and arrival (columns text, label, n_chars) with their `labels`, and how they differ.
 
-    numeric: bool
+    Labels are numbers of a regression, and all labels of all texts, one after the other, where a text can have several.
+    """
+
     reference: pl.DataFrame
     arrival: pl.DataFrame
+    labels: tuple[pl.Series, pl.Series]
     shifts: tuple[Shift, ...]
     vocabulary_coverage: float
     changed_words: tuple[ChangedWord, ...]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the labels are numbers."""
+        return self.labels[0].dtype.is_numeric()
 
     @property
     def drifted(self) -> bool:
@@ -74,29 +82,39 @@ class DriftComparison:
         return any(shift.drifted for shift in self.shifts)
 
 
-def compare(reference: pl.DataFrame, arrival: pl.DataFrame, settings: DriftSettings, *, numeric: bool = False) -> DriftComparison:
+def compare(reference: pl.DataFrame, arrival: pl.DataFrame, settings: DriftSettings, task: str = "text-classification") -> DriftComparison:
     """Compare two samples with columns `text`, `label` and `n_chars`, each of `settings.min_rows` rows or more.
 
-    Labels that are `numeric` are compared as numbers.
+    Labels are compared as those of `task`.
 
     The same rows in the same order under the same settings give the same result.
     """
     assert min(reference.height, arrival.height) >= FOLDS, "too few rows to compare"
     words = Words(*(side["text"].str.slice(0, TEXT_CHARS) for side in (reference, arrival)))
-    if numeric:
-        reference, arrival = (side.with_columns(pl.col("label").cast(pl.Float64)) for side in (reference, arrival))
-    shifts = tuple(_shifts(reference, arrival, words, settings, numeric))
-    return DriftComparison(numeric, reference, arrival, shifts, words.coverage(), tuple(words.most_changed()))
+    labels = (_labels(reference["label"], task), _labels(arrival["label"], task))
+    shifts = tuple(_shifts(reference, arrival, labels, words, settings))
+    return DriftComparison(reference, arrival, labels, shifts, words.coverage(), tuple(words.most_changed()))
 
 
-def _shifts(reference: pl.DataFrame, arrival: pl.DataFrame, words: "Words", settings: DriftSettings, numeric: bool) -> Iterator[Shift]:
+def _labels(column: pl.Series, task: str) -> pl.Series:
+    """The labels of a sample as they are compared."""
+    if task == "text-regression":
+        return column.cast(pl.Float64)
+    if task == "multi-label-classification":
+        return column.str.json_decode(pl.List(pl.String)).explode()
+    return column
+
+
+def _shifts(
+    reference: pl.DataFrame, arrival: pl.DataFrame, labels: tuple[pl.Series, pl.Series], words: "Words", settings: DriftSettings
+) -> Iterator[Shift]:
     def judge(name: str, statistic: float, p_value: float, threshold: float, chance: float = 0.0, **interval: float) -> Shift:
         drifted = statistic >= threshold and p_value <= settings.significance
         return Shift(name, statistic, chance, threshold, p_value, drifted, **interval)
 
     if settings.label_shift is not None and labelled(reference, arrival):
-        of_labels = distribution_shift if numeric else label_shift
-        yield judge("label_shift", *of_labels(reference["label"], arrival["label"]), settings.label_shift)
+        of_labels = distribution_shift if labels[0].dtype.is_numeric() else label_shift
+        yield judge("label_shift", *of_labels(*labels), settings.label_shift)
     if settings.length_shift is not None:
         yield judge("length_shift", *distribution_shift(reference["n_chars"], arrival["n_chars"]), settings.length_shift)
     if settings.vocabulary_shift is not None:

@@ -1,6 +1,6 @@
 """The picture of a drift comparison: the tests against their thresholds, label shares and lengths side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,10 +32,12 @@ def drift_plot(comparison: DriftComparison, theme: Theme = LIGHT) -> bytes:
     _draw_tests(tests, comparison.shifts, TITLES | (NUMERIC if comparison.numeric else {}), theme)
     for axes in labels:
         if comparison.numeric:
-            _draw_distribution(axes, comparison, "label", "numbers", theme)
+            _draw_distribution(axes, comparison.labels, _edges_of_numbers, "numbers", theme)
         else:
             _draw_labels(axes, comparison, theme)
-    _draw_distribution(lengths, comparison, "n_chars", "lengths", theme)
+    sides = (comparison.reference["n_chars"], comparison.arrival["n_chars"])
+    _draw_distribution(lengths, sides, _edges_of_lengths, "lengths", theme)
+    lengths.set_xlabel("characters")
     handles = [*lengths.get_legend_handles_labels()[0], *tests.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, labelcolor=theme.ink, fontsize=9)
     return png(figure)
@@ -65,7 +67,7 @@ def _draw_tests(axes: "Axes", shifts: tuple[Shift, ...], titles: Mapping[str, st
 
 
 def _draw_labels(axes: "Axes", comparison: DriftComparison, theme: Theme) -> None:
-    names, shares = label_shares(comparison.reference["label"], comparison.arrival["label"])
+    names, shares = label_shares(*comparison.labels)
     rows = np.arange(len(names))[::-1]
     for offset, side, colour in ((0.2, 0, theme.first), (-0.2, 1, theme.second)):
         axes.barh(rows + offset, shares[side], height=0.36, color=colour)
@@ -79,17 +81,17 @@ def _draw_labels(axes: "Axes", comparison: DriftComparison, theme: Theme) -> Non
     axes.tick_params(axis="y", labelcolor=theme.ink)
 
 
-def _draw_distribution(axes: "Axes", comparison: DriftComparison, column: str, title: str, theme: Theme) -> None:
-    sides = ((comparison.reference, theme.first, "trained on"), (comparison.arrival, theme.second, "arrived"))
-    values = [side[column].to_numpy() for side, _, _ in sides]
-    edges = _edges_of_numbers(np.concatenate(values)) if column == "label" else _edges_of_lengths(np.concatenate(values))
-    for found, (_, colour, name) in zip(values, sides, strict=True):
+def _draw_distribution(
+    axes: "Axes", sides: tuple[pl.Series, pl.Series], edges_of: Callable[[np.ndarray], np.ndarray], title: str, theme: Theme
+) -> None:
+    values = [side.to_numpy() for side in sides]
+    edges = edges_of(np.concatenate(values))
+    for found, colour, name in zip(values, (theme.first, theme.second), ("trained on", "arrived"), strict=True):
         held, _ = np.histogram(found, edges)
         axes.stairs(held / len(found), edges, color=colour, linewidth=1.6, label=f"{name} ({len(found):,})")
         axes.stairs(held / len(found), edges, color=colour, fill=True, alpha=0.12)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_yticks([])
-    axes.set_xlabel("characters" if column == "n_chars" else "")
     axes.set_title(title, color=theme.ink, fontsize=10, loc="left")
     style(axes, theme, grid_axes="x")
 

@@ -11,6 +11,7 @@ from trainpipe_assets.settings import GateSettings, Task
 
 BASELINES: Mapping[Task, str] = {
     "text-classification": "always predicting the most frequent label",
+    "multi-label-classification": "always predicting the most frequent set of labels, or all labels, whichever is better",
     "text-regression": "always predicting the mean of the training split",
     "causal-lm": "the base model before training",
 }

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 16  # of a confusion matrix; the rarer classes share its last row and column
 MAX_POINTS = 300  # of a loss curve; more are averaged in runs
-VALIDATED = {"accuracy": "accuracy", "rmse": "RMSE"}  # the metric beside the loss of validations: the first that they have
+VALIDATED = {
+    "accuracy": "accuracy",
+    "micro_f1": "micro F1",
+    "rmse": "RMSE",
+}  # the metric beside the loss of validations: the first that they have
 SMOOTHED_OVER = 25  # points of a loss curve that its running mean spans
 
 
@@ -98,8 +102,15 @@ def loss_curves(history: Sequence[Mapping[str, float]], validations: Sequence[Ma
     return png(figure)
 
 
-def slices_plot(names: Sequence[str], estimates: Sequence[Estimate], overall: Estimate, metric: str, theme: Theme = LIGHT) -> bytes:
-    """The estimate of each slice with its interval, against the overall one (line and band)."""
+def slices_plot(
+    names: Sequence[str],
+    estimates: Sequence[Estimate],
+    overall: Estimate,
+    metric: str,
+    theme: Theme = LIGHT,
+    dashed: str = "whole test split",
+) -> bytes:
+    """The estimate of each slice with its interval, against the overall one (line and band), which `dashed` names."""
     figure = new_figure(8.4, 1.1 + 0.34 * max(1, len(names)), theme)
     axes = figure.subplots()
     rows = np.arange(len(names))[::-1]
@@ -111,7 +122,7 @@ def slices_plot(names: Sequence[str], estimates: Sequence[Estimate], overall: Es
     axes.errorbar(values, rows, xerr=np.maximum([below, above], 0), fmt="o", color=theme.first, markersize=6, elinewidth=2, capsize=0)
     axes.set_yticks(rows, [short(name) for name in names])
     axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_xlabel(f"{metric.replace('_', ' ')} (dashed: whole test split)")
+    axes.set_xlabel(f"{metric.replace('_', ' ')} (dashed: {dashed})")
     style(axes, theme, grid_axes="x")
     axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
     return png(figure)

@@ -1,5 +1,7 @@
 """A profile of examples for whoever looks at an arrival: how many, of which labels, how long."""
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,6 +30,14 @@ def profile(examples: pl.LazyFrame) -> Profile:
         labels={label or "": count for label, count in labels.iter_rows()},
         lengths={share: lengths.filter(pl.col("reached") >= share * rows)["n_chars"][0] for share in QUANTILES} if rows else {},
     )
+
+
+def by_label(found: Profile) -> Mapping[str, int]:
+    """Rows of each label, the most frequent first, where the labels of the profile are JSON lists of them."""
+    counts: Counter[str] = Counter()
+    for labels, rows in found.labels.items():
+        counts.update(dict.fromkeys(json.loads(labels), rows))
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 
 def target_quantiles(found: Profile) -> dict[float, float]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def score(
     model_folder: str, examples: pl.DataFrame, compute: ComputeSettings, batch_tokens: int, task: str = "text-classification"
 ) -> FloatArray:
-    """The answers of the model to `examples`, in their order and in float64: the probability of each label, [n, k], or numbers, [n].
+    """The answers of the model to `examples`, in their order and in float64: probabilities of labels, [n, k], or numbers, [n].
 
     `examples` has the columns row_id and input_ids, ids of the model's own tokenizer. Batches hold examples of like
     length, `batch_tokens` tokens at most with padding (one example at least); the budget is halved where it does not
@@ -68,6 +68,13 @@ def align_labels(probabilities: FloatArray, found: Sequence[str], wanted: Sequen
     remaining = aligned.sum(axis=1, keepdims=True)
     equal_shares = np.full_like(aligned, 1.0 / len(wanted))
     return np.asarray(np.divide(aligned, remaining, out=equal_shares, where=remaining > 0.0), dtype=np.float64)
+
+
+def align_label_sets(probabilities: FloatArray, found: Sequence[str], wanted: Sequence[str]) -> FloatArray:
+    """The same for labels that do not rule each other out: one that the model does not know gets 0, others keep their probability."""
+    column = {label: index for index, label in enumerate(found)}
+    unknown = np.zeros(len(probabilities))
+    return np.stack([probabilities[:, column[label]] if label in column else unknown for label in wanted], axis=1)
 
 
 def _checked(examples: pl.DataFrame, model: "PreTrainedModel", folder: str) -> "Examples":

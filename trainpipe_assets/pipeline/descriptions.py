@@ -62,6 +62,7 @@ def tokenized_dataset(keys: PipelineKeys, task: Task) -> dict[str, Any]:
     labelled = task != "causal-lm"
     schema, of_task = {
         "text-classification": (schemas.TOKENIZED_DATASET, {"label_id": ("label",)}),
+        "multi-label-classification": (schemas.TOKENIZED_LABEL_SETS, {"label_ids": ("label",)}),
         "text-regression": (schemas.TOKENIZED_TARGETS, {"target": ("label",)}),
         "causal-lm": (schemas.TOKENIZED_DOCUMENTS, {"loss_mask": ("messages",)}),
     }[task]

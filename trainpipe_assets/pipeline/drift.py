@@ -70,7 +70,7 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
         metadata |= {"reason": sides.reason}
         new = rows.clear()
     else:
-        comparison = compare(sides.reference, sides.arrival, settings, numeric=model.task == "text-regression")
+        comparison = compare(sides.reference, sides.arrival, settings, model.task)
         new = pl.DataFrame([_row(comparison, sides, model, examples, settings, now)], schema=DRIFT_REPORT)
         metadata |= _shown(new.row(0, named=True)) | _pictures(comparison)
     nothing = pl.DataFrame(schema={"row_id": pl.String})

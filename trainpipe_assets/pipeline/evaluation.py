@@ -88,7 +88,7 @@ def _require_same_dataset(model: Artifact, tokens: Table) -> None:
 
 def _test_examples(tokens: Table, texts: Table) -> pl.DataFrame:
     """The test split, one row an example, with its tokens, text and label, in the order of the row ids."""
-    of_task = pl.selectors.by_name("label_id", "target", "loss_mask", require_all=False)
+    of_task = pl.selectors.by_name("label_id", "label_ids", "target", "loss_mask", require_all=False)
     test = tokens.scan().filter(pl.col("split") == "test").select("row_id", of_task, "input_ids", "n_tokens")
     described = texts.scan().filter(pl.col("split") == "test").select("row_id", "source_file", "text", "label")
     return test.join(described, on="row_id", how="inner").sort("row_id").collect()

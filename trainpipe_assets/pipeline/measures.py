@@ -12,6 +12,8 @@ import polars as pl
 from trainpipe_assets.data.tokenization import load_tokenizer
 from trainpipe_assets.evaluation.evaluate import Evaluation, evaluate
 from trainpipe_assets.evaluation.history import Judged
+from trainpipe_assets.evaluation.label_set_report import labels_plot, render_label_set_report
+from trainpipe_assets.evaluation.label_sets import LabelSetEvaluation, evaluate_label_sets
 from trainpipe_assets.evaluation.language import LanguageEvaluation, evaluate_language
 from trainpipe_assets.evaluation.language_scoring import generate, score_documents
 from trainpipe_assets.evaluation.metrics import FloatArray
@@ -20,9 +22,9 @@ from trainpipe_assets.evaluation.regression import RegressionEvaluation, evaluat
 from trainpipe_assets.evaluation.regression_plots import prediction_plot, residual_plot
 from trainpipe_assets.evaluation.regression_report import render_regression_report
 from trainpipe_assets.evaluation.report import ReportContext, render_language_report, render_report
-from trainpipe_assets.evaluation.scoring import align_labels, score
+from trainpipe_assets.evaluation.scoring import align_label_sets, align_labels, score
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
-from trainpipe_assets.schemas import DOCUMENT_SCORES, PREDICTIONS, TARGET_PREDICTIONS
+from trainpipe_assets.schemas import DOCUMENT_SCORES, LABEL_SET_PREDICTIONS, PREDICTIONS, TARGET_PREDICTIONS
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings
 from trainpipe_assets.storage.artifacts import Artifact, local_copy
 from trainpipe_assets.storage.base_models import BaseModel
@@ -87,6 +89,20 @@ def _classification_shown(found: Evaluation) -> Mapping[str, Any]:
     }
 
 
+def _label_sets(trial: Trial) -> LabelSetEvaluation:
+    labels, previous, earlier = trial.model.labels, trial.previous, None
+    if previous is not None and set(previous.labels) & set(labels):
+        earlier = align_label_sets(trial.previous_answers(previous), previous.labels, labels)
+    return evaluate_label_sets(trial.examples, labels, trial.answers(), earlier, trial.settings)
+
+
+def _label_sets_shown(found: LabelSetEvaluation) -> Mapping[str, Any]:
+    return {
+        "average_precision_of_labels": picture(labels_plot(found), "average precision of each label"),
+        "reliability": picture(reliability_plot(found.calibration), "probability against what is there"),
+    }
+
+
 def _regression(trial: Trial) -> RegressionEvaluation:
     earlier = trial.previous_answers(trial.previous) if trial.previous is not None else None
     mean = scale_of_model(local_copy(trial.model)).mean
@@ -120,6 +136,9 @@ def _language_shown(found: LanguageEvaluation) -> Mapping[str, Any]:
 
 MEASURES: Mapping[str, Measure[Any]] = {
     "text-classification": Measure(_classification, lambda found: found.predictions, PREDICTIONS, render_report, _classification_shown),
+    "multi-label-classification": Measure(
+        _label_sets, lambda found: found.predictions, LABEL_SET_PREDICTIONS, render_label_set_report, _label_sets_shown
+    ),
     "text-regression": Measure(
         _regression, lambda found: found.predictions, TARGET_PREDICTIONS, render_regression_report, _regression_shown
     ),

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from trainpipe_assets.evaluation.plots import loss_curves, phases_plot
-from trainpipe_assets.evaluation.profile import profile, target_quantiles
+from trainpipe_assets.evaluation.profile import by_label, profile, target_quantiles
 from trainpipe_assets.pipeline.io_managers import TrainedModel
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
@@ -19,7 +19,7 @@ from trainpipe_assets.storage.increments import Increment
 SHOWN_DRIFTS = 50
 PICTURES = ("training_curves", "where_the_time_went")
 PROFILED_LABELS = 20  # shown of an arrival, the most frequent ones
-VALIDATED = ("accuracy", "macro_f1", "rmse", "mae")  # metrics of a validation
+VALIDATED = ("accuracy", "macro_f1", "micro_f1", "rmse", "mae")  # metrics of a validation
 
 
 def versioned(increment: Increment, metadata: Mapping[str, Any] | None = None, output_name: str = "result") -> dg.Output[Increment]:
@@ -46,7 +46,8 @@ def arrival_profile(examples: Increment, task: Task) -> dict[str, Any]:
     if task == "text-regression":
         targets = ", ".join(f"{share:.0%}: {target:.6g}" for share, target in target_quantiles(found).items())
         return {"quantiles_of_targets_added": targets, **quantiles}
-    shown = list(found.labels.items())[:PROFILED_LABELS]
+    counts = by_label(found) if task == "multi-label-classification" else found.labels
+    shown = list(counts.items())[:PROFILED_LABELS]
     rows = [(label, f"{count:,}", f"{count / found.rows:.1%}") for label, count in shown]
     labels = pl.DataFrame(rows, schema=dict.fromkeys(("label", "rows added", "share"), pl.String), orient="row")
     return {"labels_added": markdown_table(labels), **quantiles}

@@ -20,7 +20,7 @@ from trainpipe_assets.settings import DriftSettings, PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.uris import is_remote
 
-HEADLINES = ("accuracy", "macro_f1", "rmse", "r2", "perplexity", "token_accuracy")
+HEADLINES = ("accuracy", "macro_f1", "micro_f1", "subset_accuracy", "rmse", "r2", "perplexity", "token_accuracy")
 TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "drift_report", "eval_report")
 
 

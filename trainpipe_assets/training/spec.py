@@ -50,8 +50,8 @@ class TrainSpec(BaseModel):
 
     @model_validator(mode="after")
     def _labels_of_task(self) -> "TrainSpec":
-        if self.task == "text-classification" and len(self.labels) < 2:
-            raise ValueError(f"labels: text-classification needs at least 2, found {list(self.labels)}")
+        if self.task in ("text-classification", "multi-label-classification") and len(self.labels) < 2:
+            raise ValueError(f"labels: {self.task} needs at least 2, found {list(self.labels)}")
         if self.task == "text-regression" and len(self.labels) != 1:
             raise ValueError(f"labels: text-regression needs 1, the name of the number, found {list(self.labels)}")
         return self

@@ -27,8 +27,9 @@ class StepRecord(BaseModel):
 class Validation(BaseModel):
     """The metrics on the validation split after `step` steps and `epoch` epochs, as far as the task has them; the loss in nats per example.
 
-    Of a regression the loss is in variances of the training split, errors are in the units of the numbers. Of a language model the loss
-    and the accuracy are those of the `tokens` that are learnt, and `examples` are documents' pieces.
+    Of a multi-label classifier the loss is per label of an example. Of a regression it is in variances of the training split, errors are in
+    the units of the numbers. Of a language model the loss and the accuracy are those of the `tokens` that are learnt, and `examples` are
+    documents' pieces.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class Validation(BaseModel):
     loss: float
     accuracy: float | None = None
     macro_f1: float | None = None
+    micro_f1: float | None = None
     rmse: float | None = None
     mae: float | None = None
     examples: int
@@ -47,7 +49,7 @@ class Validation(BaseModel):
         if self.tokens is not None:
             found = f"loss {self.loss:.4f}, perplexity {math.exp(self.loss):.2f}, token accuracy {self.accuracy:.4f}"
             return f"{found} on {self.tokens:,} tokens"
-        named = {"accuracy": self.accuracy, "macro F1": self.macro_f1, "RMSE": self.rmse, "MAE": self.mae}
+        named = {"accuracy": self.accuracy, "macro F1": self.macro_f1, "micro F1": self.micro_f1, "RMSE": self.rmse, "MAE": self.mae}
         measured = "".join(f", {name} {value:.4f}" for name, value in named.items() if value is not None)
         return f"loss {self.loss:.4f}{measured} on {self.examples:,} examples"
 

@@ -50,6 +50,14 @@ def one_number(predicted: NDArray[np.float32], epoch: int) -> str | None:
     return f"{found}; try another training.learning_rate or more training.epochs"
 
 
+def no_label(labels: NDArray[np.bool_], predicted: NDArray[np.bool_], epoch: int) -> str | None:
+    """Whether a multi-label classifier predicts no label at all in a validation, although there are some; as `one_class`."""
+    if predicted.any() or not labels.any():
+        return None
+    found = f"epoch {epoch}: the model predicts no label for any of {len(labels):,} validation examples, which have {int(labels.sum()):,}"
+    return f"{found}; try more training.epochs or a larger training.learning_rate, and look at how rare the labels are"
+
+
 def weights_sample(model: torch.nn.Module) -> torch.Tensor:
     """Some numbers of each weight matrix that is trained, on the CPU."""
     matrices = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim >= 2]

@@ -1,6 +1,6 @@
 """The interface of a task: all that the loop and a step do not know by themselves.
 
-Implemented by `classification.py`, `regression.py` and `causal.py`; `text_task.py` has what the first two share.
+Implemented by `classification.py`, `multi_label.py`, `regression.py` and `causal.py`; `text_task.py` has what the first three share.
 """
 
 from collections.abc import Sequence

@@ -5,12 +5,17 @@ from typing import Any
 
 from trainpipe_assets.training.causal import CausalLM
 from trainpipe_assets.training.classification import CLASSIFICATION
+from trainpipe_assets.training.multi_label import MULTI_LABEL
 from trainpipe_assets.training.regression import REGRESSION
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.task import Task
 from trainpipe_assets.training.text_task import TextTask
 
-TEXT_TASKS: Mapping[str, TextTask] = {"text-classification": CLASSIFICATION, "text-regression": REGRESSION}
+TEXT_TASKS: Mapping[str, TextTask] = {
+    "text-classification": CLASSIFICATION,
+    "multi-label-classification": MULTI_LABEL,
+    "text-regression": REGRESSION,
+}
 """The tasks that answer a text."""
 
 

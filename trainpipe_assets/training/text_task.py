@@ -1,6 +1,6 @@
 """What the tasks that answer a text have in common: one row a text, batches of like length, and a head on the model.
 
-What is answered, and what the loss is, is in `classification.py` and `regression.py`.
+What is answered, and what the loss is, is in `classification.py`, `multi_label.py` and `regression.py`.
 """
 
 from abc import ABC, abstractmethod

@@ -1,6 +1,7 @@
 """Drift on texts that people wrote: every pair of domains is told apart, a resample of the same domain is not, whatever its size."""
 
 import io
+import json
 from itertools import combinations
 
 import numpy as np
@@ -155,7 +156,22 @@ def test_numbers_that_moved_are_drift_of_the_labels() -> None:
     random = np.random.default_rng(0)
     texts = {"text": ["some words of a text"] * 400, "n_chars": [20] * 400}
     sides = [pl.DataFrame({**texts, "label": (random.normal(mean, 1.0, 400)).astype(str)}) for mean in (0.0, 0.0, 0.8)]
-    same, moved = (compare(sides[0], arrival, DEFAULT, numeric=True) for arrival in sides[1:])
+    same, moved = (compare(sides[0], arrival, DEFAULT, "text-regression") for arrival in sides[1:])
     assert statistics(same)["label_shift"] < DEFAULT.label_shift
+    assert [shift.name for shift in moved.shifts if shift.drifted] == ["label_shift"]
+    assert drift_plot(moved).startswith(b"\x89PNG")
+
+
+def test_labels_that_more_texts_have_are_drift_too() -> None:
+    random = np.random.default_rng(0)
+    texts = {"text": ["some words of a text"] * 400, "n_chars": [20] * 400}
+
+    def labelled(share: float) -> pl.DataFrame:
+        sets = [[name for name, chance in (("a", 0.5), ("b", share)) if random.random() < chance] for _ in range(400)]
+        return pl.DataFrame({**texts, "label": [json.dumps(names) for names in sets]})
+
+    sides = [labelled(share) for share in (0.3, 0.3, 0.9)]
+    same, moved = (compare(sides[0], arrival, DEFAULT, "multi-label-classification") for arrival in sides[1:])
+    assert not same.drifted
     assert [shift.name for shift in moved.shifts if shift.drifted] == ["label_shift"]
     assert drift_plot(moved).startswith(b"\x89PNG")

@@ -1,0 +1,206 @@
+"""One evaluation of one multi-label classifier on one test split: every number and row of the report, from probabilities.
+
+The counterpart of `evaluate.py`. Metrics are `label_set_metrics.py`'s, probabilities come from `scoring.py`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from trainpipe_assets.evaluation.gate import Verdict, judge
+from trainpipe_assets.evaluation.history import Comparison, history_fields
+from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate, paired_difference, proportion
+from trainpipe_assets.evaluation.label_set_metrics import (
+    LABEL_SET_METRICS,
+    THRESHOLD,
+    LabelSets,
+    bootstrap_average_precision,
+    bootstrap_label_sets,
+    label_counts,
+    measure,
+    multi_hot,
+    roc_auc,
+)
+from trainpipe_assets.evaluation.metrics import CalibrationBin, FloatArray
+from trainpipe_assets.evaluation.slices import slice_masks
+from trainpipe_assets.schemas import LABEL_SET_PREDICTIONS
+from trainpipe_assets.settings import EvaluationSettings
+
+TEST_COLUMNS = ("row_id", "source_file", "text", "label_ids", "n_tokens")
+PREDICTION_COLUMNS = tuple(name for name in LABEL_SET_PREDICTIONS if name != "evaluation_id")
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """How the model does on one label; `support` counts its examples, `predicted` its predictions."""
+
+    label: str
+    support: int
+    predicted: int
+    precision: Estimate
+    recall: Estimate
+    f1: float
+    average_precision: Estimate
+    roc_auc: float | None
+
+
+@dataclass(frozen=True)
+class LabelSetSlice:
+    """How the model does on one part of the test split."""
+
+    dimension: str
+    name: str
+    n: int
+    subset_accuracy: Estimate
+    micro_f1: Estimate
+
+
+@dataclass(frozen=True)
+class LabelSetEvaluation:
+    """What one evaluation found, keyed by metric name.
+
+    `baseline` is the better of two constant answers in each metric: the most frequent set of labels, `baseline_set`, and all labels. In the
+    comparison `fixed` and `broken` count the examples of which either model alone has all labels right. `predictions` has the columns of
+    `schemas.LABEL_SET_PREDICTIONS` but for `evaluation_id`, in the order of the examples; `mistakes` are its rows of largest loss.
+    """
+
+    labels: tuple[str, ...]
+    n_examples: int
+    metrics: dict[str, Estimate]
+    rows: tuple[LabelRow, ...]
+    calibration: tuple[CalibrationBin, ...]
+    slices: tuple[LabelSetSlice, ...]
+    mistakes: pl.DataFrame
+    baseline_set: tuple[str, ...]
+    baseline: dict[str, float]
+    comparison: Comparison | None
+    verdict: Verdict
+    predictions: pl.DataFrame
+
+    def history_fields(self) -> dict[str, object]:
+        """The fields of a row of `schemas.EVAL_REPORT` that an evaluation decides."""
+        return history_fields(self.n_examples, self.metrics, self.verdict)
+
+
+def evaluate_label_sets(
+    examples: pl.DataFrame,
+    labels: tuple[str, ...],
+    probabilities: FloatArray,
+    previous_probabilities: FloatArray | None,
+    settings: EvaluationSettings,
+    seed: int = 0,
+) -> LabelSetEvaluation:
+    """Evaluate a model by its `probabilities` [n, k] of `labels` for `examples`, row by row, which have the columns of `TEST_COLUMNS`.
+
+    `previous_probabilities` are those of the current model over the same labels. The same input gives the same output: the resampling is
+    seeded by `seed`. Raises ValueError when there are no examples or they do not fit the probabilities.
+    """
+    missing = [name for name in TEST_COLUMNS if name not in examples.columns]
+    if missing:
+        raise ValueError(f"the examples of an evaluation lack the columns {missing}; found {examples.columns}")
+    if examples.is_empty():
+        raise ValueError("there is no example to evaluate on: the test split is empty; raise split.test or land more data")
+    sets = LabelSets(multi_hot(examples["label_ids"], len(labels)), probabilities)
+    resamples = bootstrap_label_sets(sets, settings.bootstrap_samples, seed)
+    estimates = resamples.estimates()
+    comparison = None
+    if previous_probabilities is not None:
+        comparison = _compare(sets, resamples, LabelSets(sets.truth, previous_probabilities), settings, seed)
+    baseline_set, baseline = _constant(sets)
+    difference = comparison.differences[settings.gate.metric_of("multi-label-classification")] if comparison else None
+    table = _predictions(examples, labels, sets)
+    return LabelSetEvaluation(
+        labels=labels,
+        n_examples=examples.height,
+        metrics=estimates,
+        rows=_label_rows(sets, labels, settings, seed),
+        calibration=_calibration(sets, settings.calibration_bins),
+        slices=_slices(examples, sets, settings, seed),
+        mistakes=_mistakes(table, sets, settings.mistakes),
+        baseline_set=tuple(label for label, there in zip(labels, baseline_set, strict=True) if there),
+        baseline=baseline,
+        comparison=comparison,
+        verdict=judge(settings.gate, estimates, difference, baseline, "multi-label-classification"),
+        predictions=table,
+    )
+
+
+def _compare(sets: LabelSets, resamples: Bootstrap, previous: LabelSets, settings: EvaluationSettings, seed: int) -> Comparison:
+    others = bootstrap_label_sets(previous, settings.bootstrap_samples, seed)
+    return Comparison(
+        metrics=others.estimates(),
+        differences={name: paired_difference(resamples, others, name) for name in LABEL_SET_METRICS},
+        fixed=int((sets.right & ~previous.right).sum()),
+        broken=int((previous.right & ~sets.right).sum()),
+    )
+
+
+def _constant(sets: LabelSets) -> tuple[list[bool], dict[str, float]]:
+    """The most frequent set of labels, as flags, and what the better of answering it and answering all labels scores."""
+    found, counts = np.unique(sets.truth, axis=0, return_counts=True)
+    frequent = found[counts.argmax()]
+    answers = (frequent, np.ones_like(frequent))
+    scores = [measure(LabelSets(sets.truth, np.broadcast_to(answer, sets.truth.shape).astype(np.float64))) for answer in answers]
+    best = {name: max(score[name] for score in scores) for name in ("macro_f1", "micro_f1", "subset_accuracy")}
+    return frequent.tolist(), best | {"hamming_loss": min(score["hamming_loss"] for score in scores)}
+
+
+def _label_rows(sets: LabelSets, labels: tuple[str, ...], settings: EvaluationSettings, seed: int) -> tuple[LabelRow, ...]:
+    counts, ranked = label_counts(sets), bootstrap_average_precision(sets, settings.bootstrap_samples, seed)
+    hits, support, predicted, f1 = (values.tolist() for values in (counts.hits, counts.support, counts.predicted, counts.f1()))
+    return tuple(
+        LabelRow(
+            label=label,
+            support=support[i],
+            predicted=predicted[i],
+            precision=proportion(hits[i], predicted[i]),
+            recall=proportion(hits[i], support[i]),
+            f1=f1[i],
+            average_precision=ranked.estimate(str(i)),
+            roc_auc=roc_auc(sets, i),
+        )
+        for i, label in enumerate(labels)
+    )
+
+
+def _calibration(sets: LabelSets, bins: int) -> tuple[CalibrationBin, ...]:
+    """All decisions by their probability: how often the label is there where it is said to be so probable."""
+    probabilities, truth = sets.probabilities.ravel(), sets.truth.ravel()
+    index = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    count = np.bincount(index, minlength=bins)
+    held = np.where(count > 0, count, np.nan)
+    means, shares = (np.bincount(index, weights=values, minlength=bins) / held for values in (probabilities, truth.astype(float)))
+    return tuple(CalibrationBin(b / bins, (b + 1) / bins, int(count[b]), float(means[b]), float(shares[b])) for b in range(bins))
+
+
+def _slices(examples: pl.DataFrame, sets: LabelSets, settings: EvaluationSettings, seed: int) -> tuple[LabelSetSlice, ...]:
+    rows = []
+    for dimension in settings.slices:
+        for name, mask in slice_masks(dimension, examples):
+            part = sets.take(mask)
+            right = proportion(int(part.right.sum()), len(part.truth))
+            micro = bootstrap_label_sets(part, settings.bootstrap_samples, seed).estimate("micro_f1")
+            rows.append(LabelSetSlice(dimension, name, len(part.truth), right, micro))
+    return tuple(rows)
+
+
+def _predictions(examples: pl.DataFrame, labels: tuple[str, ...], sets: LabelSets) -> pl.DataFrame:
+    def named(flags: np.ndarray) -> list[list[str]]:
+        return [[labels[label] for label in np.flatnonzero(row)] for row in flags]
+
+    return examples.select(
+        "row_id",
+        "source_file",
+        "n_tokens",
+        "text",
+        pl.Series("labels", named(sets.truth), dtype=pl.List(pl.String)),
+        pl.Series("predicted", named(sets.probabilities > THRESHOLD), dtype=pl.List(pl.String)),
+        pl.Series("probabilities", sets.probabilities).arr.to_list(),
+    ).cast({name: LABEL_SET_PREDICTIONS[name] for name in PREDICTION_COLUMNS})
+
+
+def _mistakes(predictions: pl.DataFrame, sets: LabelSets, count: int) -> pl.DataFrame:
+    """The predictions that are not all right, those of largest loss first; the row id decides between equals."""
+    wrong = predictions.with_columns(loss=pl.Series(sets.losses), right=pl.Series(sets.right)).filter(~pl.col("right"))
+    return wrong.sort(["loss", "row_id"], descending=[True, False]).head(count).drop("right")
