@@ -141,4 +141,5 @@ def _average_precision(sets: LabelSets, label: int, weights: FloatArray) -> Floa
     hits = np.cumsum(weights[:, order] * truth, axis=1)[:, ends]
     precision = np.divide(hits, taken, out=np.zeros_like(hits), where=taken > 0)
     gained, total = np.diff(hits, axis=1, prepend=0.0), hits[:, -1]
-    return np.divide((gained * precision).sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
+    found: FloatArray = np.divide((gained * precision).sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
+    return found
