@@ -60,7 +60,7 @@ bench: setup ## measure speed against its peers, into docs/benchmarks.md and ben
 	$(BIN)/trainpipe samples --assistant
 	$(BIN)/python -m benchmarks
 
-bench-full: setup ## the same with ten million rows and whole epochs: hours; ONLY=data-plane narrows it, and is then only printed
+bench-full: setup ## the same with ten million rows, 10,000 files, 5 GB and whole epochs: hours; ONLY=data-plane narrows it, and is then only printed
 	$(BIN)/trainpipe samples --assistant
 	$(BIN)/python -m benchmarks --full $(if $(ONLY),--only $(ONLY))
 

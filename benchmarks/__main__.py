@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from benchmarks import assets, data_plane, language, loading, machine, report, text_scoring, training
+from benchmarks import assets, data_plane, data_plane_extremes, language, loading, machine, report, text_scoring, training
 from benchmarks.dataset import Dataset, build, build_documents
 from benchmarks.measurement import Section
 from benchmarks.processes import ROOT
@@ -27,6 +27,7 @@ BUSY_WARNING = (
     " **The machine was busy with other work during this run: its figures, the ratios too, are no evidence. Run it again on a quiet one.**"
 )
 ROWS, FULL_ROWS = 1_000_000, 10_000_000  # of the data plane
+LONG = "extremes"  # only with --full, or asked for by name
 LANGUAGE_TOKENS = 3000  # three rows: a step of the language model takes seconds
 TRAIN_ROWS = 2000  # a whole epoch for each seed and trainer would take half an hour on two cores
 
@@ -39,6 +40,7 @@ class Benchmarks:
         self.by_name: dict[str, Callable[[], Section]] = {
             "loading": lambda: loading.measure(models),
             "data-plane": self._data_plane,
+            "extremes": self._extremes,
             "training": lambda: training.measure(self.dataset, self.settings, self.folder / "training"),
             "text-scoring": self._text_scoring,
             "language": self._language,
@@ -71,6 +73,12 @@ class Benchmarks:
         documents = build_documents(corpus, settings, self.models, self.folder / "documents", LANGUAGE_TOKENS)
         return language.measure(documents, settings, self.folder / "language")
 
+    def _extremes(self) -> Section:
+        burst, large = (
+            data_plane.Plane(self.folder / name, self.corpus.parent, self.models, self.settings) for name in ("burst", "large-file")
+        )
+        return data_plane_extremes.measure_extremes(burst, large)
+
     def _text_scoring(self) -> Section:
         model = training.finished_model(self.dataset, self.settings, self.folder / "training")
         return text_scoring.measure(self.dataset, self.settings, model, self.folder / "text-scoring")
@@ -83,7 +91,7 @@ def main() -> int:
     with TemporaryDirectory(prefix="trainpipe-bench-") as folder:
         benchmarks = Benchmarks(Path(folder), options.corpus, options.models, None if options.full else TRAIN_ROWS)
         try:
-            sections = list(_run(benchmarks, options.only))
+            sections = list(_run(benchmarks, options.only, full=options.full))
         except (ValueError, RuntimeError) as error:
             print(f"benchmarks: {error}", file=sys.stderr)
             return 2
@@ -95,9 +103,9 @@ def main() -> int:
     return 0
 
 
-def _run(benchmarks: Benchmarks, only: str | None) -> Iterator[Section]:
+def _run(benchmarks: Benchmarks, only: str | None, *, full: bool) -> Iterator[Section]:
     for name, measure in benchmarks.by_name.items():
-        if only in (None, name):
+        if only == name or (only is None and (full or name != LONG)):
             started = time.perf_counter()
             section = measure()
             print(f"{report.as_text(section)}\n({name}: {time.perf_counter() - started:,.0f} s)\n", flush=True)
@@ -121,10 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure speed against the peers.")
     parser.add_argument(
         "--only",
-        choices=("loading", "data-plane", "training", "text-scoring", "language", "assets", "no-op"),
+        choices=("loading", "data-plane", "extremes", "training", "text-scoring", "language", "assets", "no-op"),
         help="this one alone, printed and not written",
     )
-    parser.add_argument("--full", action="store_true", help="10,000,000 rows, and the whole training split: hours")
+    parser.add_argument("--full", action="store_true", help="10,000,000 rows, 10,000 files, 5 GB, and the whole training split: hours")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="labelled texts, by default the sample movie reviews")
     models = Path(os.environ.get("TRAINPIPE_MODELS") or MODELS)
     parser.add_argument("--models", type=Path, default=models, help="folder of base models, by default TRAINPIPE_MODELS or data/models")

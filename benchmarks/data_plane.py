@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.generated import write_csv
+from benchmarks.generated import rows, write_csv
 from benchmarks.measurement import Measurement, Section
 from benchmarks.processes import run_python
 from trainpipe_assets.settings import PipelineSettings
@@ -29,21 +29,31 @@ class Stage:
 
 
 class Plane:
-    """Generated rows under `folder`, and the two ways from there to tokens."""
+    """Generated rows under `folder`, of which `n_rows` are to come first, and the two ways from there to tokens."""
 
-    def __init__(self, folder: Path, corpora: Path, models: Path, settings: PipelineSettings, n_rows: int) -> None:
+    def __init__(self, folder: Path, corpora: Path, models: Path, settings: PipelineSettings, n_rows: int = 0) -> None:
         self.folder, self.corpora, self.n_rows = folder, corpora, n_rows
         self.base = base_models.resolve(settings.model.base, str(models)).folder
         self.landing = folder / "landing"
         self.landing.mkdir(parents=True)
-        self.land("first.csv", n_rows, seed=0)
 
-    def land(self, name: str, n_rows: int, seed: int) -> None:
-        """`n_rows` further rows as one CSV file, landed an hour ago."""
+    def land(self, name: str, n_rows: int, seed: int, most_bytes: int | None = None) -> int:
+        """`n_rows` further rows as one CSV file, landed an hour ago, or as many as fit into `most_bytes`; how many it has."""
         path = self.landing / name
-        write_csv(path, self.corpora, n_rows, seed)
-        at = path.stat().st_mtime - SETTLED_SECONDS
-        os.utime(path, (at, at))
+        written = write_csv(path, self.corpora, n_rows, seed, most_bytes)
+        _settle(path)
+        return written
+
+    def land_burst(self, n_files: int, n_rows: int) -> int:
+        """As many CSV files of `n_rows` rows; how many rows they have together."""
+        landed = 0
+        for batch in rows(self.corpora, n_files * n_rows):
+            for part in batch.iter_slices(n_rows):
+                path = self.landing / f"{landed:09d}.csv"
+                part.write_csv(path)
+                _settle(path)
+                landed += len(part)
+        return landed
 
     def stages(self, lake: str, near_duplicates: str) -> dict[str, Stage]:
         """Each stage of the pipeline, on whatever is new to the tables in `lake`."""
@@ -66,8 +76,14 @@ class Plane:
         return Stage(said["seconds"], max(sample.bytes for sample in done.memory), said["written"])
 
 
+def _settle(path: Path) -> None:
+    at = path.stat().st_mtime - SETTLED_SECONDS
+    os.utime(path, (at, at))
+
+
 def measure(plane: Plane) -> Section:
     """A full build without and with the search for near-duplicates, the peer, then one per cent more, then nothing new."""
+    plane.land("first.csv", plane.n_rows, seed=0)
     ours, peer = plane.stages("off", "off"), plane.peer()
     bare = plane.bare()
     near = plane.stages("group", "group")

@@ -35,8 +35,13 @@ def rows(corpora: Path, n_rows: int, seed: int = 0) -> Iterator[pl.DataFrame]:
         )
 
 
-def write_csv(path: Path, corpora: Path, n_rows: int, seed: int = 0) -> None:
-    """`rows` as one CSV file at `path`."""
+def write_csv(path: Path, corpora: Path, n_rows: int, seed: int = 0, most_bytes: int | None = None) -> int:
+    """`rows` as one CSV file at `path`, which ends early once it has `most_bytes`; how many it has."""
+    written = 0
     with path.open("wb") as file:
-        for number, frame in enumerate(rows(corpora, n_rows, seed)):
-            frame.write_csv(file, include_header=number == 0)
+        for frame in rows(corpora, n_rows, seed):
+            frame.write_csv(file, include_header=not written)
+            written += len(frame)
+            if most_bytes is not None and file.tell() >= most_bytes:
+                break
+    return written

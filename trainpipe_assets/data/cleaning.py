@@ -20,6 +20,7 @@ from trainpipe_assets.data.languages import judge_languages
 from trainpipe_assets.data.normalisation import normalise_text
 from trainpipe_assets.data.redaction import redact
 from trainpipe_assets.data.splitting import assign_split
+from trainpipe_assets.data.touched import touched
 from trainpipe_assets.data.validation import judge_records
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
 from trainpipe_assets.settings import CleaningSettings, RecordRule, SourceKind, SplitSettings, Task
@@ -29,7 +30,6 @@ VERSION = f"2-{minhash.ALGORITHM}"  # raise it when the same records would be cl
 
 LABELLED = ("labelled", "multi-labelled")  # kinds of sources whose texts have labels
 LONGEST_LABELLED = 20_000  # characters of a labelled text, where cleaning.max_chars does not say
-GROUP_RULES = ("duplicate", "conflicting_label", "near_duplicate")  # rules that depend on other records
 BATCH_ROWS = 50_000  # records normalised and judged at a time
 
 _ORIGIN = ("row_id", "file_id", "source_file", "line_number", "text", "label")
@@ -39,6 +39,10 @@ _JUDGED = pl.Schema(
     | {name: CLEANED_FEATURES[name] for name in ("messages", "n_redacted", "warnings", "content_hash", "near_bands")}
     | {"near_sketch": minhash.SKETCH}
 )
+
+
+# What other records decide of a row.
+_BECAME = {"cleaned_features": ("split", "duplicate_group"), "rejected_rows": ("rule", "reason", "duplicate_group")}
 
 
 @dataclass(frozen=True)
@@ -182,13 +186,13 @@ def clean_changes(
     if changes.removed is None or examples is None or rejected is None:
         result = _decided(parts, settings, split, scratch, labels)
         return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
-    touched = _touched(pl.concat(parts), changes.removed, examples, rejected)
-    if touched.height:
-        again = changes.source.scan().filter(pl.col("row_id").is_in(touched["row_id"].implode()))
-        together = pl.concat([*parts, _judged(again, judge)])
-        parts = by_text(together, n_coming + touched.height, scratch / "together")
+    again = touched(pl.concat(parts), changes.removed, examples, rejected, settings.near_duplicates)
+    if again.height:
+        standing = changes.source.scan().filter(pl.col("row_id").is_in(again["row_id"].implode()))
+        together = pl.concat([*parts, _judged(standing, judge)])
+        parts = by_text(together, n_coming + again.height, scratch / "together")
     result = _decided(parts, settings, split, scratch, labels)
-    gone = pl.concat([changes.removed.select("row_id"), touched])
+    gone = pl.concat([changes.removed.select("row_id"), again])
     return (
         _increment(changes, "cleaned_features", result.examples, examples, gone),
         _increment(changes, "rejected_rows", result.rejected, rejected, gone),
@@ -202,34 +206,16 @@ def summary(examples: Increment, settings: CleaningSettings) -> dict[str, int]:
     return {"redacted": int(examples.added.select(pl.col("n_redacted").sum()).collect().item())}
 
 
-def _touched(coming: pl.LazyFrame, removed: pl.DataFrame, examples: pl.LazyFrame, rejected: pl.LazyFrame) -> pl.DataFrame:
-    """Keys of the records already processed, and still there, in a group that a record that comes or goes may belong to.
-
-    Those are the groups with its text, and the groups with a text that shares a band with it: whatever else a group is linked to is
-    in the group itself.
-    """
-    columns = ("row_id", "content_hash", "duplicate_group", "near_bands")
-    known = pl.concat([examples.select(columns), rejected.filter(pl.col("rule").is_in(GROUP_RULES)).select(columns)])
-    new = coming.select("row_id", "content_hash", "near_bands").collect()
-    going = known.join(removed.lazy(), on="row_id", how="semi").select("content_hash")
-    hashes = pl.concat([new.lazy().select("content_hash"), going]).unique().collect().lazy()
-    same = known.join(hashes, on="content_hash", how="semi").select("duplicate_group", "near_bands").collect()
-    bands = pl.concat([new["near_bands"], same["near_bands"]]).explode().unique().drop_nulls()
-    groups = [same.select("duplicate_group")]
-    if len(bands):
-        banded = known.select("duplicate_group", "near_bands").explode("near_bands")
-        groups.append(banded.filter(pl.col("near_bands").is_in(bands.implode())).select("duplicate_group").collect())
-    decided_anew = known.join(pl.concat(groups).unique().lazy(), on="duplicate_group", how="semi").select("row_id")
-    elsewhere = pl.concat([removed.select("row_id"), new.select("row_id")]).lazy()
-    return decided_anew.join(elsewhere, on="row_id", how="anti").collect()
-
-
 def _increment(changes: Changes, output: str, result: pl.LazyFrame, standing: pl.LazyFrame, gone: pl.DataFrame) -> Increment:
-    """Replace the rows in `gone` by `result`, leaving alone those that would be written as they stand."""
+    """Replace the rows in `gone` by `result`, leaving alone those that would be written as they stand.
+
+    What became of a record is compared; the rest of its row follows from the record and the settings.
+    """
     if gone.is_empty():
         return changes.increment(output, result, gone)
-    affected = standing.filter(pl.col("row_id").is_in(gone["row_id"].implode())).collect()
-    again = result.filter(pl.col("row_id").is_in(affected["row_id"].implode())).collect()
+    became = ("row_id", *_BECAME[output])
+    affected = standing.filter(pl.col("row_id").is_in(gone["row_id"].implode())).select(became).collect()
+    again = result.filter(pl.col("row_id").is_in(affected["row_id"].implode())).select(became).collect()
     same = again.join(affected, on=again.columns, how="semi", nulls_equal=True).select("row_id")
     return changes.increment(
         output,

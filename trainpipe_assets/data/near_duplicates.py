@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from trainpipe_assets.data.minhash import may_be_alike, shingles_of
+from trainpipe_assets.data.minhash import may_be_alike, shingles_of, sketches
 from trainpipe_assets.data.spilling import in_parts
 
 COMPARED = 16  # neighbours within a bucket that a text is compared with: bounds the work where thousands share boilerplate
@@ -27,7 +27,7 @@ def find_groups(texts: pl.LazyFrame, similarity: float, scratch: Path) -> pl.Dat
     hash, so that it does not depend on the order in which texts arrived. Returns `content_hash`, `duplicate_group`. Files go to the
     folder `scratch`.
     """
-    numbered = texts.with_columns(number=pl.col("content_hash").str.head(16).str.to_integer(base=16, dtype=pl.UInt64))
+    numbered = _numbered(texts)
     bands = numbered.select("number", pl.col("near_bands").alias("band")).explode("band")
     n_bands = bands.select(pl.len()).collect().item()
     parts = in_parts(bands, pl.col("band").reinterpret(signed=False), n_bands, PART_BANDS, scratch / "by-band")
@@ -38,6 +38,40 @@ def find_groups(texts: pl.LazyFrame, similarity: float, scratch: Path) -> pl.Dat
     alike = [_alike(part, compared, similarity) for part in pairs.iter_slices(PAIRS)]
     names = dict(compared.select("number", "content_hash").iter_rows())
     return _components((names[left], names[right]) for part in alike for left, right in part.iter_rows())
+
+
+def linked_texts(bands: pl.DataFrame, texts: pl.DataFrame, known: pl.DataFrame, similarity: float) -> pl.Series:
+    """Content hashes of those `known` texts whose links may be others once `texts` are there too.
+
+    Those are the ones that are similar to a new text; those of a bucket in which neighbours only are compared, since there a text may
+    come between two others; and those without a text to compare.
+
+    Args:
+        bands: `content_hash`, `band` of the new texts.
+        texts: their `content_hash`, `clean_text`, `near_sketch`, one row a text.
+        known: `content_hash`, `clean_text`, `band` of the texts that share a band with them.
+        similarity: from which on two texts are linked.
+    """
+    in_bucket = pl.concat([bands, known.select(bands.columns)]).unique()["band"].value_counts()
+    crowded = in_bucket.filter(pl.col("count") > COMPARED + 1)["band"]
+    comparable = known.filter(pl.col("clean_text").is_not_null())
+    textless = ~pl.col("content_hash").is_in(comparable["content_hash"].unique().implode())
+    unknown = known.filter(textless | pl.col("band").is_in(crowded.implode()))["content_hash"]
+    others = comparable.select("content_hash", "clean_text").unique("content_hash").join(texts, on="content_hash", how="anti")
+    others = others.with_columns(sketches(others["clean_text"]))
+    numbered = _numbered(pl.concat([texts, others]).lazy()).collect()
+    number = numbered.select("content_hash", "number")
+    left, right = bands.join(number, on="content_hash"), comparable.join(number, on="content_hash")
+    pairs = left.join(right, on="band").select(left="number", right="number_right").filter(pl.col("left") != pl.col("right")).unique()
+    worth = _worth_comparing(pairs, numbered.lazy().select("number", "near_sketch"), similarity)
+    alike = pl.concat([_alike(part, numbered, similarity) for part in (worth.clear(), *worth.iter_slices(PAIRS))])
+    linked = numbered.join(alike.select(number="right"), on="number", how="semi")["content_hash"]
+    return pl.concat([linked, unknown]).unique()
+
+
+def _numbered(texts: pl.LazyFrame) -> pl.LazyFrame:
+    """`texts` with a `number` in the order of their content hashes."""
+    return texts.with_columns(number=pl.col("content_hash").str.head(16).str.to_integer(base=16, dtype=pl.UInt64))
 
 
 def _candidates(bands: pl.DataFrame) -> pl.DataFrame:

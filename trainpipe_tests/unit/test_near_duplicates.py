@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainpipe_assets.data.minhash import LARGEST_SIGNATURE, bands_and_rows, bands_and_sketches, may_be_alike, sketches
-from trainpipe_assets.data.near_duplicates import find_groups
+from trainpipe_assets.data.near_duplicates import COMPARED, find_groups, linked_texts
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings, SplitSettings
 from trainpipe_tests.data_plane import Outcome, outcome
 
+TEXT = "a text of some length that others nearly repeat, and some do not"
 WORDS = [f"{first}{second}{third}" for first in "bdfgklmnprst" for second in ("a", "e", "io", "ou") for third in "lmnrstx"]
 
 
@@ -152,6 +153,32 @@ def test_thousands_with_the_same_boilerplate_are_one_group() -> None:
     head = sentence(source, 40)
     groups = groups_of([f"{head} {number:04d}" for number in range(2000)])
     assert [len(group) for group in groups] == [2000]
+
+
+def linked(known: list[str | None]) -> set[int]:
+    """Positions of those `known` texts that may be linked otherwise, now that a text in the same bucket came."""
+    text = pl.Series([TEXT])
+    coming = pl.DataFrame({"content_hash": [f"{len(known):016x}"], "clean_text": text}).with_columns(sketches(text))
+    hashes = [f"{place:016x}" for place in range(len(known))]
+    found = linked_texts(
+        coming.select("content_hash", band=pl.lit(7, pl.Int64)),
+        coming,
+        pl.DataFrame({"content_hash": hashes, "clean_text": pl.Series(known, dtype=pl.String)}).with_columns(band=pl.lit(7, pl.Int64)),
+        0.8,
+    )
+    return {int(one, 16) for one in found}
+
+
+def test_of_the_texts_that_share_a_band_only_similar_ones_are_decided_again() -> None:
+    source = random.Random(6)
+    assert linked([TEXT + "!", sentence(source), None, sentence(source)]) == {0, 2}
+
+
+def test_in_a_full_bucket_all_are_decided_again_since_neighbours_only_are_compared() -> None:
+    source = random.Random(6)
+    known: list[str | None] = [sentence(source) for _ in range(COMPARED + 1)]
+    assert linked(known[:-1]) == set()
+    assert linked(known) == set(range(COMPARED + 1))
 
 
 def test_dropped_ones_name_the_first_of_their_group() -> None:
