@@ -40,12 +40,14 @@ def learning_rate(settings: TrainingSettings, step: int, total: int) -> float:
     return settings.learning_rate * shape[settings.schedule]
 
 
-def clip_gradients(parameters: Iterable[torch.nn.Parameter], norm: torch.Tensor, largest: float) -> None:
+def clip_gradients(gradients: Iterable[torch.Tensor], norm: torch.Tensor, largest: float) -> None:
     """Scale gradients of the global norm `norm` down to `largest`; leave smaller ones untouched, which saves a pass over them."""
     if float(norm) > largest:
-        torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+        scale = largest / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
+        for gradient in gradients:
+            gradient.mul_(scale)
 
 
-def gradient_norm(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
+def gradient_norm(gradients: Iterable[torch.Tensor]) -> torch.Tensor:
     """The global 2-norm of the gradients, a scalar tensor."""
-    return torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    return torch.nn.utils.get_total_norm(gradients)

@@ -24,6 +24,7 @@ from trainpipe_assets.training.optimizer import clip_gradients, gradient_norm
 from trainpipe_assets.training.sequences import Sequences
 from trainpipe_assets.training.task import Task
 from trainpipe_assets.training.timeline import BACKWARD, COMMUNICATION, DATA, FORWARD, OPTIMIZER, TRANSFER, Timeline
+from trainpipe_assets.training.touched_rows import TouchedRows
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Stepper:
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.touched = TouchedRows(self.model, self.accelerator.num_processes)
         self.pad_id = int(self.model.config.pad_token_id)
         self.shrunk_at: int | None = None  # the step whose batch had to be split
 
@@ -92,16 +94,19 @@ class Stepper:
             self._add_up_gradients()
             loss = self.accelerator.reduce(loss, "sum")
         with self.timeline.phase(OPTIMIZER):
-            norm = gradient_norm(self.parameters)
+            gradients = self.touched.collect(self.parameters)
+            norm = gradient_norm(gradients)
             mean_loss, grad_norm = torch.stack([loss, norm]).tolist()
             if not np.isfinite(mean_loss) or not np.isfinite(grad_norm):
                 self.optimizer.zero_grad()
                 raise NonFiniteLoss(self._describe_non_finite(batch, step, learning_rate, mean_loss, grad_norm))
-            clip_gradients(self.parameters, norm, self.settings.max_grad_norm)
+            clip_gradients(gradients, norm, self.settings.max_grad_norm)
+            self.touched.fill(self.parameters)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()
             self.optimizer.zero_grad()
+            self.touched.clear()
         return mean_loss, grad_norm
 
     def _accumulate(self, batch: PreparedBatch, step: int) -> torch.Tensor:

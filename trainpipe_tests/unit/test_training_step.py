@@ -10,9 +10,11 @@ from accelerate import Accelerator
 
 from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import plan_batches
-from trainpipe_assets.training.model import load_classifier
+from trainpipe_assets.training.model import load_classifier, load_language_model
 from trainpipe_assets.training.optimizer import build_optimizer
 from trainpipe_assets.training.step import NonFiniteLoss, Stepper
+from trainpipe_assets.training.touched_rows import TouchedRows
+from trainpipe_tests.unit.causal_fixtures import write_tiny_language_model
 from trainpipe_tests.unit.training_fixtures import LABELS, make_examples, write_tiny_base
 
 BATCH = plan_batches(make_examples().lengths, 10_000, 0, 0)[0]
@@ -49,6 +51,29 @@ def test_micro_batches_make_the_step_of_the_whole_batch(base: Path, micro_batch_
     assert len(split.prepare(BATCH).micro_batches) > 1
     expected, found = (stepper.take(stepper.prepare(BATCH), 1, 1e-3) for stepper in (whole, split))
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.01, 100.0])
+def test_gradients_by_touched_rows_take_the_steps_of_whole_ones(base: Path, max_grad_norm: float) -> None:
+    """Rows that an earlier step touched, and this one does not, go on by their momentum."""
+    by_rows, whole = (make_stepper(base, 128, max_grad_norm=max_grad_norm) for _ in range(2))
+    whole.model.get_input_embeddings().sparse = False
+    for step, batch in enumerate((BATCH, BATCH[:2], BATCH[2:5]), 1):
+        found, expected = (stepper.take(stepper.prepare(batch), step, 1e-3) for stepper in (by_rows, whole))
+        assert found == pytest.approx(expected, rel=1e-5)
+    assert by_rows.touched.whole is not None
+    assert not by_rows.touched.whole.any()
+    assert whole.touched.whole is None
+    for (name, found_weight), expected_weight in zip(by_rows.model.named_parameters(), whole.model.parameters(), strict=True):
+        if not name.endswith("key.bias"):  # its gradient is 0 but for rounding, of which AdamW makes whole steps
+            torch.testing.assert_close(found_weight, expected_weight, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_gradients_are_whole_where_the_table_is_the_output_layer_too(tmp_path: Path) -> None:
+    model = load_language_model(str(write_tiny_language_model(tmp_path / "base")), 0)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    TouchedRows(model, processes=1)
+    assert not model.get_input_embeddings().sparse
 
 
 def test_the_loss_is_the_mean_over_the_examples_and_never_smoothed(base: Path) -> None:
