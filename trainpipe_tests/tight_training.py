@@ -1,9 +1,10 @@
 """A training whose memory is really taken away: `python -m trainpipe_tests.tight_training SPEC.json STEP:MIB ...`.
 
-After each STEP the process may hardly grow any further, and all that it holds beyond so many MIB is taken. The training itself is the
-real one.
+After each STEP the process may hardly grow any further, and all that it holds beyond so many MIB is taken. Of several processes under
+torchrun it is the last one's memory that is taken. The training itself is the real one.
 """
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -46,12 +47,14 @@ class Thief:
 def main() -> int:
     """Train; 0, or 2 with one line for what a person has to mend."""
     path, *rooms = sys.argv[1:]
-    thief = Thief({int(step): int(mebibytes) for step, mebibytes in (room.split(":") for room in rooms)})
-    program._start_logging(0, None)
+    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    robbed = {int(step): int(mebibytes) for step, mebibytes in (room.split(":") for room in rooms)}
+    thief = Thief(robbed if rank == processes - 1 else {})
+    program._start_logging(rank, None)
     program._keep_freed_memory()
     torch.backends.mkldnn.enabled = False  # it compiles code for each new shape, which fails without memory however small the batch is
     try:
-        run(load_spec(Path(path)), thief)
+        run(load_spec(Path(path)), thief, processes_here=processes)
     except ValueError as error:
         return program._complain(str(error), 0, None)
     return 0

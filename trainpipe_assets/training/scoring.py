@@ -3,6 +3,7 @@
 What is scored, and what a validation makes of it, is the task's.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 
 from trainpipe_assets.training.batching import Indices, plan_scoring
 from trainpipe_assets.training.classification import CLASSIFICATION, as_probabilities
+from trainpipe_assets.training.compute import is_out_of_memory
 from trainpipe_assets.training.examples import Examples
 from trainpipe_assets.training.inference import inference
 from trainpipe_assets.training.sequences import Sequences
@@ -40,13 +42,20 @@ def score(
     """What `task` scores of the examples in `batches`, 0 for all others, float32, on the model's device.
 
     A classifier: the log-probabilities, shape [examples, labels]. Disjoint shares of the batches, scored by several processes, therefore
-    add up to the whole.
+    add up to the whole. A batch that does not fit the memory is halved.
     """
     scores = torch.zeros(len(examples), task.columns(model), device=model.device)
+    left = deque(batches)
     with inference(model):
-        for batch in batches:
-            inputs = task.micro_batch(examples, batch, model.config.pad_token_id).to(model.device)
-            with autocast():
-                scores[torch.from_numpy(batch).to(model.device)] = task.score(model, inputs)
+        while left:
+            batch = left.popleft()
+            try:
+                inputs = task.micro_batch(examples, batch, model.config.pad_token_id).to(model.device)
+                with autocast():
+                    scores[torch.from_numpy(batch).to(model.device)] = task.score(model, inputs)
+            except (RuntimeError, MemoryError) as error:
+                if len(batch) == 1 or not is_out_of_memory(error):
+                    raise
+                left.extendleft((batch[len(batch) // 2 :], batch[: len(batch) // 2]))
             after_batch()
     return scores

@@ -5,8 +5,11 @@ import signal
 import time
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from trainpipe_assets.pipeline.io_managers import ModelIOManager, TrainedModel
+from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.storage.artifacts import DamagedArtifact, list_artifacts, verify
 from trainpipe_assets.storage.mirror import discard
 from trainpipe_assets.storage.uris import open_filesystem
@@ -96,6 +99,21 @@ def test_what_is_damaged_on_s3_is_passed_over(bucket: str, root: Path, tmp_path:
     assert again.weights_sha256 == unkilled.weights_sha256
     discard(spec.checkpoints_uri)
     assert not [path for path in filesystem.find(folder) if "/step-" in path]  # the server may keep an empty folder
+
+
+def test_checkpoints_go_once_the_model_is_published(bucket: str, tmp_path: Path) -> None:
+    lake, key = Lake(root=f"{bucket}/lake"), dg.AssetKey("m")
+    uri = lake.checkpoints_uri(key, "f" * 32)
+    assert uri == f"{bucket}/lake/checkpoints/m/{'f' * 32}"
+    assert Lake(root=str(tmp_path)).checkpoints_uri(key, "f" * 32) is None
+    filesystem, folder = open_filesystem(uri)
+    filesystem.pipe_file(f"{folder}/step-000000001-0000/tensors.pt", b"bytes")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    model = TrainedModel(tmp_path / "model", {"fingerprint": "f" * 32, "labels": []}, scratch=tmp_path / "model")
+    ModelIOManager(lake=lake).handle_output(dg.build_output_context(asset_key=key), model)
+    assert [artifact.fingerprint for artifact in list_artifacts(lake.models_uri(key))] == ["f" * 32]
+    assert not [path for path in filesystem.find(folder) if "/step-" in path]
 
 
 def test_a_server_that_fails_costs_the_copy_and_not_the_training(

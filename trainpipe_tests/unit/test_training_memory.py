@@ -108,6 +108,21 @@ def test_memory_that_is_really_gone_splits_the_batch_once_and_stops_with_advice_
     assert losses(spec) == pytest.approx(losses(big_spec(tmp_path, "roomy")), abs=1e-4)
 
 
+def test_when_one_process_of_two_runs_out_of_memory_both_go_on_in_smaller_micro_batches(tmp_path: Path) -> None:
+    write_tiny_base(tmp_path / "base", dropout=0.0)
+    write_dataset(tmp_path / "dataset", make_rows(train=4000, validation=600))
+    big_spec(tmp_path, "tight")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *torchrun, "-m", "trainpipe_tests.tight_training", str(tmp_path / "tight" / "spec.json"), "1:12"]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert child.returncode == 0, child.stderr
+    assert "tokens, with the same effective batch" in child.stderr
+    together = json.loads((tmp_path / "tight" / "model" / "training.json").read_text())
+    alone = run(big_spec(tmp_path, "roomy"), lambda _progress: None).record
+    assert [row["loss"] for row in together["history"]] == pytest.approx([row["loss"] for row in alone["history"]], abs=1e-4)
+    assert together["validations"][0]["loss"] == pytest.approx(alone["validations"][0]["loss"], abs=1e-4)
+
+
 def test_a_training_knows_before_its_first_step_that_a_batch_will_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
