@@ -85,34 +85,37 @@ def _drop_near_duplicates(grouped: pl.LazyFrame, groups: pl.DataFrame) -> pl.Laz
 
 
 def _judge_equals(candidates: pl.DataFrame, differ: Differ, *, drop_duplicates: bool) -> pl.DataFrame:
-    """`candidates` in the order of `FIRST`, with `rule` and `reason` for those whose text another record has too.
+    """`candidates` with `rule` and `reason` for those whose text another record has too.
 
     One record of each text that nobody contradicts `stands` for it.
     """
+    repeated = candidates["content_hash"].is_duplicated()
+    alone = candidates.filter(~repeated).with_columns(rule=pl.lit(None, pl.String), reason=pl.lit(None, pl.String), stands=pl.lit(True))
+    return pl.concat([alone, _judge_repeated(candidates.filter(repeated), drop_duplicates=drop_duplicates, differ=differ)])
+
+
+def _judge_repeated(candidates: pl.DataFrame, differ: Differ, *, drop_duplicates: bool) -> pl.DataFrame:
+    """The same for records each of which has another one with its text."""
     ordered = candidates.sort(FIRST)
     groups = ordered.group_by("content_hash", maintain_order=True)
-    shared = (
-        groups.agg(pl.len().alias("_size"), *(pl.col(column).first().alias(f"_first_{column}") for column in (*FIRST, "clean_label")))
-        .filter(pl.col("_size") > 1)
-        .drop("_size")
-    )
+    shared = groups.agg(pl.col(column).first().alias(f"_first_{column}") for column in (*FIRST, "clean_label"))
     other = (
         ordered.join(shared, on="content_hash", how="inner")
         .filter(differ(pl.col("clean_label"), pl.col("_first_clean_label")))
         .group_by("content_hash", maintain_order=True)
         .agg(*(pl.col(column).first().alias(f"_other_{column}") for column in (*FIRST, "clean_label")))
     )
-    joined = ordered.join(shared, on="content_hash", how="left").join(other, on="content_hash", how="left")
+    joined = ordered.join(shared, on="content_hash").join(other, on="content_hash", how="left")
     differs = differ(pl.col("clean_label"), pl.col("_first_clean_label"))
     conflicting = pl.col("_other_row_id").is_not_null()
-    repeats = pl.col("_first_row_id").is_not_null() & (pl.col("row_id") != pl.col("_first_row_id")) & pl.lit(drop_duplicates)
+    repeats = (pl.col("row_id") != pl.col("_first_row_id")) & pl.lit(drop_duplicates)
     rule = pl.when(conflicting).then(pl.lit("conflicting_label")).when(repeats).then(pl.lit("duplicate"))
     reason = (
         pl.when(conflicting & differs).then(_contradiction("_first"))
         .when(conflicting).then(_contradiction("_other"))
         .when(repeats).then(pl.format("repeats {} line {} (row {})", "_first_source_file", "_first_line_number", "_first_row_id"))
     )  # fmt: skip
-    stands = ~conflicting & (pl.col("row_id") == pl.col("_first_row_id").fill_null(pl.col("row_id")))
+    stands = ~conflicting & (pl.col("row_id") == pl.col("_first_row_id"))
     return joined.with_columns(rule=rule, reason=reason, stands=stands).drop(pl.selectors.starts_with("_first_", "_other_"))
 
 
