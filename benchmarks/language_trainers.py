@@ -18,10 +18,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from benchmarks.language_spec import LanguageResult, LanguageTrainerSpec
 from benchmarks.trainer import StepClock
-from trainpipe_assets.training.causal import CausalLM
 from trainpipe_assets.training.cores import available_cores
 from trainpipe_assets.training.model import load_tokenizer
-from trainpipe_assets.training.pieces import Pieces
+from trainpipe_assets.training.tasks.causal import CausalLM
+from trainpipe_assets.training.tasks.pieces import Pieces
 
 IGNORED = -100
 Document = dict[str, list[int]]

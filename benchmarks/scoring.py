@@ -11,10 +11,10 @@ import torch
 
 from trainpipe_assets.evaluation.metrics import accuracy
 from trainpipe_assets.training.cores import available_cores
-from trainpipe_assets.training.examples import load_examples
 from trainpipe_assets.training.model import load_trained
 from trainpipe_assets.training.scoring import predict
 from trainpipe_assets.training.spec import load_spec
+from trainpipe_assets.training.tasks.examples import load_examples
 
 BATCH_TOKENS = 4096
 

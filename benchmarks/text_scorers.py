@@ -18,9 +18,9 @@ from transformers import TextClassificationPipeline, pipeline
 from benchmarks.text_scoring_spec import Round, TextScoringResult, TextScoringSpec
 from trainpipe_assets.data import tokenization
 from trainpipe_assets.training.cores import available_cores
-from trainpipe_assets.training.examples import from_frame
 from trainpipe_assets.training.model import label_names, load_trained
 from trainpipe_assets.training.scoring import predict
+from trainpipe_assets.training.tasks.examples import from_frame
 
 Probabilities = NDArray[np.float64]
 Scorer = Callable[[list[str]], Probabilities]

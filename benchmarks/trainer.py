@@ -14,8 +14,8 @@ from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, Trai
 
 from benchmarks.trainer_spec import TrainerResult, TrainerSpec
 from trainpipe_assets.training.cores import available_cores
-from trainpipe_assets.training.examples import Examples, load_examples
 from trainpipe_assets.training.model import load_classifier, load_tokenizer
+from trainpipe_assets.training.tasks.examples import Examples, load_examples
 
 
 @dataclass(frozen=True)

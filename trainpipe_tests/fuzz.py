@@ -21,7 +21,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet
 
-from trainpipe_assets.data.readers import read_file
+from trainpipe_assets.data.reading.readers import read_file
 from trainpipe_assets.data.source_schema import schema_of
 from trainpipe_assets.data.sources import LandedFile, list_landed
 from trainpipe_assets.schemas import RAW_DATA

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 
-from trainpipe_assets.data.dialect import Dialect
+from trainpipe_assets.data.reading.dialect import Dialect
 
 LF, CR = 10, 13
 

@@ -1,6 +1,6 @@
 """Token ids of whole documents, and the loss mask: which of them a language model is to learn.
 
-A document is one row however long it is, so that a row that goes takes all of it along; training cuts it (`training/pieces.py`).
+A document is one row however long it is, so that a row that goes takes all of it along; training cuts it (`training/tasks/pieces.py`).
 """
 
 import hashlib

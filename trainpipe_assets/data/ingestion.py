@@ -11,7 +11,7 @@ from datetime import datetime
 import polars as pl
 
 from trainpipe_assets.data.batches import from_batches
-from trainpipe_assets.data.readers import content_id, read_file
+from trainpipe_assets.data.reading.readers import content_id, read_file
 from trainpipe_assets.data.schema_drift import QUARANTINED, drift_table, judge, quarantine
 from trainpipe_assets.data.source_schema import UNREADABLE, SourceSchema, from_json, schema_of
 from trainpipe_assets.data.sources import LandedFile

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import polars as pl
 
-from trainpipe_assets.data.readers import parse_file
-from trainpipe_assets.data.records import UnreadableFile
+from trainpipe_assets.data.reading.readers import parse_file
+from trainpipe_assets.data.reading.records import UnreadableFile
 from trainpipe_assets.data.sources import LandedFile, is_ignored
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.objects import send

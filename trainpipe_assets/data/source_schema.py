@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from trainpipe_assets.data.decompression import Utf8Stream, decompressed
-from trainpipe_assets.data.delimited import next_record
-from trainpipe_assets.data.dialect import dialect_of
-from trainpipe_assets.data.parquet import column_kinds
-from trainpipe_assets.data.records import UnreadableFile, Window
+from trainpipe_assets.data.reading.decompression import Utf8Stream, decompressed
+from trainpipe_assets.data.reading.delimited import next_record
+from trainpipe_assets.data.reading.dialect import dialect_of
+from trainpipe_assets.data.reading.parquet import column_kinds
+from trainpipe_assets.data.reading.records import UnreadableFile, Window
 from trainpipe_assets.data.sources import LandedFile, file_kind, open_landed
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.s3 import explained

@@ -14,9 +14,9 @@ from trainpipe_assets.evaluation.scoring import threads
 from trainpipe_assets.settings import ComputeSettings
 
 if TYPE_CHECKING:
-    from trainpipe_assets.training.causal import CausalLM
     from trainpipe_assets.training.compute import Compute
-    from trainpipe_assets.training.pieces import Pieces
+    from trainpipe_assets.training.tasks.causal import CausalLM
+    from trainpipe_assets.training.tasks.pieces import Pieces
 
 PROMPT_TOKENS = 32  # of a document that is all learnt, at most, are the prompt of a sample
 
@@ -29,11 +29,11 @@ def score_documents(folder: str, documents: pl.DataFrame, max_length: int, compu
     """
     import torch
 
-    from trainpipe_assets.training.causal import HITS, LOSS, CausalLM, as_sums
     from trainpipe_assets.training.compute import resolve_compute
     from trainpipe_assets.training.model import load_tokenizer, load_trained_language_model
-    from trainpipe_assets.training.packing import use_packed_attention
-    from trainpipe_assets.training.pieces import cut_documents
+    from trainpipe_assets.training.tasks.causal import HITS, LOSS, CausalLM, as_sums
+    from trainpipe_assets.training.tasks.packing import use_packed_attention
+    from trainpipe_assets.training.tasks.pieces import cut_documents
 
     _be_quiet()
     resolved, model = resolve_compute(compute), load_trained_language_model(folder)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from trainpipe_assets.training.compute import Compute
-    from trainpipe_assets.training.examples import Examples
+    from trainpipe_assets.training.tasks.examples import Examples
 
 
 def score(
@@ -79,8 +79,8 @@ def align_label_sets(probabilities: FloatArray, found: Sequence[str], wanted: Se
 
 def _checked(examples: pl.DataFrame, model: "PreTrainedModel", folder: str) -> "Examples":
     """The examples as the model takes them; labels play no part in scoring and are all 0."""
-    from trainpipe_assets.training.examples import Examples, check_sequences
     from trainpipe_assets.training.model import load_tokenizer, longest_input
+    from trainpipe_assets.training.tasks.examples import Examples, check_sequences
 
     if examples.is_empty():
         raise ValueError("there is no example to score: the test split is empty; raise split.test or land more data")
@@ -101,7 +101,7 @@ def _score_within_memory(model: "PreTrainedModel", held: "Examples", batch_token
 
     from trainpipe_assets.training.compute import is_out_of_memory
     from trainpipe_assets.training.scoring import score as score_batches
-    from trainpipe_assets.training.tasks import TEXT_TASKS
+    from trainpipe_assets.training.tasks.choice import TEXT_TASKS
 
     answering = TEXT_TASKS[task]
     autocast = partial(torch.autocast, compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bf16")

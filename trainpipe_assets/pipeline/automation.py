@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from trainpipe_assets.data.ingestion import find_arrivals, pending
-from trainpipe_assets.data.readers import count_records
+from trainpipe_assets.data.reading.readers import count_records
 from trainpipe_assets.data.sources import list_landed, split_settled
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import unanswered_drift

@@ -28,7 +28,7 @@ from trainpipe_assets.schemas import DOCUMENT_SCORES, LABEL_SET_PREDICTIONS, PRE
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings
 from trainpipe_assets.storage.artifacts import Artifact, local_copy
 from trainpipe_assets.storage.base_models import BaseModel
-from trainpipe_assets.training.target_scale import scale_of_model
+from trainpipe_assets.training.tasks.target_scale import scale_of_model
 
 SAMPLE = ("prompt", "expected", "generated")
 

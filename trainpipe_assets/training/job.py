@@ -27,8 +27,8 @@ from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import StepRecord, TrainingState
 from trainpipe_assets.training.step import Stepper
 from trainpipe_assets.training.symptoms import weights_sample
-from trainpipe_assets.training.task import Task
-from trainpipe_assets.training.tasks import task_of
+from trainpipe_assets.training.tasks.choice import task_of
+from trainpipe_assets.training.tasks.task import Task
 from trainpipe_assets.training.timeline import timeline_of
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from trainpipe_assets.training.batching import Indices
-from trainpipe_assets.training.packing import Packed
+from trainpipe_assets.training.tasks.packing import Packed
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from trainpipe_assets.training.batching import Indices, plan_scoring
-from trainpipe_assets.training.classification import CLASSIFICATION, as_probabilities
 from trainpipe_assets.training.compute import is_out_of_memory
-from trainpipe_assets.training.examples import Examples
 from trainpipe_assets.training.inference import inference
 from trainpipe_assets.training.sequences import Sequences
-from trainpipe_assets.training.task import Task
+from trainpipe_assets.training.tasks.classification import CLASSIFICATION, as_probabilities
+from trainpipe_assets.training.tasks.examples import Examples
+from trainpipe_assets.training.tasks.task import Task
 
 
 def predict(model: PreTrainedModel, examples: Examples, batch_tokens: int) -> NDArray[np.float64]:

@@ -16,13 +16,13 @@ from transformers import PreTrainedModel
 
 from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import Indices, share_of
-from trainpipe_assets.training.classification import CLASSIFICATION
 from trainpipe_assets.training.compute import is_out_of_memory
 from trainpipe_assets.training.memory import Need, measure_need
 from trainpipe_assets.training.micro_batches import MicroBatch, PreparedBatch
 from trainpipe_assets.training.optimizer import clip_gradients, gradient_norm
 from trainpipe_assets.training.sequences import Sequences
-from trainpipe_assets.training.task import Task
+from trainpipe_assets.training.tasks.classification import CLASSIFICATION
+from trainpipe_assets.training.tasks.task import Task
 from trainpipe_assets.training.timeline import BACKWARD, COMMUNICATION, DATA, FORWARD, OPTIMIZER, TRANSFER, Timeline
 from trainpipe_assets.training.touched_rows import TouchedRows
 

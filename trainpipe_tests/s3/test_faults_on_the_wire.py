@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from trainpipe_assets.data.readers import read_file
+from trainpipe_assets.data.reading.readers import read_file
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage import delta, s3, s3_client

@@ -9,7 +9,7 @@ import pytest
 
 from trainpipe_assets.data.ingestion import ingest, pending
 from trainpipe_assets.data.landing import land
-from trainpipe_assets.data.readers import read_file
+from trainpipe_assets.data.reading.readers import read_file
 from trainpipe_assets.data.sources import FileChangedWhileReading, check_unchanged, list_landed, wait_until_settled
 from trainpipe_assets.pipeline.automation import look_for_data
 from trainpipe_assets.pipeline.resources import Lake

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from trainpipe_assets.data.readers import read_file
+from trainpipe_assets.data.reading.readers import read_file
 from trainpipe_assets.data.sources import LandedFile, list_landed
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings

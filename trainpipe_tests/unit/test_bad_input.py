@@ -19,7 +19,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainpipe_assets.data.readers import read_file
+from trainpipe_assets.data.reading.readers import read_file
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_tests.unit.landed_files import HEADER, NOW, good, land_bytes, ordinals, problems, read_bytes, whole_file_problem
 
@@ -470,7 +470,7 @@ def test_memory_stays_bounded_however_long_a_record_or_small_its_compressed_form
     program = """
 import resource, sys
 from datetime import UTC, datetime
-from trainpipe_assets.data.readers import read_file
+from trainpipe_assets.data.reading.readers import read_file
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.settings import SourceSettings
 (file,) = list_landed(sys.argv[1], SourceSettings())

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from trainpipe_assets.data.chat_template import load_chat_template
 from trainpipe_assets.data.document_tokens import DocumentTokenizer, load_document_tokenizer
 from trainpipe_assets.data.documents import BadConversation, parse_messages
-from trainpipe_assets.data.readers import read_file
+from trainpipe_assets.data.reading.readers import read_file
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA
 from trainpipe_assets.settings import CleaningSettings, ModelSettings, PipelineSettings, SourceKind, SourceSettings, SplitSettings

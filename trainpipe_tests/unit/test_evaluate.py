@@ -309,7 +309,7 @@ def test_scoring_leaves_the_threads_of_the_process_as_they_were(model_folder, to
 def test_a_batch_that_does_not_fit_the_memory_is_halved(model_folder, tokenized, monkeypatch):
     import torch
 
-    from trainpipe_assets.training import classification
+    from trainpipe_assets.training.tasks import classification
 
     sizes = []
 
@@ -326,7 +326,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(model_folder, tokenized,
 
 
 def test_a_fault_that_is_not_of_memory_is_not_retried(model_folder, tokenized, monkeypatch):
-    from trainpipe_assets.training import classification
+    from trainpipe_assets.training.tasks import classification
 
     calls = []
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, hamming_loss, log_loss, roc_auc_score
 
 from trainpipe_assets.data import label_sets
-from trainpipe_assets.data.parquet import read_parquet
+from trainpipe_assets.data.reading.parquet import read_parquet
 from trainpipe_assets.evaluation.intervals import draws
 from trainpipe_assets.evaluation.label_set_metrics import (
     LabelSets,

@@ -17,11 +17,11 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainpipe_assets.data import delimited, records
 from trainpipe_assets.data.clean_layout import clean_layout
-from trainpipe_assets.data.dialect import dialect_of
-from trainpipe_assets.data.readers import content_id, count_records, read_file
-from trainpipe_assets.data.records import UnreadableFile, Window
+from trainpipe_assets.data.reading import delimited, records
+from trainpipe_assets.data.reading.dialect import dialect_of
+from trainpipe_assets.data.reading.readers import content_id, count_records, read_file
+from trainpipe_assets.data.reading.records import UnreadableFile, Window
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_tests.unit.landed_files import NOW, good, land_bytes, ordinals, problems, read_bytes
 

@@ -18,7 +18,7 @@ from trainpipe_assets.evaluation.regression_plots import MAX_POINTS, prediction_
 from trainpipe_assets.evaluation.regression_report import render_regression_report
 from trainpipe_assets.evaluation.report import ReportContext, summary_markdown
 from trainpipe_assets.settings import EvaluationSettings, GateSettings, PipelineSettings
-from trainpipe_assets.training.target_scale import scale_from_config, scale_of_targets
+from trainpipe_assets.training.tasks.target_scale import scale_from_config, scale_of_targets
 
 SETTINGS = EvaluationSettings(bootstrap_samples=200, mistakes=2)
 CONTEXT = ReportContext(

@@ -19,7 +19,7 @@ import pytest
 
 from trainpipe_assets import samples
 from trainpipe_assets.data.landing import land
-from trainpipe_assets.data.readers import read_file
+from trainpipe_assets.data.reading.readers import read_file
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.samples import Archive, download, fetch_samples
 from trainpipe_assets.settings import SourceSettings

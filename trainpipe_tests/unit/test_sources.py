@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from trainpipe_assets.data.readers import content_id, read_file
+from trainpipe_assets.data.reading.readers import content_id, read_file
 from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, file_kind, list_landed, split_settled, wait_until_settled
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_tests.unit.landed_files import NOW, land_bytes, read_bytes, whole_file_problem

@@ -9,10 +9,10 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from trainpipe_assets.schemas import TOKENIZED_LABEL_SETS, TOKENIZED_TARGETS
-from trainpipe_assets.training.multi_label import MULTI_LABEL
-from trainpipe_assets.training.regression import REGRESSION
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.symptoms import no_label, one_number
+from trainpipe_assets.training.tasks.multi_label import MULTI_LABEL
+from trainpipe_assets.training.tasks.regression import REGRESSION
 from trainpipe_tests.unit.training_fixtures import make_rows, make_spec, write_dataset, write_tiny_base
 
 

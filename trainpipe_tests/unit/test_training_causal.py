@@ -15,15 +15,16 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from trainpipe_assets.settings import LoraSettings, TrainingSettings
-from trainpipe_assets.training import loop, lora
+from trainpipe_assets.training import loop
 from trainpipe_assets.training.batching import Indices
-from trainpipe_assets.training.causal import CausalLM
 from trainpipe_assets.training.model import load_language_model
 from trainpipe_assets.training.optimizer import build_optimizer
-from trainpipe_assets.training.packing import ATTENTION, cut_packs, pack, plan_packs, use_packed_attention
-from trainpipe_assets.training.pieces import cut_documents
 from trainpipe_assets.training.scoring import score
 from trainpipe_assets.training.step import Stepper
+from trainpipe_assets.training.tasks import lora
+from trainpipe_assets.training.tasks.causal import CausalLM
+from trainpipe_assets.training.tasks.packing import ATTENTION, cut_packs, pack, plan_packs, use_packed_attention
+from trainpipe_assets.training.tasks.pieces import cut_documents
 from trainpipe_tests.unit.causal_fixtures import make_causal_spec, make_documents, write_tiny_language_model
 
 DOCUMENTS = st.lists(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=40), min_size=1, max_size=6)

@@ -19,11 +19,11 @@ from torch.nn.functional import cross_entropy
 
 from trainpipe_assets.training import loop
 from trainpipe_assets.training.batching import Indices, plan_batches
-from trainpipe_assets.training.examples import load_examples
 from trainpipe_assets.training.model import load_classifier, load_language_model
-from trainpipe_assets.training.packing import plan_packs
-from trainpipe_assets.training.pieces import load_pieces
 from trainpipe_assets.training.spec import TrainSpec
+from trainpipe_assets.training.tasks.examples import load_examples
+from trainpipe_assets.training.tasks.packing import plan_packs
+from trainpipe_assets.training.tasks.pieces import load_pieces
 from trainpipe_tests.unit.causal_fixtures import make_causal_spec
 from trainpipe_tests.unit.training_fixtures import LABELS, make_spec, write_dataset, write_tiny_base
 

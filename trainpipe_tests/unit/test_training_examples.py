@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from trainpipe_assets.training.examples import check_examples, from_frame, load_examples
 from trainpipe_assets.training.sequences import padded
+from trainpipe_assets.training.tasks.examples import check_examples, from_frame, load_examples
 from trainpipe_tests.unit.training_fixtures import make_examples, make_rows, write_dataset
 
 

@@ -11,12 +11,12 @@ import torch
 
 from trainpipe_assets.training import loop
 from trainpipe_assets.training.checkpoint import Checkpoints
-from trainpipe_assets.training.classification import CLASSIFICATION
 from trainpipe_assets.training.finished import FinishedModel
 from trainpipe_assets.training.loop import Interrupted, run
 from trainpipe_assets.training.model import label_names, load_trained
 from trainpipe_assets.training.progress import Progress
 from trainpipe_assets.training.spec import TrainSpec
+from trainpipe_assets.training.tasks.classification import CLASSIFICATION
 from trainpipe_tests.unit.training_fixtures import LABELS, make_rows, make_spec, write_dataset, write_tiny_base
 
 

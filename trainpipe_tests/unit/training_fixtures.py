@@ -10,8 +10,8 @@ from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
 
 from trainpipe_assets.schemas import TOKENIZED_DATASET
-from trainpipe_assets.training.examples import Examples, from_frame
 from trainpipe_assets.training.spec import TrainSpec
+from trainpipe_assets.training.tasks.examples import Examples, from_frame
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 VOCABULARY = 64

@@ -14,8 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from trainpipe_assets.schemas import TOKENIZED_DOCUMENTS
-from trainpipe_assets.training.examples import load_rows
 from trainpipe_assets.training.sequences import Sequences
+from trainpipe_assets.training.tasks.examples import load_rows
 
 COLUMNS = ("row_id", "split", "input_ids", "loss_mask")
 

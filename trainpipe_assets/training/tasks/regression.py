@@ -16,14 +16,14 @@ from transformers import PreTrainedModel
 from trainpipe_assets.evaluation.regression_metrics import mae, rmse
 from trainpipe_assets.schemas import TOKENIZED_TARGETS
 from trainpipe_assets.storage import delta
-from trainpipe_assets.training.examples import Examples, load_answered
 from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.model import Problem, load_classifier
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import Validation
 from trainpipe_assets.training.symptoms import one_number
-from trainpipe_assets.training.target_scale import TargetScale, scale_from_config, scale_of_targets
-from trainpipe_assets.training.text_task import TextTask, outputs
+from trainpipe_assets.training.tasks.examples import Examples, load_answered
+from trainpipe_assets.training.tasks.target_scale import TargetScale, scale_from_config, scale_of_targets
+from trainpipe_assets.training.tasks.text_task import TextTask, outputs
 
 
 @dataclass(frozen=True)

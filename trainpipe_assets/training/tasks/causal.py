@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainpipe_assets.settings import TrainingSettings
-from trainpipe_assets.training import lora
 from trainpipe_assets.training.batching import Indices, cut_by_budget, padded_tokens, plan_batches, plan_scoring
-from trainpipe_assets.training.examples import check_sequences
 from trainpipe_assets.training.finished import save_weights
-from trainpipe_assets.training.losses import label_losses
 from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.model import load_language_model, longest_input, vocabulary_size
-from trainpipe_assets.training.packing import cut_packs, pack, packed_logits, plan_packs, use_packed_attention
-from trainpipe_assets.training.pieces import Pieces, load_pieces
 from trainpipe_assets.training.sequences import padded
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import Validation
+from trainpipe_assets.training.tasks import lora
+from trainpipe_assets.training.tasks.examples import check_sequences
+from trainpipe_assets.training.tasks.losses import label_losses
+from trainpipe_assets.training.tasks.packing import cut_packs, pack, packed_logits, plan_packs, use_packed_attention
+from trainpipe_assets.training.tasks.pieces import Pieces, load_pieces
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from trainpipe_assets.data.decompression import PIECE, BrokenStream, FaultRecorder, decompressed
-from trainpipe_assets.data.records import (
+from trainpipe_assets.data.reading.decompression import PIECE, BrokenStream, FaultRecorder, decompressed
+from trainpipe_assets.data.reading.records import (
     UnreadableFile,
     Unusable,
     as_json,

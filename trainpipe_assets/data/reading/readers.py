@@ -10,11 +10,11 @@ from typing import BinaryIO
 
 import polars as pl
 
-from trainpipe_assets.data.decompression import Utf8Stream, decompressed
-from trainpipe_assets.data.delimited import read_delimited
-from trainpipe_assets.data.jsonl import read_jsonl
-from trainpipe_assets.data.parquet import read_parquet
-from trainpipe_assets.data.records import UnreadableFile, Unusable, Window, unusable_frame
+from trainpipe_assets.data.reading.decompression import Utf8Stream, decompressed
+from trainpipe_assets.data.reading.delimited import read_delimited
+from trainpipe_assets.data.reading.jsonl import read_jsonl
+from trainpipe_assets.data.reading.parquet import read_parquet
+from trainpipe_assets.data.reading.records import UnreadableFile, Unusable, Window, unusable_frame
 from trainpipe_assets.data.schema_drift import row_mark
 from trainpipe_assets.data.source_schema import UNREADABLE
 from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, check_unchanged, file_kind, open_landed

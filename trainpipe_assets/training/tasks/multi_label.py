@@ -16,13 +16,13 @@ from transformers import PreTrainedModel
 
 from trainpipe_assets.evaluation.label_set_metrics import LabelSets, measure, multi_hot
 from trainpipe_assets.schemas import TOKENIZED_LABEL_SETS
-from trainpipe_assets.training.examples import Examples, load_answered
 from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.model import Problem
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import Validation
 from trainpipe_assets.training.symptoms import no_label
-from trainpipe_assets.training.text_task import TextTask, outputs
+from trainpipe_assets.training.tasks.examples import Examples, load_answered
+from trainpipe_assets.training.tasks.text_task import TextTask, outputs
 
 
 @dataclass(frozen=True)

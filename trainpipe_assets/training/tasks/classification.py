@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainpipe_assets.evaluation.metrics import accuracy, log_loss, macro_f1
-from trainpipe_assets.training.examples import Examples, check_examples, load_examples
-from trainpipe_assets.training.losses import label_losses
 from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.model import Problem, label_names, log_probabilities, longest_input, vocabulary_size
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import Validation
 from trainpipe_assets.training.symptoms import one_class
-from trainpipe_assets.training.text_task import TextTask
+from trainpipe_assets.training.tasks.examples import Examples, check_examples, load_examples
+from trainpipe_assets.training.tasks.losses import label_losses
+from trainpipe_assets.training.tasks.text_task import TextTask
 
 
 @dataclass(frozen=True)

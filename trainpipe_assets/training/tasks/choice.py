@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trainpipe_assets.training.causal import CausalLM
-from trainpipe_assets.training.classification import CLASSIFICATION
-from trainpipe_assets.training.multi_label import MULTI_LABEL
-from trainpipe_assets.training.regression import REGRESSION
 from trainpipe_assets.training.spec import TrainSpec
-from trainpipe_assets.training.task import Task
-from trainpipe_assets.training.text_task import TextTask
+from trainpipe_assets.training.tasks.causal import CausalLM
+from trainpipe_assets.training.tasks.classification import CLASSIFICATION
+from trainpipe_assets.training.tasks.multi_label import MULTI_LABEL
+from trainpipe_assets.training.tasks.regression import REGRESSION
+from trainpipe_assets.training.tasks.task import Task
+from trainpipe_assets.training.tasks.text_task import TextTask
 
 TEXT_TASKS: Mapping[str, TextTask] = {
     "text-classification": CLASSIFICATION,

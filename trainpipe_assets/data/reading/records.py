@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from trainpipe_assets.data.decompression import BrokenStream, ByteStream
+from trainpipe_assets.data.reading.decompression import BrokenStream, ByteStream
 
 PARSED = pl.Schema({"line_number": pl.Int64, "text": pl.String, "label": pl.String, "extra": pl.String, "problem": pl.String})
 EXCERPT_CHARS = 1000  # how much of an unusable record is kept

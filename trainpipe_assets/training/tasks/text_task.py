@@ -15,7 +15,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import Indices, cut_by_budget, padded_tokens, plan_batches, plan_scoring
-from trainpipe_assets.training.examples import Examples, check_sequences
 from trainpipe_assets.training.finished import save_weights
 from trainpipe_assets.training.first_token import skip_unused_tokens
 from trainpipe_assets.training.micro_batches import MicroBatch
@@ -23,6 +22,7 @@ from trainpipe_assets.training.model import Problem, label_names, load_classifie
 from trainpipe_assets.training.sequences import padded
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import Validation
+from trainpipe_assets.training.tasks.examples import Examples, check_sequences
 
 
 class TextTask(ABC):

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import polars as pl
 
-from trainpipe_assets.data.records import (
+from trainpipe_assets.data.reading.records import (
     FILL_BYTES,
     PARSED,
     BadRecord,

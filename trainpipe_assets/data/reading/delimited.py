@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from trainpipe_assets.data.clean_layout import arrow_fields, clean_layout, without
-from trainpipe_assets.data.dialect import Dialect, dialect_of
-from trainpipe_assets.data.records import (
+from trainpipe_assets.data.reading.dialect import Dialect, dialect_of
+from trainpipe_assets.data.reading.records import (
     FILL_BYTES,
     UnreadableFile,
     Unusable,
