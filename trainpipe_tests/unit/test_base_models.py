@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trainpipe_assets.storage import base_models
 from trainpipe_assets.storage.model_cache import cache_folder
 from trainpipe_assets.training.model import load_language_model
-from trainpipe_tests.unit.causal_fixtures import LONGEST, VOCABULARY, write_tiny_language_model
+from trainpipe_tests.unit.causal_fixtures import LONGEST, write_tiny_language_model
 
 MERGE = ["Ġ", "a"]  # a space and the letter behind it
 BLOCK = {
@@ -52,8 +52,10 @@ def write_plain(folder: Path) -> Path:
     """The tiny model with a tokenizer that merges two bytes, as GGUF has no tokenizer without merges."""
     path = write_tiny_language_model(folder) / "tokenizer.json"
     described = json.loads(path.read_text())
-    described["model"]["vocab"]["".join(MERGE)] = VOCABULARY - 1
+    described["model"]["vocab"]["".join(MERGE)] = len(described["model"]["vocab"])
     described["model"]["merges"] = [MERGE]
+    for token in described["added_tokens"]:  # their ids begin where those of the model end
+        token["id"] += 1
     path.write_text(json.dumps(described))
     return folder
 
