@@ -43,8 +43,8 @@ demo-s3: samples $(DAGSTER_HOME)/dagster.yaml ## the same with lake and landing 
 dev: samples $(DAGSTER_HOME)/dagster.yaml ## the Dagster UI with daemon, sensors on: http://localhost:3000
 	$(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $(or $(PORT),3000)
 
-test: samples ## all tests; TESTS=path narrows them
-	$(BIN)/python -m pytest $(TESTS)
+test: samples ## all tests, as many files at once as there are cores, four at most; TESTS=path narrows them to one after the other
+	$(BIN)/python -m pytest $(or $(TESTS),--numprocesses logical --maxprocesses 4 --dist loadfile)
 
 check: setup ## linter, types, import rules, links of the docs, definitions
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
