@@ -379,7 +379,7 @@ def test_a_storage_fault_is_not_the_files_fault(tmp_path: Path, monkeypatch: pyt
 
     file = land_bytes(tmp_path, name, _originals()[name])
     parts = iter([io.BytesIO(_originals()[name]), Faulty(_originals()[name])])  # the first is read for the file's id
-    monkeypatch.setattr("trainpipe_assets.data.readers.open_landed", lambda _: next(parts))
+    monkeypatch.setattr("trainpipe_assets.data.reading.readers.open_landed", lambda _: next(parts))
     with pytest.raises(TimeoutError, match="did not answer"):
         list(read_file(file, SourceSettings(), NOW))
 
