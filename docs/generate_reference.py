@@ -1,12 +1,10 @@
 """Writes `docs/reference/settings.md` and `docs/reference/tables.md` from the code, so that they cannot differ from it.
 
 `python docs/generate_reference.py` writes them; `trainpipe_tests/unit/test_reference.py` fails where they are out of date. What a
-setting means is said in `settings.py`, what a column means in the comments of `schemas.py`, and below for the columns without one.
+setting means is said in `settings.py`, what a column means in `schemas.py`.
 """
 
-import io
 import json
-import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -73,107 +71,6 @@ TABLES = {
     "`<lake>/models/<asset key of fine_tuned_model>/<fingerprint>.reports/<evaluation_id>.predictions.parquet`.",
 }
 
-COLUMNS = {
-    "RAW_DATA": {
-        "text": "the text as it arrived (causal-lm: the text, the prompt, or the messages as JSON); of a record that could not be parsed "
-        "its first 1,000 characters",
-        "label": "the label, or the number, as it arrived, and a list of labels as JSON (causal-lm: the completion, if there is one)",
-        "ingested_at": "when the run that ingested the row began to read files",
-    },
-    "CLEANED_FEATURES": {
-        "row_id": "as in `raw_data`",
-        "file_id": "as in `raw_data`",
-        "source_file": "as in `raw_data`",
-        "line_number": "as in `raw_data`",
-        "text": "normalised text",
-        "label": "canonical label (multi-label-classification: a sorted JSON list of them; text-regression: the number, as the "
-        "shortest decimal that gives it back; causal-lm: null)",
-        "n_chars": "characters of `text`",
-        "n_words": "words of `text`, by its spaces",
-    },
-    "REJECTED_ROWS": {
-        "row_id": "as in `raw_data`",
-        "file_id": "as in `raw_data`",
-        "source_file": "as in `raw_data`",
-        "line_number": "as in `raw_data`",
-        "reason": "a sentence: what was found and what is allowed, or which row it repeats or contradicts",
-    },
-    "TOKENIZED_LABEL_SETS": {
-        "row_id": "as in `raw_data`",
-        "file_id": "as in `raw_data`",
-        "split": "as in `cleaned_features`",
-        "input_ids": "token ids, special tokens included, cut to `model.max_length`",
-    },
-    "TOKENIZED_TARGETS": {
-        "row_id": "as in `raw_data`",
-        "file_id": "as in `raw_data`",
-        "split": "as in `cleaned_features`",
-        "input_ids": "token ids, special tokens included, cut to `model.max_length`",
-    },
-    "TOKENIZED_DOCUMENTS": {
-        "row_id": "as in `raw_data`",
-        "file_id": "as in `raw_data`",
-        "split": "as in `cleaned_features`",
-    },
-    "TOKENIZED_DATASET": {
-        "row_id": "as in `raw_data`",
-        "file_id": "as in `raw_data`",
-        "split": "as in `cleaned_features`",
-        "label_id": "position of the label in `cleaning.labels`, or among the labels found, sorted",
-        "input_ids": "token ids, special tokens included, cut to `model.max_length`",
-    },
-    "PREDICTIONS": {
-        "evaluation_id": "as in `eval_report`",
-        "row_id": "as in `raw_data`",
-        "source_file": "as in `raw_data`",
-        "n_tokens": "as in `tokenized_dataset`",
-        "text": "as in `cleaned_features`",
-        "label": "as in `cleaned_features`",
-        "predicted": "the most probable label",
-    },
-    "DRIFT_REPORT": {
-        "comparison_id": "hash of the model, the versions compared and the settings",
-        "compared_at": "when they were compared",
-        "model_fingerprint": "identity of the training that made the model",
-    },
-    "LABEL_SET_PREDICTIONS": {
-        "evaluation_id": "as in `eval_report`",
-        "row_id": "as in `raw_data`",
-        "source_file": "as in `raw_data`",
-        "n_tokens": "as in `tokenized_dataset`",
-        "text": "as in `cleaned_features`",
-    },
-    "TARGET_PREDICTIONS": {
-        "evaluation_id": "as in `eval_report`",
-        "row_id": "as in `raw_data`",
-        "source_file": "as in `raw_data`",
-        "n_tokens": "as in `tokenized_dataset`",
-        "text": "as in `cleaned_features`",
-    },
-    "DOCUMENT_SCORES": {
-        "evaluation_id": "as in `eval_report`",
-        "row_id": "as in `raw_data`",
-        "source_file": "as in `raw_data`",
-        "n_tokens": "as in `tokenized_dataset`",
-        "text": "as in `cleaned_features`",
-    },
-    "EVAL_REPORT": {
-        "evaluation_id": "hash of the model, the model it was compared with, the rows and the settings of the evaluation",
-        "evaluated_at": "when it was evaluated",
-        "model_uri": "folder of the model",
-        "model_fingerprint": "identity of the training that made the model",
-        "dataset_uri": "table that the test split was read from",
-        "dataset_version": "version of that table",
-        "n_examples": "size of the test split",
-        "accuracy": "share of examples predicted right",
-        "macro_f1": "plain mean of F1 over the classes",
-        "calibration_error": "expected calibration error over equal-width bins of confidence",
-        "gate_passed": "the verdict of the gate",
-        "previous_fingerprint": "the model it was compared with: the newest other one whose gate had passed; null where there was none",
-        "report_uri": "the HTML report",
-    },
-}
-
 
 def pages() -> dict[str, str]:
     """Each generated page by its file name."""
@@ -191,38 +88,13 @@ def settings_page() -> str:
 
 def tables_page() -> str:
     """The reference of all tables."""
-    comments = column_comments(Path(schemas.__file__).read_text(encoding="utf-8"))
     sections = []
     for table, meaning in TABLES.items():
         schema: pl.Schema = getattr(schemas, table)
-        rows = [(f"`{name}`", f"`{dtype}`", _described(table, name, comments)) for name, dtype in schema.items()]
+        meanings = schemas.meanings_of(schema)
+        rows = [(f"`{name}`", f"`{dtype}`", meanings[name]) for name, dtype in schema.items()]
         sections.append(f"## {table.lower()}\n\n{meaning}\n\n{_markdown(('column', 'type', 'meaning'), rows)}")
     return "\n".join([f"{NOTICE}\n\n{TABLES_INTRODUCTION}", *sections])
-
-
-def column_comments(source: str) -> dict[tuple[str, str], str]:
-    """The comment behind each column of a schemas module, by the name of its table and its own."""
-    found: dict[tuple[str, str], str] = {}
-    table = column = ""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME and token.start[1] == 0:
-            table = token.string.removeprefix("_")
-        elif token.type == tokenize.STRING and token.line.lstrip().startswith(f"{token.string}:"):
-            column = token.string.strip('"')
-        elif token.type == tokenize.COMMENT and column:
-            found[table, column] = token.string.removeprefix("#").strip()
-        elif token.type in (tokenize.NL, tokenize.NEWLINE):
-            column = ""
-    return found
-
-
-def _described(table: str, column: str, comments: Mapping[tuple[str, str], str]) -> str:
-    own = COLUMNS.get(table, {}).get(column)
-    comment = comments.get((table, column))
-    if (own is None) == (comment is None):
-        found = f"{table}.{column} has {'two descriptions' if own else 'no description'}"
-        raise ValueError(f"{found}; give it either a comment in schemas.py or an entry of COLUMNS in docs/generate_reference.py")
-    return str(own or comment)
 
 
 def _settings_sections(path: str, model: type[Settings]) -> Iterator[str]:

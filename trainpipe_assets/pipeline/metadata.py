@@ -6,14 +6,17 @@ from collections.abc import Mapping
 import dagster as dg
 import polars as pl
 
+from trainpipe_assets.schemas import meanings_of
 from trainpipe_assets.storage.delta import Table
 
 PREVIEW_ROWS, PREVIEW_CHARS = 5, 80
 
 
 def column_schema(schema: pl.Schema) -> dg.TableSchema:
-    """A Polars schema in Dagster's terms."""
-    return dg.TableSchema(columns=[dg.TableColumn(name=name, type=str(dtype)) for name, dtype in schema.items()])
+    """A Polars schema in Dagster's terms, with what its columns mean where it is one of the lake's."""
+    meanings = meanings_of(schema)
+    columns = [dg.TableColumn(name=name, type=str(dtype), description=meanings.get(name)) for name, dtype in schema.items()]
+    return dg.TableSchema(columns=columns)
 
 
 def column_lineage(upstream: dg.AssetKey, columns: Mapping[str, tuple[str, ...]]) -> dg.TableColumnLineage:

@@ -61,7 +61,9 @@ def test_a_materialization_tells_the_truth_about_its_table(trained: tuple[Workpl
     found, table = metadata(result, "cleaned_features"), place.table("cleaned_features")
     assert (found["table_version"], found["dagster/row_count"], found["size_bytes"]) == (table.version, table.rows, table.size_bytes)
     assert found["update"] == "rebuilt"
-    assert [column.name for column in found["dagster/column_schema"].columns] == table.schema.names()
+    columns = found["dagster/column_schema"].columns
+    assert [column.name for column in columns] == table.schema.names()
+    assert all(column.description for column in columns)
     assert found["preview"].count("\n") == 6
 
 

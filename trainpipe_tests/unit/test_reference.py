@@ -4,7 +4,10 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+
+from trainpipe_assets import schemas
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,25 +23,14 @@ def test_a_generated_page_is_up_to_date(generator: dict[str, Any], page: str) ->
     assert written == generator["pages"]()[page], f"docs/reference/{page} is out of date: run `python docs/generate_reference.py`"
 
 
-def test_a_column_is_described_by_the_comment_behind_it(generator: dict[str, Any]) -> None:
-    lines = (
-        "_A: C = {",
-        '    "x": pl.String,  # of x',
-        '    "y": pl.List("z"),',
-        "    # of nothing",
-        '    "z": pl.Int64,  # of z',
-        "}",
-        "",
-    )
-    source = "\n".join(lines)
-    assert generator["column_comments"](source) == {("A", "x"): "of x", ("A", "z"): "of z"}
+def test_every_table_is_in_the_reference_with_what_its_columns_mean(generator: dict[str, Any]) -> None:
+    tables = {name for name, value in vars(schemas).items() if isinstance(value, pl.Schema)}
+    assert tables == set(generator["TABLES"])
+    for name in tables:
+        meanings = schemas.meanings_of(getattr(schemas, name))
+        assert list(meanings) == getattr(schemas, name).names()
+        assert all(meanings.values()), name
 
 
-@pytest.mark.parametrize(
-    ("column", "comments", "found"),
-    [("new", {}, "no description"), ("text", {("RAW_DATA", "text"): "of text"}, "two descriptions")],
-    ids=["none", "two"],
-)
-def test_a_column_needs_one_description(generator: dict[str, Any], column: str, comments: dict[tuple[str, str], str], found: str) -> None:
-    with pytest.raises(ValueError, match=rf"RAW_DATA\.{column} has {found}"):
-        generator["_described"]("RAW_DATA", column, comments)
+def test_other_tables_have_no_meanings() -> None:
+    assert schemas.meanings_of(pl.Schema({"row_id": pl.String})) == {}
