@@ -31,8 +31,9 @@ from trainpipe_assets.pipeline.status import load_pipelines
 from trainpipe_assets.settings import PipelineSettings, SourceSettings
 from trainpipe_assets.storage import base_models
 from trainpipe_assets.storage.model_cache import cache_folder
-from trainpipe_assets.storage.s3 import S3Problem, explained, is_s3
-from trainpipe_assets.storage.uris import absolute, open_filesystem
+from trainpipe_assets.storage.s3 import explained
+from trainpipe_assets.storage.s3_problems import S3Problem
+from trainpipe_assets.storage.uris import absolute, is_s3, open_filesystem
 
 Verdict = Literal["ok", "warn", "fail"]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import ValidationError
 
-from trainpipe_assets.storage.s3 import S3Unreachable
+from trainpipe_assets.storage.s3_problems import S3Unreachable
 
 
 class _Stacks:

@@ -10,8 +10,7 @@ from pydantic import Field, field_validator
 
 from trainpipe_assets.pipeline.launcher import LocalLauncher
 from trainpipe_assets.settings import SourceSettings
-from trainpipe_assets.storage.s3 import is_s3
-from trainpipe_assets.storage.uris import CHECKPOINTS, MODELS, TABLES, absolute, is_remote, join
+from trainpipe_assets.storage.uris import CHECKPOINTS, MODELS, TABLES, absolute, is_remote, is_s3, join
 
 DEFAULT_LAKE, DEFAULT_LANDING, DEFAULT_MODELS = "data/lake", "data/landing", "data/models"
 

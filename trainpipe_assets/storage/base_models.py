@@ -13,8 +13,8 @@ from pathlib import Path
 
 from trainpipe_assets.storage.artifacts import file_sha256
 from trainpipe_assets.storage.model_cache import cached
-from trainpipe_assets.storage.s3 import explained, is_s3
-from trainpipe_assets.storage.uris import absolute, open_filesystem
+from trainpipe_assets.storage.s3 import explained
+from trainpipe_assets.storage.uris import absolute, is_s3, open_filesystem
 
 _FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),

@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from botocore.exceptions import ClientError
 
-from trainpipe_assets.storage.s3 import UnsafeServer, explained, is_s3, split
-from trainpipe_assets.storage.s3_client import FAULTS, client, endpoint
-from trainpipe_assets.storage.uris import TABLES, absolute, join
+from trainpipe_assets.storage.s3_client import FAULTS, client, endpoint, explained
+from trainpipe_assets.storage.s3_problems import UnsafeServer
+from trainpipe_assets.storage.uris import TABLES, absolute, bucket_and_key, is_s3, join
 
 MARKER = "_conditional_puts.json"
 RACERS = 4
@@ -57,7 +57,7 @@ def _proven(root: str, at: str) -> Proof:
         if known is not None and known.endpoint == at:
             return known
         proof = Proof(at, prove(root))
-        bucket, key = split(join(root, MARKER))
+        bucket, key = bucket_and_key(join(root, MARKER))
         client().put_object(Bucket=bucket, Key=key, Body=json.dumps(proof.__dict__, indent=2).encode(), ContentType="application/json")
         return proof
 
@@ -68,7 +68,7 @@ def forget_proofs() -> None:
 
 
 def _read(root: str) -> Proof | None:
-    bucket, key = split(join(root, MARKER))
+    bucket, key = bucket_and_key(join(root, MARKER))
     try:
         found = json.loads(client().get_object(Bucket=bucket, Key=key)["Body"].read())
         return Proof(endpoint=str(found["endpoint"]), proven_at=str(found["proven_at"]))
@@ -86,7 +86,7 @@ def prove(root: str) -> str:
     Raises:
         UnsafeServer: more than one put of an object succeeded, or the one that had to succeed did not.
     """
-    bucket, prefix = split(join(root, f"_conditional_puts-{uuid4().hex[:12]}"))
+    bucket, prefix = bucket_and_key(join(root, f"_conditional_puts-{uuid4().hex[:12]}"))
     twice, race = f"{prefix}-twice", f"{prefix}-race"
     try:
         first = _put(bucket, twice, b"first")

@@ -18,7 +18,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from trainpipe_assets.storage import s3
-from trainpipe_assets.storage.uris import absolute, is_remote, open_filesystem
+from trainpipe_assets.storage.s3_problems import S3Problem, S3Unreachable
+from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_filesystem
 
 TARGET_FILE_BYTES = 32 << 20  # a file is rewritten whole for one row that changes
 ROW_GROUP = 65_536  # rows that a reader has to decode at once, several times over: it reads ahead
@@ -112,7 +113,7 @@ def find(uri: str, version: int | None = None) -> Table | None:
         MissingTable: the table is there but not at that version any more.
         S3Problem: S3 refuses, and why. A failure of S3 that may pass is an OSError.
     """
-    gone = (DeltaError, FileNotFoundError) if s3.is_s3(uri) else (DeltaError, OSError)
+    gone = (DeltaError, FileNotFoundError) if is_s3(uri) else (DeltaError, OSError)
     try:
         with s3.explained(uri):
             table = _describe(open_delta(uri, version))
@@ -276,17 +277,17 @@ def _standing(uri: str, version: int, properties: CommitProperties) -> DeltaTabl
     try:
         delta = open_delta(uri, version)
         made = delta.history(1)[0].get(_IDENTITY) if delta.version() == version else None
-    except (DeltaError, OSError, s3.S3Problem):
+    except (DeltaError, OSError, S3Problem):
         return None
     return delta if made is not None and made == (properties.custom_metadata or {})[_IDENTITY] else None
 
 
-def _problem_of_source(error: Exception) -> s3.S3Problem | None:
+def _problem_of_source(error: Exception) -> S3Problem | None:
     """What ended the reading of the increment, where that was S3: delta-rs hands exceptions of Python on as text."""
     found = re.search(r"python: (S3Problem|S3Unreachable): (.*)", str(error), re.DOTALL)
     if found is None:
         return None
-    kind = s3.S3Unreachable if found[1] == "S3Unreachable" else s3.S3Problem
+    kind = S3Unreachable if found[1] == "S3Unreachable" else S3Problem
     return kind(" ".join(found[2].split()))
 
 

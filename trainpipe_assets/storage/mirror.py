@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainpipe_assets.storage.artifacts import Artifact, DamagedArtifact, list_artifacts, publish
-from trainpipe_assets.storage.s3 import S3Problem, explained
+from trainpipe_assets.storage.s3 import explained
+from trainpipe_assets.storage.s3_problems import S3Problem
 from trainpipe_assets.storage.uris import join, open_filesystem
 
 log = logging.getLogger(__name__)

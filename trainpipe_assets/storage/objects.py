@@ -8,8 +8,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainpipe_assets.storage.s3 import explained, is_s3
-from trainpipe_assets.storage.uris import open_filesystem
+from trainpipe_assets.storage.s3 import explained
+from trainpipe_assets.storage.uris import is_s3, open_filesystem
 
 PART_BYTES = 16 << 20  # a file of two parts or more is sent in parts
 PARTS_AT_ONCE = 4

@@ -6,30 +6,7 @@ For what is not on S3 every answer is "nothing to do", at no cost: botocore, a q
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SCHEME = "s3://"
-
-
-class S3Problem(ValueError):
-    """S3 refuses, for a reason that a person has to remove."""
-
-
-class S3Unreachable(S3Problem):
-    """No S3 server answers, or it fails again and again. That may pass, so it is worth another try."""
-
-
-class UnsafeServer(S3Problem):
-    """An S3 server that would lose commits."""
-
-
-def is_s3(uri: str) -> bool:
-    """Whether `uri` is on S3."""
-    return uri.startswith(SCHEME)
-
-
-def split(uri: str) -> tuple[str, str]:
-    """Bucket and key of an `s3://` URI."""
-    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
-    return bucket, key
+from trainpipe_assets.storage.uris import is_s3
 
 
 def options(uri: str) -> dict[str, str] | None:
@@ -59,14 +36,8 @@ def explained(uri: str) -> Iterator[None]:
         return
     from trainpipe_assets.storage import s3_client
 
-    s3_client.require_access(uri)
-    try:
+    with s3_client.explained(uri):
         yield
-    except s3_client.FAULTS as error:
-        problem = s3_client.diagnose(uri, error)
-        if problem is None:
-            raise
-        raise problem from error
 
 
 def require_safe_commits(table_uri: str) -> None:

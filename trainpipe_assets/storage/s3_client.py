@@ -6,7 +6,8 @@ Used through `s3.py`. What is stored is not known here; whether a server can hol
 import errno
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +33,8 @@ from botocore.exceptions import (
 )
 from deltalake.exceptions import DeltaError
 
-from trainpipe_assets.storage.s3 import S3Problem, S3Unreachable, split
+from trainpipe_assets.storage.s3_problems import S3Problem, S3Unreachable
+from trainpipe_assets.storage.uris import bucket_and_key
 
 DEFAULT_REGION = "us-east-1"
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 10, 3  # a server that takes connections and never answers is given up after half a minute
@@ -148,7 +150,7 @@ def require_access(uri: str) -> str:
     Raises:
         S3Problem: there is no such bucket, no access to it, or no server.
     """
-    bucket, key = split(uri)
+    bucket, key = bucket_and_key(uri)
     try:
         if bucket not in _regions:
             _regions[bucket] = _look_up(bucket, key and f"{key.rstrip('/')}/")
@@ -163,9 +165,26 @@ def _look_up(bucket: str, prefix: str) -> str:
     return DEFAULT_REGION if region in (None, "aws-global") else str(region)
 
 
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn a failure of S3 inside into one clear message; see `s3.explained`.
+
+    Raises:
+        S3Problem: a person has to do something.
+    """
+    require_access(uri)
+    try:
+        yield
+    except FAULTS as error:
+        problem = diagnose(uri, error)
+        if problem is None:
+            raise
+        raise problem from error
+
+
 def diagnose(uri: str, error: BaseException) -> S3Problem | None:
     """What a person can do about `error`, which came up at `uri`; None where it is not a fault of bucket, access, network or server."""
-    _regions.pop(split(uri)[0], None)
+    _regions.pop(bucket_and_key(uri)[0], None)
     try:
         require_access(uri)
     except S3Problem as problem:
@@ -206,7 +225,7 @@ def _says_denied(error: BaseException) -> bool:
 
 
 def _problem(uri: str, error: Exception) -> S3Problem | None:
-    bucket, _ = split(uri)
+    bucket, _ = bucket_and_key(uri)
     if isinstance(error, _NO_KEYS):
         return S3Problem(
             f"{uri}: no AWS credentials were found ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give "
@@ -224,7 +243,7 @@ def _problem(uri: str, error: Exception) -> S3Problem | None:
 
 def _refusal(uri: str, error: ClientError) -> S3Problem | None:
     """What the server's error code asks of a person."""
-    bucket, _ = split(uri)
+    bucket, _ = bucket_and_key(uri)
     code, said = str(error.response["Error"].get("Code")), str(error.response["Error"].get("Message"))
     if code in ("NoSuchBucket", "404"):
         return S3Problem(f"{uri}: there is no bucket {bucket!r} at {endpoint()}. Create it, or correct {_PLACES}")
@@ -245,7 +264,7 @@ def _refusal(uri: str, error: ClientError) -> S3Problem | None:
 
 
 def _denied(uri: str, said: str) -> S3Problem:
-    bucket, key = split(uri)
+    bucket, key = bucket_and_key(uri)
     return S3Problem(
         f"{uri}: access denied at {endpoint()} ({_short(said)}). The credentials found in {credentials_source()} need s3:ListBucket on "
         f"{bucket!r} and s3:GetObject, s3:PutObject and s3:DeleteObject on {bucket}/{key.rstrip('/')}*: docs/guide/s3.md has the policy"

@@ -8,6 +8,7 @@ from pathlib import Path
 import fsspec
 from fsspec import AbstractFileSystem
 
+S3 = "s3://"
 TABLES, MODELS = "tables", "models"  # the two folders of a lake
 CHECKPOINTS = "checkpoints"  # a third on S3, of trainings under way
 
@@ -19,6 +20,17 @@ _S3_PATIENCE = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 10, "ret
 def is_remote(uri: str) -> bool:
     """Whether `uri` names an object store rather than a local folder."""
     return "://" in uri and not uri.startswith("file://")
+
+
+def is_s3(uri: str) -> bool:
+    """Whether `uri` is on S3."""
+    return uri.startswith(S3)
+
+
+def bucket_and_key(uri: str) -> tuple[str, str]:
+    """Bucket and key of an `s3://` URI."""
+    bucket, _, key = uri.removeprefix(S3).partition("/")
+    return bucket, key
 
 
 def absolute(uri: str) -> str:

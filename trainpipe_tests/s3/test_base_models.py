@@ -7,15 +7,15 @@ import pytest
 
 from trainpipe_assets.storage import base_models
 from trainpipe_assets.storage.model_cache import cache_folder
-from trainpipe_assets.storage.s3 import split
 from trainpipe_assets.storage.s3_client import client
+from trainpipe_assets.storage.uris import bucket_and_key
 from trainpipe_assets.training.model import load_classifier
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 
 def upload(folder: Path, uri: str) -> None:
     """Put the files of `folder` below `uri`, and two that are of no use."""
-    bucket, prefix = split(uri)
+    bucket, prefix = bucket_and_key(uri)
     for file in folder.iterdir():
         client().put_object(Bucket=bucket, Key=f"{prefix}/{file.name}", Body=file.read_bytes())
     client().put_object(Bucket=bucket, Key=f"{prefix}/README.md", Body=b"of no use")

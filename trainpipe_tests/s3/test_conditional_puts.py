@@ -7,15 +7,16 @@ import pytest
 
 from trainpipe_assets.storage import delta
 from trainpipe_assets.storage.conditional_puts import MARKER, forget_proofs, lake_of, prove, require_conditional_puts
-from trainpipe_assets.storage.s3 import UnsafeServer, split
 from trainpipe_assets.storage.s3_client import client
+from trainpipe_assets.storage.s3_problems import UnsafeServer
+from trainpipe_assets.storage.uris import bucket_and_key
 from trainpipe_tests.conftest import aws_environment
 from trainpipe_tests.s3.careless_server import careless_server
 from trainpipe_tests.s3_server import S3Server
 
 
 def keys(uri: str) -> list[str]:
-    name, prefix = split(uri)
+    name, prefix = bucket_and_key(uri)
     return sorted(entry["Key"] for entry in client().list_objects_v2(Bucket=name, Prefix=prefix).get("Contents", []))
 
 
@@ -25,7 +26,7 @@ def test_a_real_server_proves_it_once_and_the_lake_remembers(bucket: str, s3_ser
     assert proof is not None
     assert proof.endpoint == s3_server.endpoint
     assert keys(bucket) == [f"team/lake/{MARKER}"], "the objects of the proof were left behind"
-    name, prefix = split(root)
+    name, prefix = bucket_and_key(root)
     marker = json.loads(client().get_object(Bucket=name, Key=f"{prefix}/{MARKER}")["Body"].read())
     assert marker == {"endpoint": s3_server.endpoint, "proven_at": proof.proven_at}
     forget_proofs()
@@ -34,7 +35,7 @@ def test_a_real_server_proves_it_once_and_the_lake_remembers(bucket: str, s3_ser
 
 @pytest.mark.parametrize("content", [b'{"endpoint": "https://elsewhere.example", "proven_at": "then"}', b"no json", b"[]"])
 def test_a_marker_of_another_endpoint_or_of_no_use_proves_nothing(bucket: str, s3_server: S3Server, content: bytes) -> None:
-    name, _ = split(bucket)
+    name, _ = bucket_and_key(bucket)
     client().put_object(Bucket=name, Key=f"lake/{MARKER}", Body=content)
     proof = require_conditional_puts(f"{bucket}/lake")
     assert proof is not None

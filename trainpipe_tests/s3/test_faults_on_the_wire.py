@@ -21,6 +21,7 @@ from trainpipe_assets.storage import delta, s3, s3_client
 from trainpipe_assets.storage.artifacts import Artifact, list_artifacts, publish, read_manifest, seal, verify
 from trainpipe_assets.storage.conditional_puts import require_conditional_puts
 from trainpipe_assets.storage.objects import PART_BYTES
+from trainpipe_assets.storage.s3_problems import S3Unreachable
 from trainpipe_assets.storage.uris import open_filesystem
 from trainpipe_tests.conftest import aws_environment
 from trainpipe_tests.corpora import as_csv, examples
@@ -61,7 +62,7 @@ def run(plane: DataPlane) -> bool:
     """Whether a run ended right; if not, then with one message, and worth another try."""
     try:
         plane.run()
-    except s3.S3Unreachable as error:
+    except S3Unreachable as error:
         check_message(str(error))
         return False
     return True
@@ -143,7 +144,7 @@ def test_a_landed_file_whose_reading_fails_is_not_taken_for_a_damaged_one(
     local = plane.elsewhere(str(tmp_path / "lake"))  # tables on local disk: nothing but the reading can fail
     (landed,) = list_landed(str(plane.landing), SourceSettings())
     proxy.fail(Faults((kind,), only="reads"))
-    with pytest.raises(s3.S3Unreachable):
+    with pytest.raises(S3Unreachable):
         list(read_file(landed, SourceSettings(), datetime.now(UTC)))
     assert not run(local)
     proxy.fail(NONE)
@@ -178,7 +179,7 @@ def test_a_model_is_published_whole_or_not_at_all(proxy: FaultyProxy, bucket: st
         try:
             published = publish(folder, uri)
             break
-        except s3.S3Unreachable as error:
+        except S3Unreachable as error:
             check_message(str(error))
             messages += 1
         proxy.fail(NONE)

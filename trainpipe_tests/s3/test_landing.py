@@ -16,8 +16,8 @@ from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.status import pipeline_status
 from trainpipe_assets.settings import PipelineSettings, SourceSettings
 from trainpipe_assets.storage.delta import find
-from trainpipe_assets.storage.s3 import split
 from trainpipe_assets.storage.s3_client import client
+from trainpipe_assets.storage.uris import bucket_and_key
 
 SETTINGS = SourceSettings(settle_seconds=0)
 GOOD = "text,label\nfine,pos\nbad,neg\n"
@@ -31,7 +31,7 @@ def file_in(folder: Path, name: str, content: str = GOOD) -> Path:
 
 
 def put(uri: str, content: bytes = GOOD.encode()) -> None:
-    name, key = split(uri)
+    name, key = bucket_and_key(uri)
     client().put_object(Bucket=name, Key=key, Body=content)
 
 
@@ -69,7 +69,7 @@ def test_an_object_that_changes_or_goes_is_noticed(bucket: str) -> None:
     put(f"{bucket}/landing/a.csv", GOOD.replace("fine", "fone").encode())
     with pytest.raises(FileChangedWhileReading):
         check_unchanged(file)
-    name, key = split(file.uri)
+    name, key = bucket_and_key(file.uri)
     client().delete_object(Bucket=name, Key=key)
     with pytest.raises(FileChangedWhileReading, match="now gone"):
         check_unchanged(file)
@@ -86,7 +86,7 @@ def test_young_objects_are_looked_at_again(bucket: str) -> None:
     def meanwhile(seconds: float) -> None:
         assert seconds == 60
         put(f"{root}/growing.csv", (GOOD + "more,pos\n").encode())
-        client().delete_object(Bucket=split(root)[0], Key="landing/gone.csv")
+        client().delete_object(Bucket=bucket_and_key(root)[0], Key="landing/gone.csv")
 
     ready, growing = wait_until_settled(root, list_landed(root, settings), settings, now=time.time(), sleep=meanwhile)
     assert ([file.path for file in ready], [file.path for file in growing]) == (["same.csv"], ["growing.csv"])

@@ -14,6 +14,7 @@ from trainpipe_assets.pipeline.resources import Lake, lake_from_environment
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage import delta, s3, s3_client
 from trainpipe_assets.storage.artifacts import publish, read_manifest, seal
+from trainpipe_assets.storage.s3_problems import S3Problem, S3Unreachable
 from trainpipe_tests.conftest import aws_environment
 from trainpipe_tests.s3_server import S3Server
 
@@ -50,14 +51,14 @@ def environment(server: S3Server, changes: Mapping[str, str | None]) -> dict[str
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_one_clear_message(bucket: str, s3_server: S3Server, problem: str, place: str) -> None:
     root, changes, found, remedy = PROBLEMS[problem]
-    with aws_environment(environment(s3_server, changes)), pytest.raises(s3.S3Problem) as raised:
+    with aws_environment(environment(s3_server, changes)), pytest.raises(S3Problem) as raised:
         READERS[place](root or bucket)
     message = str(raised.value)
     assert found in message
     assert remedy in message
     assert "\n" not in message
     assert "a-secret-for-loopback-only" not in message
-    assert isinstance(raised.value, s3.S3Unreachable) == (problem == "unreachable")
+    assert isinstance(raised.value, S3Unreachable) == (problem == "unreachable")
 
 
 def test_a_commit_and_a_publication_say_it_too(bucket: str, s3_server: S3Server, tmp_path: Path) -> None:
@@ -66,9 +67,9 @@ def test_a_commit_and_a_publication_say_it_too(bucket: str, s3_server: S3Server,
     (tmp_path / "model").mkdir()
     seal(tmp_path / "model", {"fingerprint": "f", "labels": []})
     with aws_environment(environment(s3_server, {"AWS_SECRET_ACCESS_KEY": "wrong"})):
-        with pytest.raises(s3.S3Problem, match="does not accept"):
+        with pytest.raises(S3Problem, match="does not accept"):
             delta.commit(f"{bucket}/tables/t", None, pl.LazyFrame({"row_id": ["a"]}), None, fingerprint=1, upstream=0, note={})
-        with pytest.raises(s3.S3Problem, match="does not accept"):
+        with pytest.raises(S3Problem, match="does not accept"):
             publish(tmp_path / "model", f"{bucket}/models/m/f")
 
 
@@ -77,7 +78,7 @@ def test_what_is_allowed_is_not_mistaken_for_what_is_not(bucket: str) -> None:
     problem = s3_client.diagnose(f"{bucket}/lake/tables/x", denied)
     assert "access denied" in str(problem)
     assert "s3:PutObject" in str(problem)
-    assert isinstance(s3_client.diagnose(f"{bucket}/lake", OSError("Generic S3 error: 503 SlowDown")), s3.S3Unreachable)
+    assert isinstance(s3_client.diagnose(f"{bucket}/lake", OSError("Generic S3 error: 503 SlowDown")), S3Unreachable)
     assert s3_client.diagnose(f"{bucket}/lake", OSError(errno.ENOSPC, "No space left on device")) is None
     assert s3_client.diagnose(f"{bucket}/lake", FileNotFoundError("no such object")) is None
 

@@ -19,8 +19,8 @@ from trainpipe_assets.storage.artifacts import (
     seal,
     verify,
 )
-from trainpipe_assets.storage.s3 import split
 from trainpipe_assets.storage.s3_client import client
+from trainpipe_assets.storage.uris import bucket_and_key
 
 WEIGHTS = 2 * objects.PART_BYTES + 12_345  # bytes: three parts
 
@@ -38,13 +38,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def put(uri: str, content: bytes) -> None:
-    name, key = split(uri)
+    name, key = bucket_and_key(uri)
     client().put_object(Bucket=name, Key=key, Body=content)
 
 
 def written(uri: str) -> dict[str, str]:
     """ETag and time of each object below `uri`."""
-    name, key = split(uri)
+    name, key = bucket_and_key(uri)
     found = client().list_objects_v2(Bucket=name, Prefix=key).get("Contents", [])
     return {entry["Key"].removeprefix(f"{key}/"): f"{entry['ETag']} {entry['LastModified']}" for entry in found}
 
@@ -87,7 +87,7 @@ def test_a_damaged_or_missing_file_is_named(bucket: str, folder: Path, remote_on
     put(f"{artifact.uri}/config.json", b'{"a": 2}')
     with pytest.raises(DamagedArtifact, match=r"config\.json has SHA-256"):
         check(artifact)
-    name, key = split(f"{artifact.uri}/config.json")
+    name, key = bucket_and_key(f"{artifact.uri}/config.json")
     client().delete_object(Bucket=name, Key=key)
     with pytest.raises(DamagedArtifact, match=r"config\.json is missing"):
         check(artifact)

@@ -10,6 +10,7 @@ import pytest
 from trainpipe_assets.storage import delta, s3
 from trainpipe_assets.storage.maintenance import maintain
 from trainpipe_assets.storage.s3_client import client
+from trainpipe_assets.storage.uris import bucket_and_key
 from trainpipe_tests.conftest import aws_environment
 from trainpipe_tests.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 
@@ -81,7 +82,7 @@ def test_after_a_vacuum_the_difference_is_unknown(bucket: str) -> None:
     first = commit(uri, None, rows(1, 2), None)
     second = commit(uri, first.table, rows(3), None)
     (gone,) = first.table.file_uris() - second.table.file_uris()
-    name, key = s3.split(gone)
+    name, key = bucket_and_key(gone)
     client().delete_object(Bucket=name, Key=key)
     assert delta.difference(second.table, first.table.version) is None
 
