@@ -549,6 +549,11 @@ class ComputeSettings(Settings):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Device; auto takes the best one present.")
     processes: int = Field(default=1, ge=1, le=64, description="Training processes; more than one runs under torchrun.")
+    sharding: Literal["none", "full"] = Field(
+        default="none",
+        description="full shares parameters, gradients and optimizer state out among the processes (FSDP2), so that larger models fit; "
+        "none keeps them whole on each, which is faster.",
+    )
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto is bf16 where the device computes it natively, else float32."
     )

@@ -1,4 +1,4 @@
-"""kill -9 at random instants of a training: `python -m trainpipe_tests.training_chaos --kills 100 --processes 2`.
+"""kill -9 at random instants of a training: `python -m trainpipe_tests.training_chaos --kills 100 --processes 2 --sharding full`.
 
 A training is killed and started again until it ends, and must then have made the very bytes of one that was never killed; then the next.
 Each run is a fork of this process, which has imported everything and computed nothing, so that a kill costs no imports. The processes of
@@ -78,6 +78,7 @@ class Chaos:
 
     root: Path
     processes: int
+    sharding: str
     random: random.Random
     places: Places = field(default_factory=Places)
     fell: Counter[str] = field(default_factory=Counter)
@@ -105,7 +106,9 @@ class Chaos:
     def _spec(self, name: str) -> TrainSpec:
         folder = self.root / name
         folder.mkdir(exist_ok=True)
-        spec = make_spec(self.root, work_dir=str(folder / "work"), output_dir=str(folder / "model"), training={"epochs": 3})
+        compute = {"device": "cpu", "precision": "float32", "threads": 1, "processes": self.processes, "sharding": self.sharding}
+        places = {"work_dir": str(folder / "work"), "output_dir": str(folder / "model")}
+        spec = make_spec(self.root, **places, compute=compute, training={"epochs": 3})
         save_spec(spec, folder / "spec.json")
         return spec
 
@@ -233,16 +236,16 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m trainpipe_tests.training_chaos", description="Kill trainings, compare what they come to.")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--sharding", choices=("none", "full"), default="none")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="trainpipe-chaos-") as folder:
-        chaos = Chaos(Path(folder), options.processes, random.Random(options.seed))
+        chaos = Chaos(Path(folder), options.processes, options.sharding, random.Random(options.seed))
         chaos.run(options.kills)
-    print(
-        f"{options.kills} kills of trainings on {options.processes} process(es), {chaos.finished} of them brought to their end "
-        f"in {time.monotonic() - began:,.0f} s: the bytes of the training never killed"
-    )
+    on = f"{options.processes} process(es), sharding {options.sharding}"
+    ended = f"{chaos.finished} of them brought to their end in {time.monotonic() - began:,.0f} s"
+    print(f"{options.kills} kills of trainings on {on}, {ended}: the bytes of the training never killed")
     for instant, count in chaos.fell.most_common():
         print(f"  {count:5} fell {instant}")
 

@@ -31,6 +31,9 @@ class Launcher(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # gener
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Device; auto takes the best one present.")
     processes: int = Field(default=1, ge=1, le=64, description="Training processes; more than one runs under torchrun.")
+    sharding: Literal["none", "full"] = Field(
+        default="none", description="full shares the model out among the processes (FSDP2); none keeps it whole on each."
+    )
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto is bf16 where the device computes it natively, else float32."
     )

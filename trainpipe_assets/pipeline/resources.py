@@ -79,11 +79,11 @@ def lake_from_environment() -> Lake:
 
 
 def launcher_from_environment() -> LocalLauncher:
-    """The launcher with the compute that TRAINPIPE_DEVICE, _PROCESSES, _PRECISION, _THREADS and _PRICE_PER_HOUR speak of.
+    """The launcher with the compute that TRAINPIPE_DEVICE, _PROCESSES, _SHARDING, _PRECISION, _THREADS and _PRICE_PER_HOUR speak of.
 
     Raises:
         pydantic.ValidationError: one of them has a value that is not allowed.
     """
-    names = ("device", "processes", "precision", "threads", "price_per_hour", "scratch")
+    names = ("device", "processes", "sharding", "precision", "threads", "price_per_hour", "scratch")
     given = {name: os.environ.get(f"TRAINPIPE_{name.upper()}") for name in names}
     return LocalLauncher.model_validate({name: value for name, value in given.items() if value})

@@ -5,12 +5,14 @@ training are the same on one process and on eight.
 """
 
 from bisect import bisect_right
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 Lengths = NDArray[np.integer]
+Work = TypeVar("Work", Indices, list[Indices])
 
 
 def plan_batches(lengths: Lengths, budget: int, seed: int, epoch: int) -> list[Indices]:
@@ -53,9 +55,9 @@ def cut_by_budget(order: Indices, lengths: Lengths, budget: int) -> list[Indices
     return runs
 
 
-def share_of(batch: Indices, rank: int, processes: int) -> Indices:
-    """The examples of `batch` that process `rank` computes: every `processes`-th, so that each gets like lengths."""
-    return batch[rank::processes]
+def share_of(work: Work, rank: int, processes: int) -> Work:
+    """What of `work` process `rank` computes, examples or batches: every `processes`-th, so that each gets like lengths."""
+    return work[rank::processes]
 
 
 def padded_tokens(batch: Indices, lengths: Lengths) -> int:

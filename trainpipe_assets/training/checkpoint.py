@@ -16,6 +16,7 @@ import torch
 
 from trainpipe_assets.storage.artifacts import DamagedArtifact, download, is_whole, seal
 from trainpipe_assets.storage.mirror import Mirror
+from trainpipe_assets.training.distribution import Tensors
 from trainpipe_assets.training.durable import PARTIAL, whole_folder
 from trainpipe_assets.training.spec import TrainSpec, spec_differences
 from trainpipe_assets.training.state import TrainingState
@@ -35,14 +36,14 @@ class Checkpoints:
     examples_digest: str
     mirror: Mirror | None = None
 
-    def save(self, state: TrainingState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Save a checkpoint of `state`; once it is complete, remove all but it and the best one. The mirror follows when it can."""
+    def save(self, state: TrainingState, tensors: Tensors) -> None:
+        """Save a checkpoint of `state` with `tensors`, then remove all but it and the best one. The mirror follows when it can."""
         place = self.folder / state.name
         if is_whole(place):
             return
         shutil.rmtree(place, ignore_errors=True)
         with whole_folder(place) as partial:
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, partial / TENSORS)
+            torch.save(tensors, partial / TENSORS)
             described = {"state": state.model_dump(), "spec": self.spec.model_dump(mode="json"), "examples": self.examples_digest}
             (partial / STATE).write_text(json.dumps(described), encoding="utf-8")
             seal(partial, {"checkpoint": state.name})
@@ -89,12 +90,10 @@ class Checkpoints:
             log.warning("checkpoint %s is passed over: that of its best model, %s, is not complete", path, state.best_name)
         return None
 
-    def restore(self, name: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Load the weights of the checkpoint `name` into `model`, and its moments into `optimizer` where one is given."""
-        tensors = torch.load(self.folder / name / TENSORS, map_location="cpu", weights_only=True)
-        model.load_state_dict(tensors["model"])
-        if optimizer is not None:
-            optimizer.load_state_dict(tensors["optimizer"])
+    def tensors(self, name: str) -> Tensors:
+        """Those of the checkpoint `name`."""
+        tensors: Tensors = torch.load(self.folder / name / TENSORS, map_location="cpu", weights_only=True)
+        return tensors
 
     def _folders(self) -> list[Path]:
         return [path for path in self.folder.glob("step-*") if not path.name.endswith(PARTIAL)]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 
@@ -13,7 +14,8 @@ def inference(model: PreTrainedModel) -> Iterator[None]:
     was_training = model.training
     model.train(False)
     try:
-        with torch.inference_mode():
+        # a layer that is put together in inference mode could not be trained afterwards
+        with torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode():
             yield
     finally:
         model.train(was_training)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from trainpipe_assets.storage.mirror import Mirror
 from trainpipe_assets.training.checkpoint import Checkpoints
 from trainpipe_assets.training.crowding import Cores
+from trainpipe_assets.training.distribution import Distribution, distribution_of
 from trainpipe_assets.training.dropout import use_fast_dropout
 from trainpipe_assets.training.efficiency import matmul_rate
 from trainpipe_assets.training.memory import available_bytes, fitting_micro_batch
@@ -39,7 +40,7 @@ class Job:
     """A training under way. `resumed_from` is the step of the checkpoint that it was taken up from, 0 without one."""
 
     spec: TrainSpec
-    accelerator: Accelerator
+    distribution: Distribution
     model: PreTrainedModel
     task: Task[Any]
     train: Sequences
@@ -53,6 +54,7 @@ class Job:
     began_with: torch.Tensor  # a sample of the base model's weights
 
     def __post_init__(self) -> None:
+        self.accelerator = self.distribution.accelerator
         self.resumed_from = self.state.step
         self.saved_at = time.monotonic()
         self.cores = Cores()
@@ -99,26 +101,27 @@ def prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool])
     timeline = timeline_of(accelerator.device)
     task = task_of(spec)
     train, validation = (task.load(spec, split) for split in ("train", "validation"))
-    model = _load_model(spec, task, accelerator, (train, validation))
+    distribution = distribution_of(accelerator, spec.compute.sharding)
+    model = _load_model(spec, task, distribution, (train, validation))
     optimizer = build_optimizer(model, spec.training)
     checkpoints = _checkpoints(spec, train.digest() + validation.digest(), accelerator)
     began_with = weights_sample(model)
-    state = _restore(checkpoints, model, optimizer) or TrainingState(micro_batch_tokens=spec.training.micro_batch_tokens)
-    stepper = Stepper(accelerator, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline, task)
+    state = _restore(checkpoints, distribution, model, optimizer) or TrainingState(micro_batch_tokens=spec.training.micro_batch_tokens)
+    stepper = Stepper(distribution, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline, task)
     if state.step == 0:
         state.micro_batch_tokens = stepper.micro_batch_tokens = _fitting(stepper)
     rate = together(accelerator, _matmul_rate(accelerator))
-    return Job(spec, accelerator, model, task, train, validation, stepper, checkpoints, state, stop, Meter(timeline), rate, began_with)
+    return Job(spec, distribution, model, task, train, validation, stepper, checkpoints, state, stop, Meter(timeline), rate, began_with)
 
 
-def _load_model(spec: TrainSpec, task: Task[Any], accelerator: Accelerator, splits: tuple[Sequences, ...]) -> PreTrainedModel:
+def _load_model(spec: TrainSpec, task: Task[Any], distribution: Distribution, splits: tuple[Sequences, ...]) -> PreTrainedModel:
     model = task.load_model(spec)
     for examples in splits:
         task.check(examples, model, load_tokenizer(spec.base_model))
-    model.to(accelerator.device)
     task.spare_work(model)
-    if accelerator.device.type == "cpu":
+    if distribution.accelerator.device.type == "cpu":
         use_fast_dropout(model)
+    distribution.place(model)
     return model
 
 
@@ -131,13 +134,15 @@ def _checkpoints(spec: TrainSpec, examples_digest: str, accelerator: Accelerator
     return checkpoints
 
 
-def _restore(checkpoints: Checkpoints, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> TrainingState | None:
+def _restore(
+    checkpoints: Checkpoints, distribution: Distribution, model: PreTrainedModel, optimizer: torch.optim.Optimizer
+) -> TrainingState | None:
     """Where the newest checkpoint stands; it is computed on in the same micro-batches, whatever memory is there now, for other ones would
     draw other random numbers and round otherwise. Smaller ones are made where the settings ask for them by now."""
     state = checkpoints.newest()
     if state is None:
         return None
-    checkpoints.restore(state.name, model, optimizer)
+    distribution.load(checkpoints.tensors(state.name), model, optimizer)
     budgets = [budget for budget in (state.micro_batch_tokens, checkpoints.spec.training.micro_batch_tokens) if budget is not None]
     state.micro_batch_tokens = min(budgets, default=None)
     return state
@@ -145,9 +150,9 @@ def _restore(checkpoints: Checkpoints, model: PreTrainedModel, optimizer: torch.
 
 def _fitting(stepper: Stepper) -> int | None:
     """The micro-batches that fit the memory of every process."""
-    processes, settings = stepper.accelerator.num_processes, stepper.settings
+    processes, settings, advice = stepper.accelerator.num_processes, stepper.settings, stepper.distribution.advice
     available = available_bytes(stepper.accelerator.device, processes)
-    own = fitting_micro_batch(stepper.need(), available, stepper.micro_batch_tokens, settings.batch_tokens // processes)
+    own = fitting_micro_batch(stepper.need(), available, stepper.micro_batch_tokens, settings.batch_tokens // processes, advice)
     return agree(stepper.accelerator, own)[0]
 
 

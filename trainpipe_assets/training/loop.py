@@ -8,9 +8,10 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-from trainpipe_assets.training.batching import Indices
+from trainpipe_assets.training.batching import share_of
 from trainpipe_assets.training.checkpoint import clear_checkpoints
 from trainpipe_assets.training.durable import exclusive
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
@@ -107,9 +108,10 @@ def _checkpoint_if_due(job: Job) -> None:
 
 
 def _checkpoint(job: Job) -> None:
-    if job.accelerator.is_main_process:
-        with job.meter.timeline.phase(CHECKPOINT):
-            job.checkpoints.save(job.state, job.model, job.stepper.optimizer)
+    with job.meter.timeline.phase(CHECKPOINT):
+        tensors = job.distribution.gather(job.model, job.stepper.optimizer)
+        if job.accelerator.is_main_process:
+            job.checkpoints.save(job.state, tensors)
     job.saved_at = time.monotonic()
 
 
@@ -124,8 +126,9 @@ def _validate(job: Job) -> None:
     with job.meter.timeline.phase(VALIDATION):
         budget = VALIDATION_TOKENS * (job.state.micro_batch_tokens or job.spec.training.batch_tokens)
         batches = job.task.plan_scoring(job.validation, budget)
-        own: list[Indices] = batches[job.accelerator.process_index :: job.accelerator.num_processes]
-        scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_alone(job), job.task)
+        own, first = (share_of(batches, rank, job.accelerator.num_processes) for rank in (job.accelerator.process_index, 0))
+        idle = batches[-1:] * (len(first) - len(own)) if job.distribution.in_step else None
+        scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_alone(job), job.task, idle)
         everything = job.accelerator.reduce(scores, "sum")
         found = job.task.summarize(job.validation, everything, job.state.step, job.epoch + 1)
         job.warn(
@@ -148,12 +151,13 @@ def _finish(job: Job) -> FinishedModel:
     assert best is not None  # every epoch ends with a validation
     if best.step != job.state.step:
         log.info("the best model is that of step %d", best.step)
-        job.checkpoints.restore(job.state.best_name, job.model)
+        job.distribution.load(job.checkpoints.tensors(job.state.best_name), job.model)
     record, folder = describe_training(job), Path(job.spec.output_dir)
     log.info("%s", record["efficiency"]["verdict"])
     finished = FinishedModel(folder, "", record)
-    if job.accelerator.is_main_process:
-        finished = write_finished(folder, job.model.cpu(), load_tokenizer(job.spec.base_model), record, job.task.save)
+    model = job.distribution.finished(job.model, partial(job.task.load_model, job.spec))
+    if model is not None:
+        finished = write_finished(folder, model, load_tokenizer(job.spec.base_model), record, job.task.save)
     _settle(job)
     job.accelerator.wait_for_everyone()
     return finished

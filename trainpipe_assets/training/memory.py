@@ -11,6 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch.distributed.fsdp import FSDPModule
+
+from trainpipe_assets.training.distribution import local
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +26,10 @@ MEMINFO, STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a training adds to those of its loaded model; activations are those kept from the forward for the backward pass."""
+    """Bytes that a training adds to those of its loaded model; activations are those kept from the forward for the backward pass.
+
+    Of a model that is shared out: of this process's share.
+    """
 
     parameters: int
     gradients: int
@@ -32,10 +38,12 @@ class Need:
     activations_each: int
     """Of each further example of `longest` tokens: the worst case, as attention grows with the square of the length."""
     longest: int
+    whole_at_once: int = 0
+    """Of a model that is shared out: parameters and gradients of the layers that are put together at the same time."""
 
     def bytes_for(self, examples: int) -> int:
         """Bytes to add for micro-batches of so many examples."""
-        return self.gradients + self.moments + self.activations_anyway + examples * self.activations_each
+        return self.gradients + self.moments + self.whole_at_once + self.activations_anyway + examples * self.activations_each
 
     def examples_within(self, available: int) -> int:
         """How many examples fit into so many bytes; negative where not even gradients and moments do."""
@@ -43,11 +51,15 @@ class Need:
 
     def __str__(self) -> str:
         parts = {"parameters": self.parameters, "gradients": self.gradients, "AdamW's moments": self.moments}
+        if self.whole_at_once:
+            parts |= {"layers put together": self.whole_at_once}
         words = [f"{name} {_readable(size)}" for name, size in parts.items()]
         return ", ".join([*words, f"activations {_readable(self.activations_each)} for an example of {self.longest} tokens"])
 
 
-def measure_need(model: torch.nn.Module, optimizer: torch.optim.Optimizer, forward: Callable[[int], torch.Tensor], longest: int) -> Need:
+def measure_need(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, forward: Callable[[int], torch.Tensor], longest: int, whole_at_once: int = 0
+) -> Need:
     """What training `model` needs, by a trial.
 
     Args:
@@ -55,10 +67,12 @@ def measure_need(model: torch.nn.Module, optimizer: torch.optim.Optimizer, forwa
         optimizer: an AdamW, whose moments count as needed unless they are there.
         forward: the loss of so many examples of `longest` tokens.
         longest: tokens of the longest example.
+        whole_at_once: see `Need`.
     """
-    sizes = [(parameter.nbytes, parameter.requires_grad) for parameter in model.parameters()]
+    sizes = [(local(parameter).nbytes, parameter.requires_grad) for parameter in model.parameters()]
     trained = sum(size for size, is_trained in sizes if is_trained)
     one, two = (_kept_for_backward(model, partial(forward, count)) for count in (1, 2))
+    optimizer.zero_grad()
     return Need(
         parameters=sum(size for size, _ in sizes),
         gradients=trained,
@@ -66,11 +80,14 @@ def measure_need(model: torch.nn.Module, optimizer: torch.optim.Optimizer, forwa
         activations_anyway=max(0, 2 * one - two),
         activations_each=two - one,
         longest=longest,
+        whole_at_once=whole_at_once,
     )
 
 
-def fitting_micro_batch(need: Need, available: int, micro_batch_tokens: int | None, batch_tokens: int) -> int | None:
+def fitting_micro_batch(need: Need, available: int, micro_batch_tokens: int | None, batch_tokens: int, advice: str = "") -> int | None:
     """`micro_batch_tokens` where it fits (None: all of a process's `batch_tokens` at once), else the largest that does.
+
+    `advice` is what else may help where nothing does.
 
     Raises:
         ValueError: not even a single example fits.
@@ -82,7 +99,8 @@ def fitting_micro_batch(need: Need, available: int, micro_batch_tokens: int | No
         return micro_batch_tokens
     fitting = need.examples_within(available)
     if fitting < 1:
-        raise ValueError(f"the training does not fit the memory: {found}; lower model.max_length, take a smaller base model or free memory")
+        usual = "lower model.max_length, take a smaller base model or free memory"
+        raise ValueError(f"the training does not fit the memory: {found}; {usual}{advice}")
     log.warning(
         "a batch does not fit the memory at once: %s. Going on in micro-batches of %d tokens, with the same effective batch "
         "(training.micro_batch_tokens: %d makes it a choice)",
@@ -133,19 +151,20 @@ def _rooms_of_process() -> Iterator[int]:
 
 def _kept_for_backward(model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> int:
     """Bytes of the tensors that `forward` keeps for a backward pass, without the parameters themselves."""
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
+    parameters = {local(parameter).untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: list[torch.UntypedStorage] = []
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
+        kept.append(tensor.untyped_storage())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss = forward()
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in kept}  # of a layer that was taken apart again, nothing is left
+    if isinstance(model, FSDPModule):
+        torch.autograd.backward(loss)  # it expects one after each forward pass
     del loss
-    return sum(kept.values())
+    return sum(size for place, size in sizes.items() if place not in parameters)
 
 
 def _readable(size: int) -> str:

@@ -54,6 +54,8 @@ class PreparedBatch:
     weight: int
     """What the loss of the effective batch is averaged over: its examples, or its tokens that are learnt."""
     micro_batches: tuple[MicroBatch, ...]
+    idle: tuple[MicroBatch, ...] = ()
+    """Passes that count for nothing: they keep this process in step with others that have more micro-batches."""
 
 
 def one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:

@@ -38,15 +38,20 @@ def score(
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     after_batch: Callable[[], None] = lambda: None,
     task: Task[Any] = CLASSIFICATION,
+    idle: Sequence[Indices] | None = None,
 ) -> torch.Tensor:
     """What `task` scores of the examples in `batches`, 0 for all others, float32, on the model's device.
 
     A classifier: the log-probabilities, shape [examples, labels]. Disjoint shares of the batches, scored by several processes, therefore
-    add up to the whole. A batch that does not fit the memory is halved.
+    add up to the whole. A batch that does not fit the memory is halved, unless all processes have to do as many passes: they do if
+    `idle` is given, batches whose scores count for nothing.
     """
     scores = torch.zeros(len(examples), task.columns(model), device=model.device)
     left = deque(batches)
     with inference(model):
+        for batch in idle or ():
+            with autocast():
+                task.score(model, task.micro_batch(examples, batch, model.config.pad_token_id).to(model.device))
         while left:
             batch = left.popleft()
             try:
@@ -54,7 +59,7 @@ def score(
                 with autocast():
                     scores[torch.from_numpy(batch).to(model.device)] = task.score(model, inputs)
             except (RuntimeError, MemoryError) as error:
-                if len(batch) == 1 or not is_out_of_memory(error):
+                if len(batch) == 1 or idle is not None or not is_out_of_memory(error):
                     raise
                 left.extendleft((batch[len(batch) // 2 :], batch[: len(batch) // 2]))
             after_batch()

@@ -1,22 +1,23 @@
 """One optimizer step: gradients of the mean loss over an effective batch, whatever its split over micro-batches and processes.
 
-The gradients of all processes are added up here, once a step, rather than by a wrapper around the model: so a process may split its
-share anew when memory does not suffice, or have no share at all, and the others never notice.
+Where the model and its gradients lie, whole or shared out, is `distribution.py`'s.
 """
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import PreTrainedModel
 
 from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import Indices, share_of
 from trainpipe_assets.training.compute import is_out_of_memory
+from trainpipe_assets.training.distribution import Distribution
 from trainpipe_assets.training.memory import Need, measure_need
 from trainpipe_assets.training.micro_batches import MicroBatch, PreparedBatch
 from trainpipe_assets.training.optimizer import clip_gradients, gradient_norm
@@ -39,7 +40,7 @@ class NonFiniteLoss(ValueError):
 class Stepper:
     """What taking steps needs. `micro_batch_tokens` shrinks when memory does not suffice; None leaves a share whole."""
 
-    accelerator: Accelerator
+    distribution: Distribution
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer
     examples: Sequences
@@ -49,6 +50,7 @@ class Stepper:
     task: Task[Any] = CLASSIFICATION
 
     def __post_init__(self) -> None:
+        self.accelerator = self.distribution.accelerator
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.touched = TouchedRows(self.model, self.accelerator.num_processes)
         self.pad_id = int(self.model.config.pad_token_id)
@@ -56,15 +58,26 @@ class Stepper:
 
     def prepare(self, effective: Indices) -> PreparedBatch:
         """This process's share of the batch `effective`, as tensors. Any thread may call it."""
-        share = share_of(effective, self.accelerator.process_index, self.accelerator.num_processes)
-        runs = self.task.cut(self.examples, share, self.micro_batch_tokens)
-        made = (self.task.micro_batch(self.examples, run, self.pad_id) for run in runs)
-        micro_batches = tuple(one.pinned() for one in made) if self.accelerator.device.type == "cuda" else tuple(made)
-        return PreparedBatch(effective, share, self.micro_batch_tokens, self.task.weight(self.examples, effective), micro_batches)
+        ranks = range(self.accelerator.num_processes)
+        shares = [share_of(effective, rank, len(ranks)) for rank in ranks]
+        own = self.accelerator.process_index
+        counted = self._cut(shares[own])
+        passes = max(len(self._cut(share)) for share in shares) if self.distribution.in_step else len(counted)
+        made = [self._micro_batch(run) for run in (*counted, *[effective[:1]] * (passes - len(counted)))]
+        weight = self.task.weight(self.examples, effective)
+        own_passes, idle = tuple(made[: len(counted)]), tuple(made[len(counted) :])
+        return PreparedBatch(effective, shares[own], self.micro_batch_tokens, weight, own_passes, idle)
+
+    def _cut(self, share: Indices) -> Sequence[Indices]:
+        return self.task.cut(self.examples, share, self.micro_batch_tokens)
+
+    def _micro_batch(self, run: Indices) -> MicroBatch:
+        made = self.task.micro_batch(self.examples, run, self.pad_id)
+        return made.pinned() if self.accelerator.device.type == "cuda" else made
 
     def need(self) -> Need:
         """Memory that steps will need, by a trial of the longest example."""
-        longest = int(self.examples.lengths.argmax())
+        model, longest = self.model.train(), int(self.examples.lengths.argmax())
 
         def forward(count: int) -> torch.Tensor:
             inputs = self.task.micro_batch(self.examples, np.full(count, longest), self.pad_id).to(self.accelerator.device)
@@ -73,7 +86,7 @@ class Stepper:
 
         tokens = int(self.examples.lengths[longest])
         try:
-            return measure_need(self.model.train(), self.optimizer, forward, tokens)
+            return measure_need(model, self.optimizer, forward, tokens, self.distribution.whole_at_once(model))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -91,11 +104,11 @@ class Stepper:
         """
         loss = self._accumulate(batch, step)
         with self.timeline.phase(COMMUNICATION):
-            self._add_up_gradients()
+            self.distribution.add_up(self.parameters)
             loss = self.accelerator.reduce(loss, "sum")
         with self.timeline.phase(OPTIMIZER):
             gradients = self.touched.collect(self.parameters)
-            norm = gradient_norm(gradients)
+            norm = self.distribution.norm(gradient_norm(gradients))
             mean_loss, grad_norm = torch.stack([loss, norm]).tolist()
             if not np.isfinite(mean_loss) or not np.isfinite(grad_norm):
                 self.optimizer.zero_grad()
@@ -117,16 +130,18 @@ class Stepper:
                     batch = self.prepare(batch.effective)
             set_seed(_seed_of(self.settings.seed, step, self.accelerator.process_index))
             total = torch.zeros((), device=self.accelerator.device)
-            for micro_batch in batch.micro_batches:
-                failure = self._accumulate_one(micro_batch, batch.weight, total)
+            weights = [*[batch.weight] * len(batch.micro_batches), *[math.inf] * len(batch.idle)]
+            for micro_batch, weight in zip((*batch.micro_batches, *batch.idle), weights, strict=True):
+                failure = self._accumulate_one(micro_batch, weight, total)
                 if failure is not None:
                     self._shrink(micro_batch, failure, step)
                     break
             else:
                 return total
 
-    def _accumulate_one(self, micro_batch: MicroBatch, weight: int, total: torch.Tensor) -> str | None:
-        """Add the gradients of one micro-batch, and its part of the mean loss over `weight` examples or tokens to `total`.
+    def _accumulate_one(self, micro_batch: MicroBatch, weight: float, total: torch.Tensor) -> str | None:
+        """Add the gradients of one micro-batch, and its part of the mean loss over `weight` examples or tokens to `total`; of
+        an idle one, whose weight is infinite, nothing.
 
         Returns what the device said where memory did not suffice: once the error is gone, so are the tensors that it holds.
         """
@@ -168,18 +183,6 @@ class Stepper:
             "%d examples of %d tokens do not fit the memory (%s): going on in micro-batches of %d tokens, with the same effective batch",
             *(examples, longest, failure, self.micro_batch_tokens),
         )
-
-    def _add_up_gradients(self) -> None:
-        """Replace each gradient by its sum over the processes; a parameter that no process used keeps none."""
-        if self.accelerator.num_processes == 1:
-            return
-        present = torch.tensor([float(parameter.grad is not None) for parameter in self.parameters], device=self.accelerator.device)
-        anywhere = self.accelerator.reduce(present, "sum").tolist()
-        used = [parameter for parameter, count in zip(self.parameters, anywhere, strict=True) if count]
-        flat = torch.cat([(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).flatten() for parameter in used])
-        sums = self.accelerator.reduce(flat, "sum").split([parameter.numel() for parameter in used])
-        for parameter, total in zip(used, sums, strict=True):
-            parameter.grad = total.view_as(parameter)
 
     def _describe_non_finite(self, batch: PreparedBatch, step: int, learning_rate: float, loss: float, norm: float) -> str:
         rows = self.examples.row_ids.gather(batch.effective).sort().to_list()

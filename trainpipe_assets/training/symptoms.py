@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainpipe_assets.training.distribution import local
 from trainpipe_assets.training.state import StepRecord
 
 WINDOW = 20
@@ -59,9 +60,9 @@ def no_label(labels: NDArray[np.bool_], predicted: NDArray[np.bool_], epoch: int
 
 
 def weights_sample(model: torch.nn.Module) -> torch.Tensor:
-    """Some numbers of each weight matrix that is trained, on the CPU."""
+    """Some numbers of each weight matrix that is trained, on the CPU; of a model that is shared out, of this process's share."""
     matrices = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim >= 2]
-    return torch.cat([matrix.detach().flatten()[:SAMPLED] for matrix in matrices]).cpu().clone()
+    return torch.cat([local(matrix.detach()).flatten()[:SAMPLED] for matrix in matrices]).cpu().clone()
 
 
 def unmoved(began: torch.Tensor, now: torch.Tensor, steps: int, learning_rate: float) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from trainpipe_assets.training.distribution import local
+
 
 class TouchedRows:
     """The input embedding of a model and its gradient. It has none where the gradient is to be whole."""
@@ -27,14 +29,14 @@ class TouchedRows:
         self.rows: torch.Tensor | None = None
 
     def collect(self, parameters: Iterable[torch.nn.Parameter]) -> list[torch.Tensor]:
-        """All values of the gradients that can differ from 0, to be looked at and scaled in place."""
+        """All values of the local gradients that can differ from 0, to be looked at and scaled in place."""
         found = []
         for parameter in parameters:
             if parameter.grad is not None and parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.coalesce()  # the same row of several tokens, added up
                 found.append(parameter.grad.values())
             elif parameter.grad is not None:
-                found.append(parameter.grad)
+                found.append(local(parameter.grad))
         return found
 
     def fill(self, parameters: Iterable[torch.nn.Parameter]) -> None:

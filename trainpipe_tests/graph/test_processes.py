@@ -1,4 +1,4 @@
-"""One process and two through the real asset: the same batches and the same loss curve, but for rounding."""
+"""One process, two, and two that share the model out, through the real asset: the same loss curve, but for rounding."""
 
 import json
 from collections.abc import Iterator
@@ -7,8 +7,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from trainpipe_assets.storage.artifacts import list_artifacts
+from trainpipe_assets.storage.artifacts import Artifact, list_artifacts
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.graph.test_causal import SETTINGS as CAUSAL
 from trainpipe_tests.graph.test_causal import TO_TOKENS, reviews
@@ -16,6 +18,7 @@ from trainpipe_tests.pipelines import Workplace, make_workplace, read_words
 from trainpipe_tests.unit.causal_fixtures import write_tiny_language_model
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
+ALONE, BOTH, SHARED = (1, "none"), (2, "none"), (2, "full")
 MODEL = dg.AssetKey("fine_tuned_model")
 
 
@@ -41,20 +44,46 @@ def language_model(root: Path, instance: dg.DagsterInstance) -> Workplace:
     return place
 
 
+def _laid_out(model: Artifact) -> tuple[int, str]:
+    found = json.loads(Path(model.uri, "training.json").read_text())["distribution"]
+    return found["processes"], found["sharding"]
+
+
+def _file_names(model: Artifact) -> list[str]:
+    return sorted(str(path.relative_to(model.uri)) for path in Path(model.uri).rglob("*"))
+
+
+def _shapes(model: Artifact) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in load_file(Path(model.uri, "model.safetensors")).items()}
+
+
+def _curve(record: dict[str, Any], rows: str, measure: str) -> list[float]:
+    return [row[measure] for row in record[rows]]
+
+
 @pytest.mark.parametrize("make", [classifier, language_model])
-def test_one_process_and_two_train_the_same(tmp_path: Path, instance: dg.DagsterInstance, make: Any) -> None:
+def test_one_process_and_two_and_two_with_shares_of_the_model_train_the_same(
+    tmp_path: Path, instance: dg.DagsterInstance, make: Any
+) -> None:
     place = make(tmp_path, instance)
     assert place.run(asset_selection=TO_TOKENS).success
-    for processes in (1, 2):
-        job = place.definitions(processes=processes).resolve_job_def(f"{place.name}_retrain")
+    for processes, sharding in (ALONE, BOTH, SHARED):
+        job = place.definitions(processes=processes, sharding=sharding).resolve_job_def(f"{place.name}_retrain")
         force = {"ops": {MODEL.path[-1]: {"config": {"force": processes > 1}}}}
         assert job.execute_in_process(instance=instance, asset_selection=[MODEL], run_config=force).success
     models = list_artifacts(place.lake.models_uri(MODEL))
-    records = [json.loads(Path(model.uri, "training.json").read_text()) for model in models]
-    alone, both = sorted(records, key=lambda record: record["hardware"]["processes"])
-    assert (alone["hardware"]["processes"], both["hardware"]["processes"]) == (1, 2)
+    records = {_laid_out(model): json.loads(Path(model.uri, "training.json").read_text()) for model in models}
+    alone = records.pop(ALONE)
+    assert records.keys() == {BOTH, SHARED}
     assert len(alone["history"]) > 8
-    for measure in ("step", "learning_rate", "loss", "grad_norm"):
-        assert [row[measure] for row in both["history"]] == pytest.approx([row[measure] for row in alone["history"]], rel=1e-3), measure
-    for measure in ("loss", "accuracy"):
-        assert [row[measure] for row in both["validations"]] == pytest.approx([row[measure] for row in alone["validations"]], rel=1e-3)
+    for record in records.values():
+        for measure in ("step", "learning_rate", "loss", "grad_norm"):
+            assert _curve(record, "history", measure) == pytest.approx(_curve(alone, "history", measure), rel=1e-3), measure
+        for measure in ("loss", "accuracy"):
+            assert _curve(record, "validations", measure) == pytest.approx(_curve(alone, "validations", measure), rel=1e-3), measure
+    whole, share = (records[one]["distribution"] for one in (BOTH, SHARED))
+    assert whole["weights_bytes_each"] == whole["weights_bytes"] == share["weights_bytes"]
+    assert share["weights_bytes_each"] == pytest.approx(share["weights_bytes"] / 2, rel=0.02)  # what has an odd number of rows
+    assert share["moments_bytes_each"] == pytest.approx(whole["moments_bytes_each"] / 2, rel=0.02)
+    for form in (_file_names, _shapes, lambda model: Path(model.uri, "config.json").read_text()):
+        assert form(models[0]) == form(models[1]) == form(models[2])

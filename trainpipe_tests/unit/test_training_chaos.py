@@ -3,9 +3,13 @@
 import subprocess
 import sys
 
+import pytest
 
-def test_trainings_killed_at_random_instants_come_to_the_bytes_of_the_one_never_killed() -> None:
-    command = [sys.executable, "-m", "trainpipe_tests.training_chaos", "--kills", "3", "--seed", "5"]
+
+@pytest.mark.parametrize(("processes", "sharding", "kills"), [(1, "none", 3), (2, "full", 2)])
+def test_trainings_killed_at_random_instants_come_to_the_bytes_of_the_one_never_killed(processes: int, sharding: str, kills: int) -> None:
+    chosen = ["--processes", str(processes), "--sharding", sharding, "--kills", str(kills), "--seed", "5"]
+    command = [sys.executable, "-m", "trainpipe_tests.training_chaos", *chosen]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert finished.returncode == 0, finished.stderr[-3000:]
-    assert "3 kills of trainings on 1 process(es)" in finished.stdout
+    assert f"{kills} kills of trainings on {processes} process(es), sharding {sharding}" in finished.stdout

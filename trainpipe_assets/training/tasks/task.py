@@ -33,7 +33,7 @@ class Task(Protocol[Data]):
         """Refuse sequences that the model cannot take."""
 
     def spare_work(self, model: PreTrainedModel) -> None:
-        """Have `model`, on its device, do no work that cannot reach the loss."""
+        """Have `model`, on the CPU, do no work that cannot reach the loss."""
 
     def plan(self, data: Data, settings: TrainingSettings, epoch: int) -> list[Indices]:
         """The batches of an epoch: every sequence once, and as many batches in every epoch."""
