@@ -72,6 +72,7 @@ def model_output(context: dg.AssetExecutionContext, model: Artifact | TrainedMod
         **_efficiency(record.get("efficiency")),
         **(_shown_before(context, fingerprint) or _drawn(record)),
         **_warnings(record.get("warnings", ())),
+        **_distribution(record.get("distribution")),
         "hardware": record["hardware"],
         "manifest": dg.MetadataValue.json(dict(model.manifest)),
     }
@@ -108,6 +109,15 @@ def _efficiency(found: Mapping[str, Any] | None) -> dict[str, Any]:
         "model_flops_utilization": round(found["model_flops_utilization"], 4),
         **({} if found["cost"] is None else {"cost": round(found["cost"], 4)}),
     }
+
+
+def _distribution(found: Mapping[str, Any] | None) -> dict[str, str]:
+    """What each of several processes held of the model."""
+    if found is None or found["processes"] == 1:
+        return {}
+    weights, moments = (f"{found[name] / 2**20:,.1f} MiB" for name in ("weights_bytes_each", "moments_bytes_each"))
+    held = f"of {found['weights_bytes'] / 2**20:,.1f} MiB of weights each held {weights}, and {moments} of optimizer state"
+    return {"distribution": f"{found['processes']} processes, sharding {found['sharding']}: {held}"}
 
 
 def _warnings(warnings: Sequence[str]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from trainpipe_assets.storage.delta import Table
 from trainpipe_assets.training.spec import TrainSpec
 
 TRAINING_VERSION = "2"  # raise it when the same spec would train another model
+TOLD = ("best", "warnings", "distribution", "hardware", "versions", "timing", "efficiency")
+"""What a manifest takes over from `training.json`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class TrainingPlan:
             "base_model": {"name": self.base.name, "digest": self.base.digest},
             "settings": {"model": self.model.model_dump(mode="json"), "training": self.training.model_dump(mode="json")},
             "seed": self.training.seed,
-            **{key: record[key] for key in ("best", "warnings", "hardware", "versions", "timing", "efficiency") if key in record},
+            **{key: record[key] for key in TOLD if key in record},
         }
 
 
