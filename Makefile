@@ -6,6 +6,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export VIRTUAL_ENV := $(CURDIR)/.venv
+unexport PYTHONDONTWRITEBYTECODE # programs are started by the hundred, and each would compile the package anew
 
 .PHONY: help setup samples demo demo-s3 dev test check format bench bench-full chaos chaos-training fuzz schema clean
 
@@ -43,8 +44,8 @@ demo-s3: samples $(DAGSTER_HOME)/dagster.yaml ## the same with lake and landing 
 dev: samples $(DAGSTER_HOME)/dagster.yaml ## the Dagster UI with daemon, sensors on: http://localhost:3000
 	$(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $(or $(PORT),3000)
 
-test: samples ## all tests, as many files at once as there are cores, four at most; TESTS=path narrows them to one after the other
-	$(BIN)/python -m pytest $(or $(TESTS),--numprocesses logical --maxprocesses 4 --dist loadfile)
+test: samples ## all tests, one file at once more than there are cores, four at most; TESTS=path narrows them to one after the other
+	$(BIN)/python -m pytest $(or $(TESTS),--numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 
 check: setup ## linter, types, import rules, links of the docs, definitions
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""A real S3 server for the tests that ask for one: started once for the session, stopped at its end whatever happens."""
+"""What all tests share: the turn in which files are taken, and a real S3 server for the tests that ask for one."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,41 @@ from trainpipe_tests.s3_server import PROGRAM, S3Server, running_server
 
 settings.register_profile("trainpipe", deadline=None)  # how long a test takes says more about the machine than about the code
 settings.load_profile("trainpipe")
+
+HERE = Path(__file__).parent
+LONG_ONES_FIRST = (
+    "e2e/test_kill_and_resume.py",
+    "e2e/test_retrain_on_arrival.py",
+    "e2e",
+    "ui",
+    "graph/test_processes.py",
+    "s3/test_faults_on_the_wire.py",
+    "unit/test_increment_laws.py",
+    "unit/test_training_program.py",
+    "graph",
+    "unit/test_training_memory.py",
+    "unit/test_training_chaos.py",
+    "s3",
+    "unit/test_cleaning.py",
+    "unit/test_drift.py",
+    "unit/test_training_causal.py",
+)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """A process more than there are cores: some wait for a daemon, a browser or a timeout for half of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Among several processes the next file goes to the first that is idle: the long ones first, so that none is left over at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    path = item.path.relative_to(HERE).as_posix()
+    return next((turn for turn, start in enumerate(LONG_ONES_FIRST) if path.startswith(start)), len(LONG_ONES_FIRST))
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from trainpipe_assets.pipeline.launcher import LocalLauncher
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
+from trainpipe_tests import training_forks
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 SETTINGS: dict[str, Any] = {
@@ -28,6 +29,16 @@ SETTINGS: dict[str, Any] = {
     "evaluation": {"bootstrap_samples": 200, "gate": {"min_value": 0.0}},
     "automation": {"max_retries": 0},
 }
+
+
+class ForkingLauncher(LocalLauncher):
+    """The launcher of the shipped pipeline; alone, without torchrun, a training is spared its imports."""
+
+    def _command(self, spec: Path) -> list[str]:
+        if self.processes > 1:
+            return super()._command(spec)
+        python, _module_option, _module, *arguments = super()._command(spec)
+        return training_forks.command(python, arguments)
 
 
 @dataclass
@@ -46,7 +57,7 @@ class Workplace:
 
     def definitions(self, **training: Any) -> dg.Definitions:
         """The pipeline with its resources."""
-        launcher = LocalLauncher(device="cpu", threads=1, scratch=str(self.root / "scratch"), **training)
+        launcher = ForkingLauncher(device="cpu", threads=1, scratch=str(self.root / "scratch"), **training)
         resources = {
             "lake": self.lake,
             "launcher": launcher,

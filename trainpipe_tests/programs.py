@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Installation:
             start_new_session=True,
         )
 
-    def materialize(self, *options: str, timeout: float = 300.0) -> str:
+    def materialize(self, *options: str, timeout: float = 600.0) -> str:
         """Materialize everything as the README says; the output."""
         process = self.start(*MATERIALIZE, *options)
         try:
@@ -84,7 +85,7 @@ class Installation:
         assert process.returncode == 0, output[-5000:]
         return output
 
-    def run(self, *command: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
             [str(BIN / command[0]), *command[1:]],
@@ -124,19 +125,29 @@ class Installation:
 MATERIALIZE = ("dagster", "asset", "materialize", "-m", "trainpipe_assets.definitions", "--select", "*")
 
 
-def kill_when(process: subprocess.Popen[str], seen: Callable[[str], bool], timeout: float = 120.0) -> bool:
-    """Kill a process, as the kernel would, at the first line of output that `seen` accepts; False if it ended before."""
+def kill_when(process: subprocess.Popen[str], seen: Callable[[str], bool], timeout: float = 300.0) -> str:
+    """Kill a process, as the kernel would, at the first line of output that `seen` accepts; what it printed until then.
+
+    Raises:
+        AssertionError: it ended by itself before, or the line did not come in time; nothing of it is left then.
+    """
     assert process.stdout is not None
-    deadline = time.monotonic() + timeout
-    for line in process.stdout:
-        if seen(line):
-            os.kill(process.pid, signal.SIGKILL)
-            process.stdout.close()
-            process.wait()
-            return True
-        assert time.monotonic() < deadline, "the line did not come in time"
-    process.wait()
-    return False
+    overdue = threading.Timer(timeout, stop, [process])  # one that prints nothing is not waited for either
+    overdue.start()
+    printed: list[str] = []
+    try:
+        for line in process.stdout:
+            printed.append(line)
+            if seen(line):
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+                return "".join(printed)
+        raise AssertionError(f"it was over, or was stopped after {timeout:.0f} s, before it could be killed:\n{''.join(printed)[-5000:]}")
+    finally:
+        overdue.cancel()
+        process.stdout.close()
+        if process.returncode != -signal.SIGKILL:
+            stop(process)
 
 
 def trainings_of(place: Installation) -> list[str]:

@@ -35,7 +35,7 @@ def test_a_canceled_run_is_over_and_the_next_one_goes_on(tmp_path: Path) -> None
         print(services.log.read_text()[-6000:])  # shown where this fails
         services.kill()
     assert any(_checkpoints(place))
-    assert "Materialized value eval_report" in place.materialize("--config-json", SHORT, timeout=120.0)
+    assert "Materialized value eval_report" in place.materialize("--config-json", SHORT)
 
 
 def _checkpoints(place: Installation) -> list[Path]:

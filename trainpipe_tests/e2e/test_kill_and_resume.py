@@ -1,4 +1,4 @@
-"""kill -9 in each stage, then the same command again: the tables and the model of the run that was never killed."""
+"""kill -9 in one stage after the other, each time the same command again: the tables and the model of the run that was never killed."""
 
 import json
 import shutil
@@ -17,14 +17,16 @@ CONFIG = (
 )
 CONTENT = as_csv([*examples(400, seed=3), ("w4 w5", "neutral"), *examples(400, seed=3)[:5]])
 
-STAGES = {
-    "ingest": "- raw_data - STEP_START",
-    "cleaning": "- cleaned_features - STEP_START",
-    "between the outputs of cleaning": 'Handled output "rejected_rows"',
-    "tokenization": "- tokenized_dataset - STEP_START",
-    "training": "fine_tuned_model - step 1/",
-    "evaluation": "- eval_report - STEP_START",
-}
+GOES_ON = "going on after step"  # said by a training that found a checkpoint
+KILLS = (  # where, the line of output that says so, and the table that the runs before must have made good by then
+    ("ingest", "- raw_data - STEP_START", None),
+    ("cleaning", "- cleaned_features - STEP_START", "raw_data"),
+    ("between the outputs of cleaning", 'Handled output "rejected_rows"', "rejected_rows"),
+    ("tokenization", "- tokenized_dataset - STEP_START", "cleaned_features"),
+    ("training", "fine_tuned_model - step 1/", "tokenized_dataset"),
+    ("training that goes on", GOES_ON, "tokenized_dataset"),
+    ("evaluation", "- eval_report - STEP_START", "tokenized_dataset"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,36 +45,34 @@ def never_killed(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Inst
     return place
 
 
-def _seen(stage: str, line: str, place: Installation) -> bool:
-    """Whether a line of output says that `stage` is under way; in training, once there is a checkpoint to go on from."""
-    if STAGES[stage] not in line:
+def _is_reached(where: str, sign: str, line: str, place: Installation) -> bool:
+    """Whether a line of output says that a run is there; in training, once there is a checkpoint to go on from."""
+    if sign not in line:
         return False
-    if stage == "training":
-        wait_until(lambda: any((place.root / "scratch").glob("*/checkpoints/step-*")), 60, "the first checkpoint is written", pause=0.02)
+    if where == "training":
+        checkpoints = (place.root / "scratch").glob
+        wait_until(lambda: any(checkpoints("*/checkpoints/step-*[0-9]")), 120, "the first checkpoint is written", pause=0.02)
     return True
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_run_is_made_good_by_the_next(stage: str, tmp_path: Path, models: Path, never_killed: Installation) -> None:
+@pytest.mark.timeout(1800)
+def test_runs_killed_in_every_stage_are_made_good_by_the_next(tmp_path: Path, models: Path, never_killed: Installation) -> None:
     place = Installation(tmp_path, models)
     place.land("words.csv", CONTENT)
-    assert kill_when(place.start(*MATERIALIZE, *CONFIG), lambda line: _seen(stage, line, place)), (
-        f"{stage} was over before it could be killed"
-    )
-    output = place.materialize(*CONFIG)
+    said = {}
+    for where, sign, made in KILLS:
+        said[where] = kill_when(place.start(*MATERIALIZE, *CONFIG), lambda line, at=(where, sign): _is_reached(*at, line, place))
+        if made is not None:
+            assert place.rows(made).equals(never_killed.rows(made)), f"{made} was not made good before the kill in {where}"
+        if where == "training":
+            wait_until(lambda: not trainings_of(place), 60, "what was left of a killed training stops by itself")
+    said["the last run"] = place.materialize(*CONFIG)
     for asset in TABLES:
         assert place.rows(asset).equals(never_killed.rows(asset)), asset
     weights = [installation.model_manifest()["files"]["model.safetensors"]["sha256"] for installation in (place, never_killed)]
     assert weights[0] == weights[1]
-    if stage == "training":
-        assert "going on after step" in output
-
-
-def test_what_was_left_of_a_killed_training_stops_by_itself(tmp_path: Path, models: Path) -> None:
-    place = Installation(tmp_path, models)
-    place.land("words.csv", CONTENT)
-    kill_when(place.start(*MATERIALIZE, *CONFIG), lambda line: _seen("training", line, place))
-    wait_until(lambda: not trainings_of(place), 30, "the training process of a killed run ends")
+    assert [where for where, output in said.items() if GOES_ON in output] == ["training that goes on", "evaluation"]
+    assert "this very training made" in said["the last run"]
 
 
 def test_a_half_written_model_folder_is_never_taken_for_a_model(tmp_path: Path, models: Path, never_killed: Installation) -> None:

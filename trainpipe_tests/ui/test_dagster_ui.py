@@ -39,7 +39,7 @@ def test_sensor_and_schedule_are_on_and_can_be_switched_off(page: Page, webserve
     assert _sensor_status(webserver) == "RUNNING"
     page.get_by_role("row", name="Running").locator("label").click()
     page.screenshot(path=pictures / "sensor.png")
-    wait_until(lambda: _sensor_status(webserver) == "STOPPED", 30, "the sensor is stopped")
+    wait_until(lambda: _sensor_status(webserver) == "STOPPED", 60, "the sensor is stopped")
 
 
 def test_materialize_all_runs_the_whole_graph(page: Page, webserver: Webserver, landed: int, pictures: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_report_shows_metrics_pictures_and_the_verdict(page: Page, pictures:
 def test_the_image_s_stop_signal_ends_every_service(webserver: Webserver) -> None:
     assert webserver.is_healthy()
     assert webserver.stop() == 0, webserver.log.read_text()[-3000:]
-    wait_until(webserver.is_gone, 15, "all processes are gone")
+    wait_until(webserver.is_gone, 60, "all processes are gone")
     assert not webserver.is_healthy()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from trainpipe_tests.dockerfile import health_check, last, stop_signal
 from trainpipe_tests.programs import BIN, REPOSITORY, Installation
 
-START_SECONDS, STOP_SECONDS = 120.0, 60.0
+START_SECONDS, STOP_SECONDS = 300.0, 60.0
 RUN_QUERY = "{ runsOrError { ... on Runs { results { runId status assetSelection { path } } } } }"
 
 # A container starts its command with no signal ignored; a test may run below a shell that ignores some.
