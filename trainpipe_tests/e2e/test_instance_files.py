@@ -117,7 +117,7 @@ def postgres() -> Iterator[Postgres]:
                                   user=user, cwd=folder, stdout=log, stderr=log, start_new_session=True)  # fmt: skip
     try:
         ready = [str(programs / "pg_isready"), "--quiet", f"--host={address}"]
-        wait_until(lambda: subprocess.run(ready, check=False, timeout=30).returncode == 0, 60, "Postgres accepts connections")
+        wait_until(lambda: subprocess.run(ready, check=False, timeout=30).returncode == 0, 180, "Postgres accepts connections")
         yield Postgres(address)
     finally:
         server.terminate()
@@ -153,7 +153,7 @@ def test_the_entrypoint_becomes_its_command(tmp_path: Path) -> None:
     program = "import os, sys; print(os.getpid(), sys.argv[1:]); sys.exit(7)"
     command = ["sh", str(ENTRYPOINT), sys.executable, "-c", program, "two words", "*"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=COMMAND_SECONDS)
     assert output.split(" ", 1) == [str(process.pid), "['two words', '*']\n"]
     assert process.returncode == 7
     assert (home / "dagster.yaml").read_text() == (REPOSITORY / "dagster.yaml").read_text()

@@ -43,10 +43,11 @@ def versions(place: Installation) -> dict[str, int]:
     return {table: place.table(table).version for table in TABLES}
 
 
+@pytest.mark.timeout(1800)
 def test_everything_on_s3_as_on_local_disk(bucket: str, s3_server: S3Server, tmp_path: Path, models: Path) -> None:
     remote, local = installation_on(bucket, s3_server, tmp_path / "remote", models), Installation(tmp_path / "local", models)
-    for place in (remote, local):
-        land(place, tmp_path / "files", "first.csv", FIRST)
+    land(remote, tmp_path / "files", "first.csv", FIRST)
+    local.land("first.csv", FIRST)
     assert remote.status()["pending_files"] == ["first.csv"]
     output = remote.materialize(*CONFIG)
     assert f"is on {remote.lake.root}/checkpoints/fine_tuned_model/" in output
@@ -59,8 +60,8 @@ def test_everything_on_s3_as_on_local_disk(bucket: str, s3_server: S3Server, tmp
     assert versions(remote) == first, "a run with nothing new made versions"
     assert "this very training made" in output
 
-    for place in (remote, local):
-        land(place, tmp_path / "files", "second.csv", SECOND)
+    land(remote, tmp_path / "files", "second.csv", SECOND)
+    local.land("second.csv", SECOND)
     remote.materialize(*CONFIG)
     local.materialize(*CONFIG)
     for table in TABLES[:-1]:

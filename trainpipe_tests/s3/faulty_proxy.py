@@ -5,7 +5,6 @@ wait for an answer. Which requests meet which fault is the test's to say, by `Fa
 """
 
 import asyncio
-import multiprocessing
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Literal
 from urllib.parse import urlsplit
+
+from trainpipe_tests.forks import forks
 
 Fault = Literal["500", "503", "slow down", "no answer", "cut", "cut answer", "lost answer", "lost behind 500", "late answer"]
 FAULTS: tuple[Fault, ...] = ("500", "503", "slow down", "no answer", "cut", "cut answer", "lost answer", "lost behind 500")
@@ -177,9 +178,9 @@ class FaultyProxy:
 @contextmanager
 def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
     """A proxy before `upstream` in a process of its own; it fails nothing until told so."""
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=_serve, args=(upstream, there), daemon=True)
+    context = forks()
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(upstream, there), daemon=True)
     process.start()
     there.close()
     try:

@@ -10,6 +10,6 @@ import pytest
 def test_trainings_killed_at_random_instants_come_to_the_bytes_of_the_one_never_killed(processes: int, sharding: str, kills: int) -> None:
     chosen = ["--processes", str(processes), "--sharding", sharding, "--kills", str(kills), "--seed", "5"]
     command = [sys.executable, "-m", "trainpipe_tests.training_chaos", *chosen]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=550, check=False)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert f"{kills} kills of trainings on {processes} process(es), sharding {sharding}" in finished.stdout

@@ -133,7 +133,7 @@ def test_a_training_that_is_just_leaving_is_waited_for(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         with exclusive(tmp_path):
             waiting = pool.submit(enter, tmp_path)
-        assert waiting.result(timeout=60) == "entered"
+        assert waiting.result(timeout=300) == "entered"
 
 
 def enter(folder: Path) -> str:

@@ -95,7 +95,7 @@ def test_memory_that_is_really_gone_splits_the_batch_once_and_stops_with_advice_
     write_dataset(tmp_path / "dataset", make_rows(train=4000))
     spec = big_spec(tmp_path, "tight")
     command = [sys.executable, "-m", "trainpipe_tests.tight_training", str(tmp_path / "tight" / "spec.json"), "1:30", "3:1"]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    child = subprocess.run(command, capture_output=True, text=True, timeout=550, check=False)
     assert child.returncode == 2, child.stderr
     assert "tokens, with the same effective batch" in child.stderr
     assert "although the micro-batches were split at step" in child.stderr
@@ -114,7 +114,7 @@ def test_when_one_process_of_two_runs_out_of_memory_both_go_on_in_smaller_micro_
     big_spec(tmp_path, "tight")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [sys.executable, *torchrun, "-m", "trainpipe_tests.tight_training", str(tmp_path / "tight" / "spec.json"), "1:12"]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    child = subprocess.run(command, capture_output=True, text=True, timeout=550, check=False)
     assert child.returncode == 0, child.stderr
     assert "tokens, with the same effective batch" in child.stderr
     together = json.loads((tmp_path / "tight" / "model" / "training.json").read_text())

@@ -22,7 +22,7 @@ from trainpipe_tests.unit.training_fixtures import make_spec, write_dataset, wri
 
 PROGRAM = ("-m", "trainpipe_assets.training")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 400  # a bound, not a wish: met by a machine ten times slower than a laptop
 
 
 @pytest.fixture(scope="module")
