@@ -10,6 +10,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 MOST_THREADS = 4  # each holds a batch in memory
 
@@ -36,10 +37,10 @@ def mapped(
     return from_batches(lambda: concurrently(function, slices()) if threads else map(function, slices()), schema)
 
 
-def concurrently(function: Callable[[Item], pl.DataFrame], items: Iterable[Item]) -> Iterator[pl.DataFrame]:
+def concurrently(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`function` of each of `items` in order, a few ahead of the consumer, in as many threads as Polars uses or `MOST_THREADS`."""
     threads = min(MOST_THREADS, pl.thread_pool_size())
-    ahead: deque[Future[pl.DataFrame]] = deque()
+    ahead: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
             ahead.append(pool.submit(function, item))

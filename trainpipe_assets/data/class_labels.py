@@ -15,7 +15,7 @@ class ClassLabels:
         self.allowed = settings.labels
         canonical = {name.strip().lower(): name for name in settings.labels or ()}
         aliases = {name.strip().lower(): target for name, target in settings.label_aliases.items()}
-        self.spellings = canonical | aliases
+        self.spellings = {name: target for name, target in (canonical | aliases).items() if name != target}
 
     def normalised(self, label: pl.Expr) -> pl.Expr:
         """The canonical label; one that is not allowed stays as it is."""

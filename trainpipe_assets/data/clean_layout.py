@@ -44,7 +44,7 @@ def clean_layout(segment: bytes, dialect: Dialect) -> Layout | None:
     None unless they are well formed: each quote opens a field, closes one or is doubled; CR only before LF; no NUL; no record over
     the limit. Then, and only then, an odd number of quotes before a byte means that it lies inside a field.
     """
-    if b"\0" in segment or b"\r" in segment.removesuffix(b"\r").replace(b"\r\n", b""):
+    if b"\0" in segment or (b"\r" in segment and b"\r" in segment.removesuffix(b"\r").replace(b"\r\n", b"")):
         return None
     a = np.frombuffer(segment, dtype=np.uint8)
     delimiter, quote = dialect.delimiter[0], dialect.quote[0] if dialect.quote else None

@@ -33,7 +33,7 @@ LONGEST_LABELLED = 20_000  # characters of a labelled text, where cleaning.max_c
 BATCH_ROWS = 50_000  # records normalised and judged at a time
 
 _ORIGIN = ("row_id", "file_id", "source_file", "line_number", "text", "label")
-_JUDGED = pl.Schema(
+_JUDGED = pl.Schema(  # `text` is null where a record passed and `clean_text` is the same: most are set down once, not twice
     {name: RAW_DATA[name] for name in _ORIGIN}
     | {"clean_text": pl.String, "clean_label": pl.String, "rule": pl.String, "reason": pl.String}
     | {name: CLEANED_FEATURES[name] for name in ("messages", "n_redacted", "warnings", "content_hash", "near_bands")}
@@ -107,6 +107,7 @@ def _judge(
     passed = judged["rule"].is_null()
     candidates = judged.filter(passed).with_columns(content_hash=content_hash(pl.col("clean_text")))
     candidates = with_near_bands(candidates, settings.near_duplicates)
+    candidates = candidates.with_columns(pl.when(pl.col("text") != pl.col("clean_text")).then("text"))
     return pl.concat([candidates, judged.filter(~passed)], how="diagonal").select(_JUDGED.names()).cast(_JUDGED)
 
 
@@ -118,9 +119,10 @@ def _decided(
     decided = decide(
         [part.filter(passed).drop("rule", "reason") for part in parts], settings, scratch, labels.differ if labels else pl.Expr.ne
     )
+    rejected = decided.rejected.with_columns(pl.coalesce("text", "clean_text"))
     return Cleaned(
-        examples=_as_examples(decided.filter(passed), split),
-        rejected=pl.concat([frame.select(REJECTED_ROWS.names()) for frame in (failed, decided.filter(~passed))]),
+        examples=_as_examples(decided.kept, split),
+        rejected=pl.concat([frame.select(REJECTED_ROWS.names()) for frame in (failed, rejected)]),
     )
 
 

@@ -4,6 +4,7 @@ Works on candidates that passed the row rules of `cleaning.py`; where a group en
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -46,8 +47,16 @@ def by_text(records: pl.LazyFrame, n_rows: int, folder: Path) -> list[pl.LazyFra
     return in_parts(records, key, n_rows, PART_ROWS, folder)
 
 
-def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: Path, differ: Differ = pl.Expr.ne) -> pl.LazyFrame:
-    """The candidates with their `duplicate_group`, and with `rule` and `reason` set on those that are not kept, null on the others.
+@dataclass(frozen=True)
+class Decided:
+    """The candidates with their `duplicate_group`: those that are kept, and with `rule` and `reason` those that are not."""
+
+    kept: pl.LazyFrame
+    rejected: pl.LazyFrame
+
+
+def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: Path, differ: Differ = pl.Expr.ne) -> Decided:
+    """Which of the candidates are kept.
 
     Expects them `by_text`, with `clean_text`, `clean_label`, `content_hash`, `near_bands`, `near_sketch` and the columns of `FIRST`. Of
     records with the same text and the same label the first is kept; where any label differs from the first one's, by `differ`, none is,
@@ -55,47 +64,59 @@ def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: P
     first of a group is kept. Files go to `scratch`.
     """
 
-    def judge(part: pl.LazyFrame) -> pl.DataFrame:
-        return _judge_equals(part.collect(), differ, drop_duplicates=settings.drop_duplicates)
+    def judge(repeated: pl.LazyFrame) -> pl.DataFrame:
+        return _judge_repeated(repeated.collect(), drop_duplicates=settings.drop_duplicates, differ=differ)
 
-    schema = pl.Schema({**parts[0].collect_schema(), "rule": pl.String(), "reason": pl.String(), "stands": pl.Boolean()})
-    decided = spilled(from_batches(lambda: concurrently(judge, parts), schema), scratch / "judged.parquet")
+    columns = parts[0].collect_schema()
+    schema = pl.Schema({**columns, "rule": pl.String(), "reason": pl.String(), "stands": pl.Boolean()})
+    divided = list(concurrently(_divided, parts))
+    judged = spilled(from_batches(lambda: concurrently(judge, (repeated for _, repeated in divided)), schema), scratch / "judged.parquet")
+    alone = pl.concat([alone for alone, _ in divided])
+    passed = pl.col("rule").is_null()
+    kept = pl.concat([alone, judged.filter(passed).select(columns.names())])
+    rejected = judged.filter(~passed).drop("stands")
     near = settings.near_duplicates
     if near.action == "off":
-        return decided.drop("stands").with_columns(duplicate_group=pl.col("content_hash"))
-    texts = decided.filter("stands").select("content_hash", "clean_text", "near_bands", "near_sketch")
-    groups = find_groups(texts, near.similarity, scratch)
-    grouped = decided.drop("stands").join(groups.lazy(), on="content_hash", how="left")
-    grouped = grouped.with_columns(pl.col("duplicate_group").fill_null(pl.col("content_hash")))
-    return _drop_near_duplicates(grouped, groups) if near.action == "drop" else grouped
+        return Decided(*(frame.with_columns(duplicate_group=pl.col("content_hash")) for frame in (kept, rejected)))
+    texts = ("content_hash", "clean_text", "near_bands", "near_sketch")
+    groups = find_groups(pl.concat([alone.select(texts), judged.filter("stands").select(texts)]), near.similarity, scratch)
+    decided = Decided(_grouped(kept, groups), _grouped(rejected, groups))
+    return _drop_near_duplicates(decided, groups) if near.action == "drop" else decided
 
 
-def _drop_near_duplicates(grouped: pl.LazyFrame, groups: pl.DataFrame) -> pl.LazyFrame:
+def _grouped(records: pl.LazyFrame, groups: pl.DataFrame) -> pl.LazyFrame:
+    """`records` with the `duplicate_group` of their text, which is its own hash where it is nearly like no other."""
+    grouped = records.join(groups.lazy(), on="content_hash", how="left")
+    return grouped.with_columns(pl.col("duplicate_group").fill_null(pl.col("content_hash")))
+
+
+def _drop_near_duplicates(decided: Decided, groups: pl.DataFrame) -> Decided:
     """Reject the texts of each group but that of its first record."""
-    kept = pl.col("rule").is_null()
-    members = grouped.filter(kept).select(*FIRST, "content_hash", "duplicate_group")
+    members = decided.kept.select(*FIRST, "content_hash", "duplicate_group")
     members = members.join(groups.lazy().select("content_hash"), on="content_hash", how="semi")
     first = members.sort(FIRST).group_by("duplicate_group").agg(pl.col(*FIRST, "content_hash").first().name.prefix("_first_")).collect()
-    joined = grouped.join(first.lazy(), on="duplicate_group", how="left")
-    repeats = kept & (pl.col("content_hash") != pl.col("_first_content_hash")).fill_null(False)
+    joined = decided.kept.join(first.lazy(), on="duplicate_group", how="left")
+    repeats = (pl.col("content_hash") != pl.col("_first_content_hash")).fill_null(False)
     reason = pl.format("nearly repeats {} line {} (row {})", "_first_source_file", "_first_line_number", "_first_row_id")
-    return joined.with_columns(
-        rule=pl.when(repeats).then(pl.lit("near_duplicate")).otherwise("rule"), reason=pl.when(repeats).then(reason).otherwise("reason")
-    ).drop(pl.selectors.starts_with("_first_"))
+    dropped = joined.filter(repeats).with_columns(rule=pl.lit("near_duplicate"), reason=reason)
+    return Decided(
+        kept=joined.filter(~repeats).select(decided.kept.collect_schema().names()),
+        rejected=pl.concat([decided.rejected, dropped.select(decided.rejected.collect_schema().names())]),
+    )
 
 
-def _judge_equals(candidates: pl.DataFrame, differ: Differ, *, drop_duplicates: bool) -> pl.DataFrame:
-    """`candidates` with `rule` and `reason` for those whose text another record has too.
-
-    One record of each text that nobody contradicts `stands` for it.
-    """
-    repeated = candidates["content_hash"].is_duplicated()
-    alone = candidates.filter(~repeated).with_columns(rule=pl.lit(None, pl.String), reason=pl.lit(None, pl.String), stands=pl.lit(True))
-    return pl.concat([alone, _judge_repeated(candidates.filter(repeated), drop_duplicates=drop_duplicates, differ=differ)])
+def _divided(part: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """The candidates of a part whose text no other one has, and those whose text another one has too."""
+    hashes = part.select("content_hash").collect()["content_hash"]
+    repeated = pl.col("content_hash").is_in(hashes.filter(hashes.is_duplicated()).unique().implode())
+    return part.filter(~repeated), part.filter(repeated)
 
 
 def _judge_repeated(candidates: pl.DataFrame, differ: Differ, *, drop_duplicates: bool) -> pl.DataFrame:
-    """The same for records each of which has another one with its text."""
+    """`candidates`, each of which has another one with its text, with `rule` and `reason` where they are not to be kept.
+
+    One record of each text that nobody contradicts `stands` for it.
+    """
     ordered = candidates.sort(FIRST)
     groups = ordered.group_by("content_hash", maintain_order=True)
     shared = groups.agg(pl.col(column).first().alias(f"_first_{column}") for column in (*FIRST, "clean_label"))

@@ -11,13 +11,14 @@ import polars as pl
 from trainpipe_assets.settings import CleaningSettings
 
 UNTIDY = r"[^ -~]|&|  |^ | $"  # what a text may hold that is not in its normal form; most texts hold none of it
+WIDE_SPACE = r"\s{2,}|[^\S ]"  # every run of white space but a single space, which would only be replaced by itself
 
 
 def normalise_text(text: pl.Expr, settings: CleaningSettings) -> pl.Expr:
     """A text on one line: for a classifier, to which layout says nothing."""
 
     def on_one_line(texts: pl.Series) -> pl.Series:
-        return _without_marks(texts, settings).str.replace_all(r"\s+", " ").str.strip_chars()
+        return _without_marks(texts, settings).str.replace_all(WIDE_SPACE, " ").str.strip_chars()
 
     return text.map_batches(lambda texts: _mended(texts, on_one_line), return_dtype=pl.String, is_elementwise=True)
 
@@ -33,11 +34,21 @@ def normalise_document(text: pl.Expr, settings: CleaningSettings) -> pl.Expr:
 
 def _mended(texts: pl.Series, mend: Callable[[pl.Series], pl.Series]) -> pl.Series:
     """`texts` with those mended that need it: the work on a tidy text costs more than finding out that it is one."""
-    untidy = texts.str.contains(UNTIDY).fill_null(False)
-    return texts.scatter(untidy.arg_true(), mend(texts.filter(untidy))) if untidy.any() else texts
+    return _where(texts.str.contains(UNTIDY), texts, mend)
+
+
+def _where(chosen: pl.Series, texts: pl.Series, mend: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    chosen = chosen.fill_null(False)
+    return texts.scatter(chosen.arg_true(), mend(texts.filter(chosen))) if chosen.any() else texts
 
 
 def _without_marks(texts: pl.Series, settings: CleaningSettings) -> pl.Series:
     if settings.unescape_html:
-        texts = pl.Series(texts.name, [html.unescape(text) for text in texts], dtype=pl.String)
-    return texts.str.normalize(settings.unicode_form).str.replace_all(r"[\p{Cc}&&[^\s]]|\u{FEFF}|\u{200B}", "")
+        texts = _where(texts.str.contains("&", literal=True), texts, _unescaped)
+    foreign = texts.str.len_bytes() != texts.str.len_chars()  # ASCII is the same in every Unicode form
+    texts = _where(foreign, texts, lambda others: others.str.normalize(settings.unicode_form))
+    return texts.str.replace_all(r"[\p{Cc}&&[^\s]]|\u{FEFF}|\u{200B}", "")
+
+
+def _unescaped(texts: pl.Series) -> pl.Series:
+    return pl.Series(texts.name, [html.unescape(text) for text in texts], dtype=pl.String)

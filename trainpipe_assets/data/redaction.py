@@ -32,10 +32,13 @@ def redact(texts: pl.Series, kinds: Sequence[PersonalData], region: str | None) 
         region: the country, as ISO 3166 has it, whose phone numbers may be without a country code; None takes those with a code only.
     """
     wanted = [kind for kind in KINDS if kind in kinds]
+    counts = pl.zeros(len(texts), dtype=pl.Int64, eager=True).alias("n_redacted")
+    untouched = pl.DataFrame([texts.alias("text"), counts])
+    if not wanted:
+        return untouched
     suspects = texts.str.contains(_WORTH_A_LOOK).fill_null(False)
-    counts = pl.Series("n_redacted", [0] * len(texts), dtype=pl.Int64)
-    if not wanted or not suspects.any():
-        return pl.DataFrame([texts.alias("text"), counts])
+    if not suspects.any():
+        return untouched
     found = [_redact_text(text, wanted, region) for text in texts.filter(suspects)]
     places = suspects.arg_true()
     return pl.DataFrame(

@@ -31,7 +31,7 @@ def in_parts(frame: pl.LazyFrame, key: pl.Expr, n_rows: int, part_rows: int, fol
 def _sink(frame: pl.LazyFrame, target: Path | pl.PartitionBy) -> None:
     frame.sink_parquet(
         target,
-        compression="lz4",
+        compression="uncompressed",  # compressing costs more than the rest of it
         statistics=False,
         row_group_size=ROW_GROUP,
         mkdir=True,

@@ -21,9 +21,10 @@ def assign_split(group: pl.Expr, settings: SplitSettings) -> pl.Expr:
 
     def place(hashes: pl.Series) -> pl.Series:
         bits = hashes.str.slice(0, 15).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
-        position = mix(bits ^ np.uint64(offset)) / 2.0**64
-        chosen = np.select([position < settings.test, position < settings.test + settings.validation], ["test", "validation"], "train")
-        return pl.Series(chosen, dtype=pl.String)
+        position = pl.lit(pl.Series(mix(bits ^ np.uint64(offset)) / 2.0**64))
+        test, validation = position < settings.test, position < settings.test + settings.validation
+        split = pl.when(test).then(pl.lit("test")).when(validation).then(pl.lit("validation")).otherwise(pl.lit("train"))
+        return pl.select(split).to_series()
 
     return group.map_batches(place, return_dtype=pl.String, is_elementwise=True)
 

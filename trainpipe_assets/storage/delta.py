@@ -23,6 +23,7 @@ from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_files
 
 TARGET_FILE_BYTES = 32 << 20  # a file is rewritten whole for one row that changes
 ROW_GROUP = 65_536  # rows that a reader has to decode at once, several times over: it reads ahead
+DICTIONARY_BYTES = 1 << 16  # of a column in a row group; one of texts or keys never repeats, and gives up its dictionary the sooner
 KEY = "row_id"  # the key of every table; a row is immutable, so the same key is the same row
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
@@ -318,7 +319,7 @@ def _open_at(uri: str, base: Table | None, schema: pl.Schema) -> DeltaTable:
 _CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.targetFileSize": str(TARGET_FILE_BYTES)}
 
 
-_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP)
+_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP, dictionary_page_size_limit=DICTIONARY_BYTES)
 
 
 def _write(delta: DeltaTable, added: pl.LazyFrame, *, overwrite: bool, properties: CommitProperties) -> None:
