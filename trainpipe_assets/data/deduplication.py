@@ -3,7 +3,7 @@
 Works on candidates that passed the row rules of `cleaning.py`; where a group ends up is `splitting.py`'s.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: P
     schema = pl.Schema({**columns, "rule": pl.String(), "reason": pl.String(), "stands": pl.Boolean()})
     divided = list(concurrently(_divided, parts))
     judged = spilled(from_batches(lambda: concurrently(judge, (repeated for _, repeated in divided)), schema), scratch / "judged.parquet")
-    alone = pl.concat([alone for alone, _ in divided])
+    alone = from_batches(lambda: _one_after_the_other(alone for alone, _ in divided), columns)
     passed = pl.col("rule").is_null()
     kept = pl.concat([alone, judged.filter(passed).select(columns.names())])
     rejected = judged.filter(~passed).drop("stands")
@@ -82,6 +82,12 @@ def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: P
     groups = find_groups(pl.concat([alone.select(texts), judged.filter("stands").select(texts)]), near.similarity, scratch)
     decided = Decided(_grouped(kept, groups), _grouped(rejected, groups))
     return _drop_near_duplicates(decided, groups) if near.action == "drop" else decided
+
+
+def _one_after_the_other(frames: Iterable[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
+    """The rows of all `frames`: as one query, each of them would be read ahead at the same time."""
+    for frame in frames:
+        yield from frame.collect_batches(engine="streaming")
 
 
 def _grouped(records: pl.LazyFrame, groups: pl.DataFrame) -> pl.LazyFrame:
