@@ -6,6 +6,7 @@ rank (`step.py`), and batches are functions of seed and epoch. A folder that is 
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from trainpipe_assets.training.state import TrainingState
 log = logging.getLogger(__name__)
 
 TENSORS, STATE = "tensors.pt", "state.json"
+SHRUNK = "shrunk.json"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,19 @@ class Checkpoints:
         tensors: Tensors = torch.load(self.folder / name / TENSORS, map_location="cpu", weights_only=True)
         return tensors
 
+    def note_shrunk(self, step: int, micro_batch_tokens: int) -> None:
+        """Keep for the next start at which step memory ran out, and which micro-batches will do. Any process may note it."""
+        noted = self.folder / f"{SHRUNK}.{os.getpid()}"
+        noted.write_text(json.dumps([step, micro_batch_tokens]), encoding="utf-8")
+        noted.replace(self.folder / SHRUNK)
+
+    def shrunk(self) -> tuple[int, int] | tuple[None, None]:
+        """What `note_shrunk` kept."""
+        if not (self.folder / SHRUNK).exists():
+            return None, None
+        step, micro_batch_tokens = json.loads((self.folder / SHRUNK).read_text(encoding="utf-8"))
+        return step, micro_batch_tokens
+
     def _folders(self) -> list[Path]:
         return [path for path in self.folder.glob("step-*") if not path.name.endswith(PARTIAL)]
 
@@ -108,7 +123,9 @@ class Checkpoints:
 
 
 def clear_checkpoints(folder: Path, kept: Collection[str] = ()) -> None:
-    """Remove the checkpoints in `folder`, complete or not, but those of the names `kept`."""
+    """Remove the checkpoints in `folder`, complete or not, but those of the names `kept`; without any, what was noted beside them too."""
+    if not kept:
+        (folder / SHRUNK).unlink(missing_ok=True)
     for path in folder.glob("step-*"):
         if path.name not in kept:
             shutil.rmtree(path)

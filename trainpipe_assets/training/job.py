@@ -106,8 +106,9 @@ def prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool])
     optimizer = build_optimizer(model, spec.training)
     checkpoints = _checkpoints(spec, train.digest() + validation.digest(), accelerator)
     began_with = weights_sample(model)
-    state = _restore(checkpoints, distribution, model, optimizer) or TrainingState(micro_batch_tokens=spec.training.micro_batch_tokens)
+    state = _restore(checkpoints, distribution, model, optimizer)
     stepper = Stepper(distribution, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline, task)
+    stepper.shrunk_at = checkpoints.shrunk()[0]
     if state.step == 0:
         state.micro_batch_tokens = stepper.micro_batch_tokens = _fitting(stepper)
     rate = together(accelerator, _matmul_rate(accelerator))
@@ -136,15 +137,17 @@ def _checkpoints(spec: TrainSpec, examples_digest: str, accelerator: Accelerator
 
 def _restore(
     checkpoints: Checkpoints, distribution: Distribution, model: PreTrainedModel, optimizer: torch.optim.Optimizer
-) -> TrainingState | None:
-    """Where the newest checkpoint stands; it is computed on in the same micro-batches, whatever memory is there now, for other ones would
-    draw other random numbers and round otherwise. Smaller ones are made where the settings ask for them by now."""
-    state = checkpoints.newest()
-    if state is None:
-        return None
-    distribution.load(checkpoints.tensors(state.name), model, optimizer)
-    budgets = [budget for budget in (state.micro_batch_tokens, checkpoints.spec.training.micro_batch_tokens) if budget is not None]
-    state.micro_batch_tokens = min(budgets, default=None)
+) -> TrainingState:
+    """Where the newest checkpoint stands, or the beginning.
+
+    It is computed on in the same micro-batches, whatever memory is there now, for other ones would draw other random numbers and round
+    otherwise. Smaller ones are made where the settings ask for them by now, or memory ran out.
+    """
+    state = checkpoints.newest() or TrainingState()
+    if state.step:
+        distribution.load(checkpoints.tensors(state.name), model, optimizer)
+    budgets = (state.micro_batch_tokens, checkpoints.spec.training.micro_batch_tokens, checkpoints.shrunk()[1])
+    state.micro_batch_tokens = min((budget for budget in budgets if budget is not None), default=None)
     return state
 
 

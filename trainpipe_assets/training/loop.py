@@ -25,6 +25,7 @@ from trainpipe_assets.training.record import describe_training
 from trainpipe_assets.training.scoring import score
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import StepRecord
+from trainpipe_assets.training.step import MemoryRanOut
 from trainpipe_assets.training.symptoms import spike, unmoved, weights_sample
 from trainpipe_assets.training.timeline import CHECKPOINT, COMMUNICATION, OTHER, VALIDATION
 
@@ -41,7 +42,7 @@ MIRROR_PATIENCE_SECONDS = 10.0
 
 
 class Interrupted(Exception):
-    """The training was asked to stop, and has left a checkpoint to go on from."""
+    """The training was asked to stop, or cannot go on in these processes, and there is a checkpoint to go on from."""
 
 
 def run(spec: TrainSpec, report: Report, stop: Callable[[], bool] = lambda: False, processes_here: int = 1) -> FinishedModel:
@@ -54,7 +55,7 @@ def run(spec: TrainSpec, report: Report, stop: Callable[[], bool] = lambda: Fals
         processes_here: processes of this training on this machine, which share its cores.
 
     Raises:
-        Interrupted: `stop` asked for it.
+        Interrupted: `stop` asked for it, or a model that is shared out needs smaller micro-batches.
         ValueError: the spec asks for what is not there or cannot be: data, base model, device, or an output folder in use.
     """
     accelerator = join_processes(spec.compute, processes_here)
@@ -87,7 +88,12 @@ def _train(job: Job, report: Report) -> FinishedModel:
 def _take_step(job: Job, batch: PreparedBatch) -> StepRecord:
     state, epoch = job.state, job.epoch + 1
     rate = learning_rate(job.spec.training, state.step, job.total_steps)
-    loss, norm = job.stepper.take(batch, state.step + 1, rate)
+    try:
+        loss, norm = job.stepper.take(batch, state.step + 1, rate)
+    except MemoryRanOut as error:
+        job.checkpoints.note_shrunk(state.step + 1, error.micro_batch_tokens)
+        how = f"in micro-batches of {error.micro_batch_tokens} tokens, with the same effective batch"
+        raise Interrupted(f"{error}; run again to go on from the last checkpoint {how}") from error
     state.step += 1
     record = StepRecord(step=state.step, epoch=epoch, loss=loss, learning_rate=rate, grad_norm=norm)
     job.warn(spike=spike(state.history, record))

@@ -45,6 +45,9 @@ def score(
     A classifier: the log-probabilities, shape [examples, labels]. Disjoint shares of the batches, scored by several processes, therefore
     add up to the whole. A batch that does not fit the memory is halved, unless all processes have to do as many passes: they do if
     `idle` is given, batches whose scores count for nothing.
+
+    Raises:
+        ValueError: memory does not suffice, of processes that have to stay in step.
     """
     scores = torch.zeros(len(examples), task.columns(model), device=model.device)
     left = deque(batches)
@@ -59,8 +62,11 @@ def score(
                 with autocast():
                     scores[torch.from_numpy(batch).to(model.device)] = task.score(model, inputs)
             except (RuntimeError, MemoryError) as error:
-                if len(batch) == 1 or idle is not None or not is_out_of_memory(error):
+                if len(batch) == 1 or not is_out_of_memory(error):
                     raise
+                if idle is not None:
+                    advice = "set a lower training.micro_batch_tokens and run again to go on from the last checkpoint"
+                    raise ValueError(f"{len(batch)} examples of a validation do not fit the memory; {advice}") from error
                 left.extendleft((batch[len(batch) // 2 :], batch[: len(batch) // 2]))
             after_batch()
     return scores

@@ -36,6 +36,14 @@ class NonFiniteLoss(ValueError):
     """The loss or its gradients overflowed; the step was not applied."""
 
 
+class MemoryRanOut(Exception):
+    """Memory did not suffice, and the processes are no longer in step: the training has to be started again, in these micro-batches."""
+
+    def __init__(self, message: str, micro_batch_tokens: int) -> None:
+        super().__init__(message)
+        self.micro_batch_tokens = micro_batch_tokens
+
+
 @dataclass
 class Stepper:
     """What taking steps needs. `micro_batch_tokens` shrinks when memory does not suffice; None leaves a share whole."""
@@ -101,6 +109,7 @@ class Stepper:
         Raises:
             NonFiniteLoss: the loss or a gradient is not finite; the weights are as before the step.
             ValueError: a single example does not fit the memory, or memory did not suffice once more.
+            MemoryRanOut: memory did not suffice, of processes that have to stay in step.
         """
         loss = self._accumulate(batch, step)
         with self.timeline.phase(COMMUNICATION):
@@ -174,8 +183,11 @@ class Stepper:
                 f"{self.micro_batch_tokens} tokens: something takes ever more of it. Free memory, or set training.micro_batch_tokens to "
                 f"{max(16, examples * longest // 4)}, and run again to go on from the last checkpoint"
             )
+        smaller = examples * longest // 2
+        if self.distribution.in_step:
+            raise MemoryRanOut(f"step {step}: {examples} examples of {longest} tokens do not fit the memory ({failure})", smaller)
         self.shrunk_at = step
-        self.micro_batch_tokens = examples * longest // 2
+        self.micro_batch_tokens = smaller
         self.optimizer.zero_grad()
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()

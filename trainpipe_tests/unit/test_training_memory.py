@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainpipe_assets.training import memory
+from trainpipe_assets.training import job, memory
+from trainpipe_assets.training.distribution import Replicated
 from trainpipe_assets.training.loop import Interrupted, run
 from trainpipe_assets.training.memory import Need, available_bytes, cgroup_room, fitting_micro_batch, measure_need
+from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.spec import TrainSpec, save_spec
+from trainpipe_assets.training.step import Stepper
 from trainpipe_tests.unit.training_fixtures import make_rows, make_spec, write_dataset, write_tiny_base
 
 NEED = Need(parameters=100, gradients=100, moments=200, activations_anyway=20, activations_each=10, longest=8)
@@ -140,6 +143,34 @@ def test_a_training_knows_before_its_first_step_that_a_batch_will_not_fit(
     meminfo.write_text("MemAvailable: 100 kB\n")
     with pytest.raises(ValueError, match=r"the training does not fit the memory: parameters 0\.1 MiB"):
         run(make_spec(tmp_path, output_dir=str(tmp_path / "refused")), lambda _progress: None)
+
+
+class InStep(Replicated):
+    """One process that behaves as if others waited for each of its passes."""
+
+    in_step = True
+
+
+def test_processes_in_step_end_when_memory_runs_out_and_go_on_in_smaller_micro_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_base(tmp_path / "base", dropout=0.0)
+    write_dataset(tmp_path / "dataset")
+    whole = losses(make_spec(tmp_path, output_dir=str(tmp_path / "whole")))
+    compute_losses = Stepper._losses
+
+    def limited(stepper: Stepper, inputs: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        if inputs.input_ids.numel() > 64:
+            raise torch.OutOfMemoryError("no room")
+        return compute_losses(stepper, inputs)
+
+    monkeypatch.setattr(job, "distribution_of", lambda accelerator, _sharding: InStep(accelerator))
+    monkeypatch.setattr(Stepper, "_losses", limited)
+    spec = make_spec(tmp_path)
+    with pytest.raises(Interrupted, match=r"do not fit the memory .* run again to go on from the last checkpoint in micro-batches of"):
+        run(spec, lambda _progress: None)
+    assert losses(spec) == pytest.approx(whole, abs=1e-4)
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"lock"}
 
 
 @pytest.mark.parametrize("rooms", [("10000000", "1000"), ("1000", "10000000")])
