@@ -79,6 +79,7 @@ class Chaos:
     root: Path
     processes: int
     sharding: str
+    epochs: int
     random: random.Random
     places: Places = field(default_factory=Places)
     fell: Counter[str] = field(default_factory=Counter)
@@ -108,7 +109,7 @@ class Chaos:
         folder.mkdir(exist_ok=True)
         compute = {"device": "cpu", "precision": "float32", "threads": 1, "processes": self.processes, "sharding": self.sharding}
         places = {"work_dir": str(folder / "work"), "output_dir": str(folder / "model")}
-        spec = make_spec(self.root, **places, compute=compute, training={"epochs": 3})
+        spec = make_spec(self.root, **places, compute=compute, training={"epochs": self.epochs})
         save_spec(spec, folder / "spec.json")
         return spec
 
@@ -237,11 +238,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--sharding", choices=("none", "full"), default="none")
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="trainpipe-chaos-") as folder:
-        chaos = Chaos(Path(folder), options.processes, options.sharding, random.Random(options.seed))
+        chaos = Chaos(Path(folder), options.processes, options.sharding, options.epochs, random.Random(options.seed))
         chaos.run(options.kills)
     on = f"{options.processes} process(es), sharding {options.sharding}"
     ended = f"{chaos.finished} of them brought to their end in {time.monotonic() - began:,.0f} s"
