@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
 from trainpipe_assets.data.batches import mapped
 from trainpipe_assets.data.chat_template import ChatTemplate, Refused, Spans, load_chat_template, read_tokenizer_config, special_tokens
 from trainpipe_assets.data.documents import COMPLETION
-from trainpipe_assets.data.word_tokens import offsets
+from trainpipe_assets.data.list_columns import list_column, offsets
 from trainpipe_assets.schemas import TOKENIZED_DOCUMENTS
 from trainpipe_assets.settings import ModelSettings, SourceKind
 from trainpipe_assets.storage.artifacts import file_sha256
@@ -174,4 +173,4 @@ def _lists(name: str, values: list[list[int]] | list[list[bool]], dtype: type[np
     lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
     bounds = offsets(lengths)
     flat = np.fromiter(chain.from_iterable(values), dtype=dtype, count=int(bounds[-1]))
-    return pl.Series(name, pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(flat)), dtype=TOKENIZED_DOCUMENTS[name])
+    return list_column(name, flat, bounds, TOKENIZED_DOCUMENTS[name])

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
+from trainpipe_assets.data.list_columns import list_column
 from trainpipe_assets.data.minhash import may_be_alike, shingles_of, sketches
 from trainpipe_assets.data.spilling import in_parts
 
@@ -105,8 +105,8 @@ def _alike(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float) -> pl.Da
     """Those of `pairs` whose Jaccard index is at least `similarity`."""
     needed = texts.join(_involved(pairs), on="number", how="semi")
     found = shingles_of(needed["clean_text"])
-    lists = pa.LargeListArray.from_arrays(pa.array(found.starts), pa.array(found.hashes))
-    shingles = needed.select("number", shingles=pl.Series(lists, dtype=pl.List(pl.UInt64)).list.unique())
+    lists = list_column("shingles", found.hashes, found.starts, pl.List(pl.UInt64))
+    shingles = needed.select("number", lists.list.unique())
     joined = pairs.join(shingles, left_on="left", right_on="number").join(shingles, left_on="right", right_on="number", suffix="_right")
     shared = pl.col("shingles").list.set_intersection("shingles_right").list.len()
     total = pl.col("shingles").list.len() + pl.col("shingles_right").list.len() - shared

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as FastTokenizer
 
 from trainpipe_assets.data.batches import mapped
 from trainpipe_assets.data.class_labels import ClassLabels
 from trainpipe_assets.data.labels import Labels
-from trainpipe_assets.data.word_tokens import WordTokens, flat, offsets, words_are_independent
+from trainpipe_assets.data.list_columns import list_column, offsets
+from trainpipe_assets.data.word_tokens import WordTokens, flat, words_are_independent
 from trainpipe_assets.schemas import CLEANED_FEATURES
 from trainpipe_assets.settings import CleaningSettings
 from trainpipe_assets.storage.artifacts import file_sha256
@@ -59,7 +59,7 @@ class Tokenizer:
 
 
 def _as_lists(ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> pl.Series:
-    return pl.Series("input_ids", pa.LargeListArray.from_arrays(pa.array(offsets(lengths)), pa.array(ids)), dtype=pl.List(pl.Int32))
+    return list_column("input_ids", ids, offsets(lengths), pl.List(pl.Int32))
 
 
 def load_tokenizer(folder: str, max_length: int) -> Tokenizer:

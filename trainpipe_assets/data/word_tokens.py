@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
+
+from trainpipe_assets.data.list_columns import offsets
 
 # Printable ASCII, words one space apart: no normaliser joins or parts such words, and a space always begins a new piece.
 PLAIN = r"^[!-~]+(?: [!-~]+)*$"
 MOST_WORDS = 500_000  # remembered at a time: bounds the memory
+TOGETHER = 256  # new words tokenized as one text: what a tokenizer does for each text costs more than a word
 WORTHWHILE = 0.5  # of the words at most may be new; where more are, whole texts are quicker
 
 _NORMALISERS = frozenset({"BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD"})
@@ -28,8 +32,7 @@ def words_are_independent(tokenizer: FastTokenizer) -> bool:
     True only for pipelines known to be so: BERT's, and GPT-2's byte-level one with or without digits apart. Decided by the parts that
     a tokenizer is made of.
     """
-    made_of = json.loads(tokenizer.to_str())
-    normalisers, cutters = (_parts(made_of[kind]) for kind in ("normalizer", "pre_tokenizer"))
+    normalisers, cutters = (_parts(part and json.loads(part.__getstate__())) for part in (tokenizer.normalizer, tokenizer.pre_tokenizer))
     kinds = {part["type"] for part in cutters}
     by_regex = all(part.get("use_regex", True) for part in cutters)
     return (
@@ -37,7 +40,7 @@ def words_are_independent(tokenizer: FastTokenizer) -> bool:
         and kinds <= _CUTTERS
         and bool(kinds & _CUT_AT_SPACES)
         and by_regex
-        and not made_of["model"].get("dropout")
+        and not getattr(tokenizer.model, "dropout", None)
     )
 
 
@@ -56,6 +59,7 @@ class WordTokens:
         self._before, self._after = _special_ids(tokenizer)
         self._room = max_length - len(self._before) - len(self._after)
         self._added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+        self._together = 1 if any(" " in added for added in self._added) else TOGETHER  # words side by side might make such a token
         self._forget()
 
     def _forget(self) -> None:
@@ -91,12 +95,33 @@ class WordTokens:
         return found["number"].to_numpy()
 
     def _remember(self, words: pl.Series) -> None:
-        encoded = [one.ids for one in self._tokenizer.encode_batch_fast(words.to_list(), add_special_tokens=False)]
-        ids, lengths = flat(encoded)
+        follows = words.str.starts_with(" ")
+        words = pl.concat([words.filter(follows), words.filter(~follows)])
+        ids, lengths = self._encoded(words, int(follows.sum()))
         numbers = pl.int_range(len(self._words), len(self._words) + len(words), dtype=pl.Int64, eager=True)
         self._words = pl.concat([self._words, pl.DataFrame({"word": words, "number": numbers})])
         self._ids = np.concatenate([self._ids, ids])
         self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(lengths)])
+
+    def _encoded(self, words: pl.Series, n_following: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids of `words` in a row, and the lengths. Of the first `n_following`, which begin with a space, many make one text."""
+        number = np.arange(len(words))
+        text = np.where(number < n_following, number // self._together, number)
+        begins = offsets(words.str.len_chars().to_numpy().astype(np.int64))[:-1]
+        firsts = np.unique(text, return_index=True)[1]
+        texts = pl.DataFrame({"text": text, "word": words}).group_by("text", maintain_order=True).agg(pl.col("word").str.join(""))["word"]
+        encoded = self._encode_whole(texts.to_list())
+        ids, lengths = flat([one.ids for one in encoded])
+        at = np.fromiter((start for one in encoded for start, _ in one.offsets), np.int64, len(ids)) + np.repeat(begins[firsts], lengths)
+        return ids, np.bincount(np.searchsorted(begins, at, side="right") - 1, minlength=len(words))
+
+    def _encode_whole(self, texts: list[str]) -> list[Encoding]:
+        truncation = self._tokenizer.truncation
+        self._tokenizer.no_truncation()
+        encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        if truncation is not None:
+            self._tokenizer.enable_truncation(**truncation)
+        return encoded
 
     def _assembled(self, numbers: NDArray[np.int64], n_words: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The words' ids, text by text, cut to what there is room for, between the special ones."""
@@ -129,11 +154,6 @@ def flat(rows: list[list[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Lists of ids as all ids in a row, and the lengths."""
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     return np.fromiter((one for row in rows for one in row), np.int32, int(lengths.sum())), lengths
-
-
-def offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each of several runs begins, and where the last one ends."""
-    return np.concatenate([[0], np.cumsum(lengths)])
 
 
 def positions(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
