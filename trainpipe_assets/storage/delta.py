@@ -18,6 +18,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from trainpipe_assets.storage import s3
+from trainpipe_assets.storage.replacement import write_replacement
 from trainpipe_assets.storage.s3_problems import S3Problem, S3Unreachable
 from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_filesystem
 
@@ -27,7 +28,7 @@ DICTIONARY_BYTES = 1 << 16  # of a column in a row group; one of texts or keys n
 KEY = "row_id"  # the key of every table; a row is immutable, so the same key is the same row
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
-_IDENTITY = "trainpipe/commit"
+_IDENTITY, _INSERTED = "trainpipe/commit", "trainpipe/inserted_rows"
 
 
 class ConcurrentWrite(RuntimeError):
@@ -260,7 +261,7 @@ def _commit(uri: str, delta: DeltaTable, added: pl.LazyFrame, removed: pl.DataFr
     """
     try:
         if removed is not None and removed.height:
-            _merge(delta, added, removed, properties)
+            _replace(delta, added, removed, properties)
         else:
             _write(delta, added, overwrite=removed is None, properties=properties)
     except (DeltaError, OSError) as error:
@@ -329,29 +330,14 @@ def _write(delta: DeltaTable, added: pl.LazyFrame, *, overwrite: bool, propertie
     added.sink_delta(delta, mode="overwrite" if overwrite else "append", delta_write_options=options)
 
 
-def _merge(delta: DeltaTable, added: pl.LazyFrame, removed: pl.DataFrame, properties: CommitProperties) -> None:
-    """Deletes, updates and inserts in one commit; the operation travels as a column of the merge's source."""
-    upserts = added.with_columns(_delete=pl.lit(False)).collect()
-    deletes = removed.select(KEY).unique().join(upserts, on=KEY, how="anti").with_columns(_delete=pl.lit(True))
-    source = pl.concat([upserts, deletes], how="diagonal")
-    columns = {name: f's."{name}"' for name in upserts.columns if name != "_delete"}
-    (
-        delta.merge(
-            source,
-            predicate=f"t.{KEY} = s.{KEY}",
-            source_alias="s",
-            target_alias="t",
-            commit_properties=properties,
-            writer_properties=_WRITER,
-        )
-        .when_matched_delete("s._delete")
-        .when_matched_update(columns, predicate="NOT s._delete")
-        .when_not_matched_insert(columns, predicate="NOT s._delete")
-        .execute()
-    )
+def _replace(delta: DeltaTable, added: pl.LazyFrame, removed: pl.DataFrame, properties: CommitProperties) -> None:
+    replacement = write_replacement(delta, KEY, added, removed[KEY].unique(), file_bytes=TARGET_FILE_BYTES, row_group=ROW_GROUP)
+    properties.custom_metadata = {**(properties.custom_metadata or {}), _INSERTED: str(replacement.inserted)}
+    delta.create_write_transaction(replacement.actions, "append", delta.schema(), commit_properties=properties)
+    delta.load_as_version(delta.version() + 1)
 
 
 def _outcome(before: Table, after: Table, delta: DeltaTable) -> Commit:
-    metrics = delta.history(1)[0].get("operationMetrics", {})
-    added = int(metrics.get("num_added_rows", metrics.get("num_target_rows_inserted", 0)))
+    made = delta.history(1)[0]
+    added = int(made.get(_INSERTED) or made.get("operationMetrics", {}).get("num_added_rows", 0))
     return Commit(table=after, added=added, removed=before.rows + added - after.rows)
