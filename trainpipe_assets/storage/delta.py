@@ -25,7 +25,8 @@ from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_files
 TARGET_FILE_BYTES = 32 << 20  # a file is rewritten whole for one row that changes
 ROW_GROUP = 65_536  # rows that a reader has to decode at once, several times over: it reads ahead
 DICTIONARY_BYTES = 1 << 16  # of a column in a row group; one of texts or keys never repeats, and gives up its dictionary the sooner
-KEY = "row_id"  # the key of every table; a row is immutable, so the same key is the same row
+KEY = "row_id"  # the key of every table
+CHANGES = ("split",)  # what may change of a row, and matters downstream: the rest follows from its record
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
 _IDENTITY, _INSERTED = "trainpipe/commit", "trainpipe/inserted_rows"
@@ -171,7 +172,7 @@ def difference(table: Table, since: int) -> Difference | None:
     """What changed in `table` after version `since`; None where that version cannot be read any more.
 
     Only data files that came or went between the two versions are read. A file rewritten by a merge or a compaction
-    shows up on both sides, and its unchanged rows cancel out by their key.
+    shows up on both sides, and its unchanged rows cancel out; of a row with another of `CHANGES` one goes and one comes.
     """
     try:
         before = find(table.uri, since)
@@ -183,9 +184,10 @@ def difference(table: Table, since: int) -> Difference | None:
     gone, come = sorted(old - new), sorted(new - old)
     options = s3.options(table.uri)
     added, removed = _read(come, table.schema, options), _read(gone, table.schema, options)
+    same = [name for name in (KEY, *CHANGES) if name in table.schema]
     return Difference(
-        added=added.join(removed.select(KEY), on=KEY, how="anti") if gone else added,
-        removed=removed.select(KEY).join(added.select(KEY), on=KEY, how="anti") if come else removed.select(KEY),
+        added=added.join(removed.select(same), on=same, how="anti", nulls_equal=True) if gone else added,
+        removed=(removed.join(added.select(same), on=same, how="anti", nulls_equal=True) if come else removed).select(KEY),
     )
 
 
