@@ -17,10 +17,11 @@ from trainpipe_assets.data.deduplication import by_text, content_hash, decide, w
 from trainpipe_assets.data.documents import clean_documents
 from trainpipe_assets.data.labels import Labels, Rule, labels_of_task
 from trainpipe_assets.data.languages import judge_languages
+from trainpipe_assets.data.near_duplicates import Standing
 from trainpipe_assets.data.normalisation import normalise_text
 from trainpipe_assets.data.redaction import redact
 from trainpipe_assets.data.splitting import assign_split
-from trainpipe_assets.data.touched import touched
+from trainpipe_assets.data.touched import DecidedRecords, touched
 from trainpipe_assets.data.validation import judge_records
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
 from trainpipe_assets.settings import CleaningSettings, RecordRule, SourceKind, SplitSettings, Task
@@ -112,13 +113,17 @@ def _judge(
 
 
 def _decided(
-    parts: Sequence[pl.LazyFrame], settings: CleaningSettings, split: SplitSettings, scratch: Path, labels: Labels | None
+    parts: Sequence[pl.LazyFrame],
+    settings: CleaningSettings,
+    split: SplitSettings,
+    scratch: Path,
+    labels: Labels | None,
+    standing: Standing | None = None,
 ) -> Cleaned:
     passed = pl.col("rule").is_null()
     failed = pl.concat(parts).filter(~passed).with_columns(duplicate_group=pl.lit(None, pl.String))
-    decided = decide(
-        [part.filter(passed).drop("rule", "reason") for part in parts], settings, scratch, labels.differ if labels else pl.Expr.ne
-    )
+    candidates = [part.filter(passed).drop("rule", "reason") for part in parts]
+    decided = decide(candidates, settings, scratch, labels.differ if labels else pl.Expr.ne, standing)
     rejected = decided.rejected.with_columns(pl.coalesce("text", "clean_text"))
     return Cleaned(
         examples=_as_examples(decided.kept, split),
@@ -188,12 +193,15 @@ def clean_changes(
     if changes.removed is None or examples is None or rejected is None:
         result = _decided(parts, settings, split, scratch, labels)
         return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
-    again = touched(pl.concat(parts), changes.removed, examples, rejected, settings.near_duplicates)
+    decided = DecidedRecords(examples, rejected)
+    found = touched(pl.concat(parts), changes.removed, decided, settings.near_duplicates)
+    again = found.records.select("row_id")
     if again.height:
-        standing = changes.source.scan().filter(pl.col("row_id").is_in(again["row_id"].implode()))
-        together = pl.concat([*parts, _judged(standing, judge)])
+        records = changes.source.scan().filter(pl.col("row_id").is_in(again["row_id"].implode()))
+        together = pl.concat([*parts, _judged(records, judge)])
         parts = by_text(together, n_coming + again.height, scratch / "together")
-    result = _decided(parts, settings, split, scratch, labels)
+    standing = found.standing(pl.concat(parts), decided) if settings.near_duplicates.action != "off" else None
+    result = _decided(parts, settings, split, scratch, labels, standing)
     gone = pl.concat([changes.removed.select("row_id"), again])
     return (
         _increment(changes, "cleaned_features", result.examples, examples, gone),

@@ -12,7 +12,7 @@ import polars_hash  # noqa: F401  # gives expressions their `chash`
 
 from trainpipe_assets.data.batches import concurrently, from_batches
 from trainpipe_assets.data.minhash import BANDS, SKETCH, bands_and_sketches
-from trainpipe_assets.data.near_duplicates import find_groups
+from trainpipe_assets.data.near_duplicates import Standing, find_groups
 from trainpipe_assets.data.spilling import in_parts, spilled
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings
 
@@ -55,13 +55,19 @@ class Decided:
     rejected: pl.LazyFrame
 
 
-def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: Path, differ: Differ = pl.Expr.ne) -> Decided:
+def decide(
+    parts: Sequence[pl.LazyFrame],
+    settings: CleaningSettings,
+    scratch: Path,
+    differ: Differ = pl.Expr.ne,
+    standing: Standing | None = None,
+) -> Decided:
     """Which of the candidates are kept.
 
     Expects them `by_text`, with `clean_text`, `clean_label`, `content_hash`, `near_bands`, `near_sketch` and the columns of `FIRST`. Of
     records with the same text and the same label the first is kept; where any label differs from the first one's, by `differ`, none is,
     since nobody can say which one is right. Those with nearly the same text share a group, and where they are to be dropped only the
-    first of a group is kept. Files go to `scratch`.
+    first of a group is kept. Of the texts of other records `standing` tells. Files go to `scratch`.
     """
 
     def judge(repeated: pl.LazyFrame) -> pl.DataFrame:
@@ -79,7 +85,7 @@ def decide(parts: Sequence[pl.LazyFrame], settings: CleaningSettings, scratch: P
     if near.action == "off":
         return Decided(*(frame.with_columns(duplicate_group=pl.col("content_hash")) for frame in (kept, rejected)))
     texts = ("content_hash", "clean_text", "near_bands", "near_sketch")
-    groups = find_groups(pl.concat([alone.select(texts), judged.filter("stands").select(texts)]), near.similarity, scratch)
+    groups = find_groups(pl.concat([alone.select(texts), judged.filter("stands").select(texts)]), near.similarity, scratch, standing)
     decided = Decided(_grouped(kept, groups), _grouped(rejected, groups))
     return _drop_near_duplicates(decided, groups) if near.action == "drop" else decided
 

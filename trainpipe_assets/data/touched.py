@@ -3,74 +3,126 @@
 How they are decided is `cleaning.py`'s and `deduplication.py`'s. Of the tables only those columns are read that are needed.
 """
 
+from dataclasses import dataclass
+from typing import TypeVar
+
 import polars as pl
 
-from trainpipe_assets.data.near_duplicates import linked_texts
+from trainpipe_assets.data.near_duplicates import Standing, changed_links
 from trainpipe_assets.settings import NearDuplicateSettings
 
 GROUP_RULES = ("duplicate", "conflicting_label", "near_duplicate")  # rules that depend on other records
 
 
-class Decided:
-    """The records that have a duplicate group: all of `cleaned_features`, and those of `rejected_rows` whose rule depends on others."""
+class DecidedRecords:
+    """The records that have a duplicate group: all of `cleaned_features`, and those of `rejected_rows` whose rule depends on others.
+
+    One `stands` where its text is among those that are compared with others, as `deduplication.py` has it.
+    """
 
     def __init__(self, examples: pl.LazyFrame, rejected: pl.LazyFrame) -> None:
-        self._examples, self._rejected = examples, rejected.filter(pl.col("rule").is_in(GROUP_RULES))
+        rejected = rejected.filter(pl.col("rule").is_in(GROUP_RULES))
+        self._frames = (
+            examples.with_columns(stands=pl.lit(True), clean_text=pl.col("text")),
+            rejected.with_columns(stands=pl.col("rule") == "near_duplicate", clean_text=pl.lit(None, pl.String)),
+        )
 
     def where(self, column: str, values: pl.Series, *columns: str) -> pl.DataFrame:
         """`columns` of the records whose `column` is one of `values`."""
         chosen = pl.col(column).is_in(values.implode())
-        return pl.concat([frame.filter(chosen).select(columns).collect() for frame in (self._examples, self._rejected)])
+        return pl.concat([frame.filter(chosen).select(columns).collect() for frame in self._frames])
 
-    def sharing(self, bands: pl.Series) -> pl.DataFrame:
-        """`content_hash, duplicate_group, clean_text, band`, once for each of `bands` that a record has; no text where it was rejected."""
-        examples = self._examples.with_columns(clean_text=pl.col("text"))
-        rejected = self._rejected.with_columns(clean_text=pl.lit(None, pl.String))
-        return pl.concat([_sharing(frame, bands) for frame in (examples, rejected)])
+    def sharing(self, bands: pl.Series, *columns: str) -> pl.DataFrame:
+        """`columns` of the records that stand, and `band`, once for each of `bands` they have; rejected ones have no `clean_text`."""
+        return pl.concat([_sharing(frame.filter("stands"), bands, columns) for frame in self._frames])
 
 
-def _sharing(records: pl.LazyFrame, bands: pl.Series) -> pl.DataFrame:
+def _sharing(records: pl.LazyFrame, bands: pl.Series, columns: tuple[str, ...]) -> pl.DataFrame:
     """Bands are looked through alone, since taken apart they are sixteen rows a record."""
     numbered = records.select(band="near_bands").with_row_index().explode("band")
     found = numbered.filter(pl.col("band").is_in(bands.implode())).collect(engine="streaming")
-    rows = records.select("content_hash", "duplicate_group", "clean_text").with_row_index()
+    rows = records.select(columns).with_row_index()
     wanted = pl.col("index").is_in(found["index"].unique().implode())
-    return found.join(rows.filter(wanted).collect(engine="streaming"), on="index").drop("index")
+    return found.join(rows.filter(wanted).collect(engine="streaming"), on="index").drop("index").select(*columns, "band")
 
 
-def touched(
-    coming: pl.LazyFrame, removed: pl.DataFrame, examples: pl.LazyFrame, rejected: pl.LazyFrame, near: NearDuplicateSettings
-) -> pl.DataFrame:
-    """Keys of the records already processed, and still there, in a group that a record that comes or goes may belong to.
+@dataclass(frozen=True)
+class Touched:
+    """Records to be decided again, and what that leaves as it is.
+
+    `records` has `row_id, content_hash, duplicate_group`; the texts of the groups in `loosened` are to be compared with each other again.
+    `hashes` are those of all records that are decided again, come or go.
+    """
+
+    records: pl.DataFrame
+    loosened: pl.Series
+    hashes: pl.Series
+
+    def standing(self, together: pl.LazyFrame, decided: DecidedRecords) -> Standing:
+        """What is known of the texts of `together`, the records that are decided now, and of those beside them."""
+        settled = self.records.filter(~pl.col("duplicate_group").is_in(self.loosened.implode()))
+        compared = together.filter(~pl.col("content_hash").is_in(settled["content_hash"].unique().implode()))
+        beside = decided.sharing(_bands_of(compared), "content_hash").unique()
+        return Standing(
+            groups=settled.select("content_hash", "duplicate_group").unique(),
+            bands=beside.filter(~pl.col("content_hash").is_in(self.hashes.implode())),
+        )
+
+
+def touched(coming: pl.LazyFrame, removed: pl.DataFrame, decided: DecidedRecords, near: NearDuplicateSettings) -> Touched:
+    """The records already processed, and still there, in a group that a record that comes or goes may belong to.
 
     Those are the groups with its text, and those with a text that it may be linked to: whatever else a group is linked to is in the
-    group itself. `coming` has `row_id`, `content_hash` and `clean_text`, with `near_bands` and `near_sketch`.
+    group itself. `coming` has `row_id`, `content_hash`, `clean_text` and `clean_label`, with `near_bands` and `near_sketch`.
     """
-    decided = Decided(examples, rejected)
-    new = coming.select("row_id", "content_hash").collect()
-    going = decided.where("row_id", removed["row_id"], "content_hash", "near_bands") if len(removed) else None
-    hashes = new["content_hash"].drop_nulls() if going is None else pl.concat([new["content_hash"].drop_nulls(), going["content_hash"]])
-    if near.action == "off":  # then each text is a group of its own
-        again = decided.where("content_hash", hashes.unique(), "row_id")
-    else:
-        loosened = pl.Series([], dtype=pl.Int64) if going is None else going["near_bands"].explode().unique().drop_nulls()
-        same = decided.where("content_hash", hashes.unique(), "duplicate_group")["duplicate_group"]
-        groups = pl.concat([same, _linked_groups(coming, loosened, decided, near.similarity)]).unique()
-        again = decided.where("duplicate_group", groups, "row_id")
-    return again.join(pl.concat([removed.select("row_id"), new.select("row_id")]), on="row_id", how="anti")
+    new = coming.select("row_id", "content_hash", "clean_label").collect()
+    going = decided.where("row_id", removed["row_id"], "content_hash", "near_bands") if len(removed) else pl.DataFrame(schema=_GOING)
+    hashes = pl.concat([new["content_hash"].drop_nulls(), going["content_hash"]]).unique()
+    same = decided.where("content_hash", hashes, "row_id", "content_hash", "duplicate_group", "label", "stands")
+    again, loosened = same, pl.Series([], dtype=pl.String)
+    if near.action != "off":
+        groups, loosened = _groups(coming, new, going, same, decided, near.similarity)
+        again = decided.where("duplicate_group", groups, "row_id", "content_hash", "duplicate_group")
+    known = pl.concat([removed.select("row_id"), new.select("row_id")])
+    records = again.select("row_id", "content_hash", "duplicate_group").join(known, on="row_id", how="anti")
+    return Touched(records, loosened, pl.concat([hashes, records["content_hash"]]).unique())
 
 
-def _linked_groups(coming: pl.LazyFrame, loosened: pl.Series, decided: Decided, similarity: float) -> pl.Series:
-    """Groups with a text that a text of `coming` is linked to, or that has a band in `loosened`, from which a text goes.
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 
-    Who goes may have been in contradiction with another record of its text, which then stands and has links of its own.
+_GOING = pl.Schema({"content_hash": pl.String(), "near_bands": pl.List(pl.Int64)})
+
+
+def _groups(
+    coming: pl.LazyFrame, new: pl.DataFrame, going: pl.DataFrame, same: pl.DataFrame, decided: DecidedRecords, similarity: float
+) -> tuple[pl.Series, pl.Series]:
+    """All groups that are touched, and those of them with links that may not hold any more or that only now come to be.
+
+    A text leaves when its records go, or when one comes that contradicts it. Who goes may have been in contradiction with another record
+    of its text, which then stands and has links of its own.
     """
-    banded = coming.filter(pl.col("content_hash").is_not_null()).select("content_hash", band="near_bands").explode("band")
-    bands = pl.concat([banded.select("band").unique().collect()["band"], loosened]).unique()
-    found = decided.sharing(bands)
-    met = banded.filter(pl.col("band").is_in(found["band"].unique().implode())).unique().collect()
-    texts = coming.filter(pl.col("content_hash").is_in(met["content_hash"].unique().implode()))
-    texts = texts.select("content_hash", "clean_text", "near_sketch").unique("content_hash")
-    linked = linked_texts(met, texts.collect(), found.select("content_hash", "clean_text", "band"), similarity)
-    chosen = pl.col("content_hash").is_in(linked.implode()) | pl.col("band").is_in(loosened.implode())
-    return found.filter(chosen)["duplicate_group"].unique()
+    standing = same.filter("stands")
+    contradicted = standing.join(new, on="content_hash").filter(pl.col("label").ne_missing(pl.col("clean_label")))["content_hash"]
+    leaving = pl.concat([going["content_hash"], contradicted]).unique()
+    freed = pl.concat([_exploded(going["near_bands"]), _bands_of(_with_hash(coming, contradicted))]).unique()
+    fresh = coming.filter(pl.col("content_hash").is_not_null() & ~pl.col("content_hash").is_in(standing["content_hash"].implode()))
+    banded = fresh.select("content_hash", band="near_bands").explode("band").unique().collect()
+    found = decided.sharing(pl.concat([banded["band"], freed]).unique(), "content_hash", "duplicate_group", "clean_text").unique()
+    met = banded.filter(pl.col("band").is_in(found["band"].unique().implode()))
+    texts = _with_hash(fresh, met["content_hash"]).select("content_hash", "clean_text", "near_sketch").unique("content_hash").collect()
+    links = changed_links(met, texts, found.select("content_hash", "clean_text", "band"), similarity)
+    loosened = pl.col("content_hash").is_in(links.lost.implode()) | pl.col("band").is_in(freed.implode())
+    free = pl.concat([_with_hash(same, leaving)["duplicate_group"], found.filter(loosened)["duplicate_group"]]).unique()
+    return pl.concat([same["duplicate_group"], free, _with_hash(found, links.gained)["duplicate_group"]]).unique(), free
+
+
+def _with_hash(records: Frame, hashes: pl.Series) -> Frame:
+    return records.filter(pl.col("content_hash").is_in(hashes.unique().implode()))
+
+
+def _bands_of(records: pl.LazyFrame) -> pl.Series:
+    return _exploded(records.select("near_bands").collect()["near_bands"])
+
+
+def _exploded(bands: pl.Series) -> pl.Series:
+    return bands.explode().drop_nulls().unique()

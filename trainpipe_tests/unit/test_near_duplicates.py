@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainpipe_assets.data.minhash import LARGEST_SIGNATURE, bands_and_rows, bands_and_sketches, may_be_alike, sketches
-from trainpipe_assets.data.near_duplicates import COMPARED, find_groups, linked_texts
+from trainpipe_assets.data.near_duplicates import COMPARED, changed_links, find_groups
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings, SplitSettings
 from trainpipe_tests.data_plane import Outcome, outcome
@@ -155,30 +155,45 @@ def test_thousands_with_the_same_boilerplate_are_one_group() -> None:
     assert [len(group) for group in groups] == [2000]
 
 
-def linked(known: list[str | None]) -> set[int]:
-    """Positions of those `known` texts that may be linked otherwise, now that a text in the same bucket came."""
+def changed(known: list[str | None], before: int = 0) -> tuple[set[int], set[int]]:
+    """Positions of those `known` texts that a text new to their bucket is linked to, and of those that it may come between.
+
+    In the order of the bucket the new one has `before` known ones before it.
+    """
     text = pl.Series([TEXT])
-    coming = pl.DataFrame({"content_hash": [f"{len(known):016x}"], "clean_text": text}).with_columns(sketches(text))
-    hashes = [f"{place:016x}" for place in range(len(known))]
-    found = linked_texts(
+    hashes = [f"{2 * place:016x}" for place in range(len(known))]
+    coming = pl.DataFrame({"content_hash": [f"{2 * before - 1:016x}"], "clean_text": text}).with_columns(sketches(text))
+    links = changed_links(
         coming.select("content_hash", band=pl.lit(7, pl.Int64)),
         coming,
         pl.DataFrame({"content_hash": hashes, "clean_text": pl.Series(known, dtype=pl.String)}).with_columns(band=pl.lit(7, pl.Int64)),
         0.8,
     )
-    return {int(one, 16) for one in found}
+    gained, lost = ({int(one, 16) // 2 for one in found} for found in (links.gained, links.lost))
+    return gained, lost
 
 
 def test_of_the_texts_that_share_a_band_only_similar_ones_are_decided_again() -> None:
     source = random.Random(6)
-    assert linked([TEXT + "!", sentence(source), None, sentence(source)]) == {0, 2}
+    assert changed([TEXT + "!", sentence(source), None, sentence(source)], before=2) == ({0}, {2})
 
 
-def test_in_a_full_bucket_all_are_decided_again_since_neighbours_only_are_compared() -> None:
+def test_in_a_full_bucket_similar_texts_that_a_new_one_comes_between_lose_each_other() -> None:
     source = random.Random(6)
-    known: list[str | None] = [sentence(source) for _ in range(COMPARED + 1)]
-    assert linked(known[:-1]) == set()
-    assert linked(known) == set(range(COMPARED + 1))
+    known: list[str | None] = [sentence(source) for _ in range(COMPARED + 4)]
+    text = sentence(source)
+    known[1], known[COMPARED + 1] = text, f"{text}!"
+    assert changed(known, before=5) == (set(), {1, COMPARED + 1})
+    assert changed(known, before=1) == (set(), set())
+    assert changed(known[1 : COMPARED + 2], before=4) == (set(), {0, COMPARED})
+    assert changed([*known[1:5], *known[6 : COMPARED + 2]], before=4) == (set(), set())
+
+
+def test_texts_out_of_reach_of_a_new_one_are_not_linked_to_it() -> None:
+    source = random.Random(6)
+    known: list[str | None] = [TEXT + "!", *(sentence(source) for _ in range(COMPARED))]
+    assert changed(known, before=COMPARED) == ({0}, set())
+    assert changed(known, before=COMPARED + 1) == (set(), set())
 
 
 def test_dropped_ones_name_the_first_of_their_group() -> None:
