@@ -128,3 +128,15 @@ def test_the_fingerprint_tells_values_and_structures_apart() -> None:
     assert len(set(prints)) == 5
     assert all(0 <= value < 2**63 for value in prints)
     assert fingerprint("a", {"x": 1, "y": 2}) == fingerprint("a", {"y": 2, "x": 1})
+
+
+def test_a_row_whose_split_changes_is_gone_and_come(tmp_path: Path) -> None:
+    def split(key: str, name: str) -> pl.LazyFrame:
+        return pl.LazyFrame({"row_id": [key], "split": [name]})
+
+    before = apply(tmp_path / "t", None, pl.concat([split("a", "train"), split("b", "train")]), None).table
+    after = apply(before.uri, before, split("a", "test"), keys("a")).table
+    found = difference(after, before.version)
+    assert found is not None
+    assert found.added.collect().rows() == [("a", "test")]
+    assert found.removed.collect()["row_id"].to_list() == ["a"]

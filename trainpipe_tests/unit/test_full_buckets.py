@@ -1,0 +1,39 @@
+"""Near-duplicates that arrive one file after another where only neighbours are compared: the tables are those of one clean run."""
+
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from trainpipe_assets.data import near_duplicates
+from trainpipe_tests.data_plane import DataPlane, put
+from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.unit.training_fixtures import write_tiny_base
+
+HEADS = [" ".join(f"w{(7 * head + word) % 60}" for word in range(14)) for head in range(6)]
+WORDS = [f"w{number}" for number in range(30)]
+
+
+def land(plane: DataPlane, name: str, n_rows: int, seed: int) -> None:
+    source = random.Random(seed)
+    texts = [f"{source.choice(HEADS)} {source.choice(WORDS)} {source.choice(WORDS)}" for _ in range(n_rows)]
+    labels = ["negative" if source.random() < 0.02 else "positive" for _ in texts]
+    put(plane.landing / name, pl.DataFrame({"text": texts, "label": labels}).write_csv().encode())
+
+
+@pytest.mark.parametrize("action", ["group", "drop"])
+def test_files_one_after_another_come_to_the_tables_of_one_clean_run(action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_duplicates, "COMPARED", 2)
+    read_words(write_tiny_base(tmp_path / "base"))
+    settings = {"cleaning": {"near_duplicates": {"action": action}}}
+    plane = DataPlane(str(tmp_path / "lake"), tmp_path / "landing", tmp_path / "base", settings)
+    plane.landing.mkdir()
+    land(plane, "b.csv", 400, seed=1)
+    plane.run()
+    for step, (name, n_rows) in enumerate([("c.csv", 20), ("a.csv", 20), ("b.csv", 380)]):
+        land(plane, name, n_rows, seed=2 + step)
+        plane.run()
+        clean = plane.elsewhere(str(tmp_path / f"clean-{step}"))
+        clean.run()
+        plane.check_equal(clean)
