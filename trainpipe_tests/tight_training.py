@@ -7,14 +7,19 @@ torchrun it is the last one's memory that is taken. The training itself is the r
 import os
 import resource
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from trainpipe_assets.training import __main__ as program
 from trainpipe_assets.training.loop import run
+from trainpipe_assets.training.micro_batches import PreparedBatch
 from trainpipe_assets.training.progress import Progress
 from trainpipe_assets.training.spec import load_spec
+from trainpipe_assets.training.step import Stepper
 
 BLOCK = 2**20
 GROWTH = 4 * 2**20
@@ -22,15 +27,26 @@ GROWTH = 4 * 2**20
 
 
 class Thief:
-    """Takes memory after certain steps."""
+    """Takes memory after certain steps; not while a batch is made ahead, which must not meet the moment in which there is none left."""
 
     def __init__(self, rooms: dict[int, int]) -> None:
         self.rooms = rooms
         self.taken: list[torch.Tensor] = []
+        self.at_work = threading.Lock()
 
     def __call__(self, progress: Progress) -> None:
         if progress.step in self.rooms:
-            self.leave(self.rooms[progress.step])
+            with self.at_work:
+                self.leave(self.rooms[progress.step])
+
+    def undisturbed(self, prepare: Callable[[Stepper, Any], PreparedBatch]) -> Callable[[Stepper, Any], PreparedBatch]:
+        """`prepare`, which makes a batch in a thread of its own, never at the same time."""
+
+        def waiting(stepper: Stepper, effective: Any) -> PreparedBatch:
+            with self.at_work:
+                return prepare(stepper, effective)
+
+        return waiting
 
     def leave(self, mebibytes: int) -> None:
         """Leave so many MiB to be had."""
@@ -50,6 +66,7 @@ def main() -> int:
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     robbed = {int(step): int(mebibytes) for step, mebibytes in (room.split(":") for room in rooms)}
     thief = Thief(robbed if rank == processes - 1 else {})
+    Stepper.prepare = thief.undisturbed(Stepper.prepare)  # type: ignore[method-assign]
     program._start_logging(rank, None)
     program._keep_freed_memory()
     torch.backends.mkldnn.enabled = False  # it compiles code for each new shape, which fails without memory however small the batch is
