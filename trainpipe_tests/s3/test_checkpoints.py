@@ -43,6 +43,12 @@ def on_another_machine(spec: TrainSpec, root: Path) -> TrainSpec:
     return spec.model_copy(update={"work_dir": str(root / "elsewhere" / "work"), "output_dir": str(root / "elsewhere" / "model")})
 
 
+def sent(spec: TrainSpec) -> list[str]:
+    """Names of the checkpoints on S3 that call themselves whole."""
+    assert spec.checkpoints_uri is not None
+    return [str(artifact.manifest["checkpoint"]) for artifact in list_artifacts(spec.checkpoints_uri)]
+
+
 def complete(spec: TrainSpec) -> list[str]:
     """Names of the checkpoints on S3 that are whole."""
     assert spec.checkpoints_uri is not None
@@ -52,13 +58,16 @@ def complete(spec: TrainSpec) -> list[str]:
     return [str(artifact.manifest["checkpoint"]) for artifact in found]
 
 
-def test_a_machine_that_dies_loses_no_training(bucket: str, root: Path, tmp_path: Path, unkilled: FinishedModel) -> None:
-    spec = write_spec(root, "dying", checkpoints_uri=f"{bucket}/lake/checkpoints/m/f")
+def test_a_machine_that_dies_loses_no_training(bucket: str, root: Path, tmp_path: Path) -> None:
+    long_enough = {"training": {"epochs": 6}}  # to be met half-way, whenever this process gets its turn
+    unkilled = run(write_spec(root, "not dying", **long_enough), lambda _progress: None)
+    spec = write_spec(root, "dying", checkpoints_uri=f"{bucket}/lake/checkpoints/m/f", **long_enough)
     process = start_until(spec, 2)
-    while not max(complete(spec), default="") >= "step-000000005":
+    while not max(sent(spec), default="") >= "step-000000005":
         assert process.poll() is None, process.communicate()[1]
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
+    assert complete(spec)
     resumed = run(on_another_machine(spec, tmp_path), lambda _progress: None)
     assert resumed.record["resumed_from_step"] >= 5
     assert resumed.weights_sha256 == unkilled.weights_sha256
@@ -76,8 +85,8 @@ def test_a_slow_server_makes_no_step_wait_and_a_stopped_training_waits_for_its_l
         with pytest.raises(Interrupted):
             run(spec, lambda _progress: times.append(time.monotonic()), lambda: len(times) == last)
         answers = proxy.fail()["late answer"]
-    sent = max(complete(spec))
-    assert sent == f"step-{last:09d}-0001"
+    newest = max(complete(spec))
+    assert newest == f"step-{last:09d}-0001"
     assert len(complete(spec)) <= 2, "those before were not removed"
     assert answers < 10 * last, "each checkpoint was sent, although newer ones were there"
     assert times[-1] - times[0] < LATE_SECONDS * 10 * last, "steps waited for checkpoints, of which each takes ten late answers and more"

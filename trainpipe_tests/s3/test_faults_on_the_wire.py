@@ -130,7 +130,7 @@ def test_a_fault_that_stays_is_one_message_in_bounded_time(proxy: FaultyProxy, p
     proxy.fail(Faults((kind,), only="commits"))
     began = time.monotonic()
     right = run(plane)
-    assert time.monotonic() - began < 100
+    assert time.monotonic() - began < 1200
     assert right == (kind == "lost answer"), "a lost answer does not undo a commit; any other fault of every commit stops the run"
     proxy.fail(NONE)
     assert run(plane)
@@ -160,7 +160,7 @@ def test_a_server_that_never_answers_is_given_up(
     proxy.fail(Faults(("no answer",)))
     began = time.monotonic()
     assert not run(plane)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120
     proxy.fail(NONE)
     assert run(plane)
     check_as_if_nothing_had_happened(plane, tmp_path)

@@ -22,6 +22,7 @@ from trainpipe_tests.unit.training_fixtures import make_spec, write_dataset, wri
 
 PROGRAM = ("-m", "trainpipe_assets.training")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+LONG_ENOUGH = {"training": {"epochs": 4}}  # to be met by three signals, whenever this process gets its turn
 PATIENCE_SECONDS = 400  # a bound, not a wish: met by a machine ten times slower than a laptop
 
 
@@ -36,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unkilled(root: Path) -> dict[str, Any]:
-    spec = write_spec(root, "unkilled")
+    spec = write_spec(root, "unkilled", **LONG_ENOUGH)
     finished = run_program(spec)
     assert finished.returncode == 0, finished.stderr
     assert "step 1/" in finished.stderr
@@ -73,12 +74,12 @@ def start_until(spec: TrainSpec, step: int, *options: str, launcher: tuple[str, 
     """The program, once a checkpoint of `step` or a later one is there."""
     pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([*command(spec, launcher), *options], **pipes, text=True, start_new_session=True)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not any(path.name >= TrainingState(step=step).name for path in Path(spec.work_dir).glob("step-*[0-9]")):
+    deadline, work, wanted = time.monotonic() + PATIENCE_SECONDS, Path(spec.work_dir), TrainingState(step=step).name
+    while not any(path.name >= wanted for path in work.glob("step-*[0-9]")):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             pytest.fail(f"no checkpoint of step {step}: {process.communicate()[1]}")
-        time.sleep(0.002)
+        time.sleep(0.002 if work.exists() else 0.05)  # it imports for seconds, then takes a step in no time
     return process
 
 
@@ -91,7 +92,7 @@ def read_model(spec: TrainSpec) -> dict[str, Any]:
 
 
 def test_ended_three_ways_it_comes_to_the_bytes_of_the_unkilled_training(root: Path, unkilled: dict[str, Any]) -> None:
-    spec = write_spec(root, "killed")
+    spec = write_spec(root, "killed", **LONG_ENOUGH)
     for step, number, code in ((5, signal.SIGKILL, -9), (15, signal.SIGTERM, 143), (25, signal.SIGINT, 130)):
         process = start_until(spec, step)
         process.send_signal(number)
