@@ -156,7 +156,7 @@ def test_utf16_without_a_mark_is_recognised(tmp_path: Path) -> None:
         ("a.jsonl", b"", "the file is empty; one JSON object a line is expected"),
         ("a.jsonl", b"\n \n", "the file is empty; one JSON object a line is expected"),
         ("a.csv.gz", b"", "the file is empty; a header line and one record or more are expected"),
-        ("a.csv.gz", gzip.compress(b""), "the file is empty; a header line and one record or more are expected"),
+        ("a.csv.gz", gzip.compress(b"", mtime=0), "the file is empty; a header line and one record or more are expected"),
         ("a.jsonl.zst", b"", "the file is empty; one JSON object a line is expected"),
         ("a.parquet", parquet({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}), "the file holds no rows"),
     ],
@@ -191,7 +191,12 @@ def test_columns_of_the_same_name_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(gzip.compress(HEADER), "gzip"), (zstandard.compress(HEADER), "Zstandard"), (parquet({"a": [1]}), "Parquet"), (b"PK\x03\x04", "ZIP")],
+    [
+        (gzip.compress(HEADER, mtime=0), "gzip"),
+        (zstandard.compress(HEADER), "Zstandard"),
+        (parquet({"a": [1]}), "Parquet"),
+        (b"PK\x03\x04", "ZIP"),
+    ],
 )
 def test_a_file_whose_name_tells_the_wrong_format(tmp_path: Path, content: bytes, kind: str) -> None:
     assert whole_file_problem(read_bytes(tmp_path, "a.csv", content)).startswith(f"the file holds {kind}")

@@ -11,13 +11,15 @@ from trainpipe_tests.data_plane import DataPlane, put
 from trainpipe_tests.pipelines import read_words
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
-HEADS = [" ".join(f"w{(7 * head + word) % 60}" for word in range(14)) for head in range(6)]
-WORDS = [f"w{number}" for number in range(30)]
+_SOURCE = random.Random(0)
+WORDS = ["".join(_SOURCE.choices("abcdefghijklmnopqrstuvwxyz", k=_SOURCE.randint(2, 8))) for _ in range(60)]
+HEADS = [" ".join(_SOURCE.choices(WORDS, k=18)) for _ in range(6)]
 
 
 def land(plane: DataPlane, name: str, n_rows: int, seed: int) -> None:
+    """Texts that begin alike, so that their buckets are full, and end in ways that make only some of them nearly the same."""
     source = random.Random(seed)
-    texts = [f"{source.choice(HEADS)} {source.choice(WORDS)} {source.choice(WORDS)}" for _ in range(n_rows)]
+    texts = [f"{source.choice(HEADS)} {' '.join(source.choices(WORDS, k=source.randint(1, 7)))}" for _ in range(n_rows)]
     labels = ["negative" if source.random() < 0.02 else "positive" for _ in texts]
     put(plane.landing / name, pl.DataFrame({"text": texts, "label": labels}).write_csv().encode())
 
@@ -29,10 +31,10 @@ def test_files_one_after_another_come_to_the_tables_of_one_clean_run(action: str
     settings = {"cleaning": {"near_duplicates": {"action": action}}}
     plane = DataPlane(str(tmp_path / "lake"), tmp_path / "landing", tmp_path / "base", settings)
     plane.landing.mkdir()
-    land(plane, "b.csv", 400, seed=1)
+    land(plane, "b.csv", 800, seed=0)
     plane.run()
-    for step, (name, n_rows) in enumerate([("c.csv", 20), ("a.csv", 20), ("b.csv", 380)]):
-        land(plane, name, n_rows, seed=2 + step)
+    for step, (name, n_rows) in enumerate([("c.csv", 100), ("a.csv", 100), ("b.csv", 700)]):
+        land(plane, name, n_rows, seed=1 + step)
         plane.run()
         clean = plane.elsewhere(str(tmp_path / f"clean-{step}"))
         clean.run()
