@@ -111,9 +111,9 @@ def test_between_checkpoints_nothing_is_written(root: Path, monkeypatch: pytest.
     saved: list[tuple[int, int]] = []
     save = Checkpoints.save
 
-    def count(self: Checkpoints, state: Any, model: Any, optimizer: Any) -> None:
+    def count(self: Checkpoints, state: Any, tensors: Any) -> None:
         saved.append((state.step, len(state.validations)))
-        save(self, state, model, optimizer)
+        save(self, state, tensors)
 
     monkeypatch.setattr(Checkpoints, "save", count)
     finished = run(spec_of(root, "rare", training={"checkpoint_seconds": 3600}), ignore)
