@@ -18,6 +18,7 @@ from benchmarks.measurement import Section
 from benchmarks.processes import ROOT
 from trainpipe_assets.pipeline.status import load_pipelines
 from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.storage import base_models
 
 PAGE, LATEST = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "latest.json"
 CORPUS, MODELS = ROOT / "data" / "samples" / "corpora" / "movies.csv", ROOT / "data" / "models"
@@ -58,6 +59,21 @@ class Benchmarks:
         """The corpus as trainers take it."""
         return build(self.corpus, self.settings, self.models, self.folder / "dataset", self.train_rows)
 
+    def require_models(self, only: str | None) -> None:
+        """Look for the base models of all that is to run, before any of it does.
+
+        Raises:
+            ValueError: one is missing.
+        """
+        pipelines = [self.settings, *([self.assistant] if only in (None, "language") else [])]
+        for pipeline in pipelines:
+            base_models.resolve(pipeline.model.base, str(self.models))
+
+    @cached_property
+    def assistant(self) -> PipelineSettings:
+        """The settings of the shipped language model, which loading pipelines passes over, since it is off by default."""
+        return PipelineSettings.model_validate(yaml.safe_load(ASSISTANT.read_text())["attributes"])
+
     @cached_property
     def workplace(self) -> assets.Workplace:
         """The graph, run once on the whole corpus."""
@@ -68,10 +84,9 @@ class Benchmarks:
         return data_plane.measure(data_plane.Plane(self.folder / "data-plane", self.corpus.parent, self.models, self.settings, rows))
 
     def _language(self) -> Section:
-        attributes = yaml.safe_load(ASSISTANT.read_text())["attributes"]  # it is off by default, so that loading it says so
-        settings, corpus = PipelineSettings.model_validate(attributes), self.corpus.parent / ASSISTANT_CORPUS
-        documents = build_documents(corpus, settings, self.models, self.folder / "documents", LANGUAGE_TOKENS)
-        return language.measure(documents, settings, self.folder / "language")
+        corpus = self.corpus.parent / ASSISTANT_CORPUS
+        documents = build_documents(corpus, self.assistant, self.models, self.folder / "documents", LANGUAGE_TOKENS)
+        return language.measure(documents, self.assistant, self.folder / "language")
 
     def _extremes(self) -> Section:
         burst, large = (
@@ -91,6 +106,7 @@ def main() -> int:
     with TemporaryDirectory(prefix="trainpipe-bench-") as folder:
         benchmarks = Benchmarks(Path(folder), options.corpus, options.models, None if options.full else TRAIN_ROWS)
         try:
+            benchmarks.require_models(options.only)
             sections = list(_run(benchmarks, options.only, full=options.full))
         except (ValueError, RuntimeError) as error:
             print(f"benchmarks: {error}", file=sys.stderr)
