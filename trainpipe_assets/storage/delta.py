@@ -18,6 +18,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from trainpipe_assets.storage import s3
+from trainpipe_assets.storage.data_files import FILE, data_files, read_files
 from trainpipe_assets.storage.replacement import write_replacement
 from trainpipe_assets.storage.s3_problems import S3Problem, S3Unreachable
 from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_filesystem
@@ -78,7 +79,7 @@ class Table:
 
     @cached_property
     def _files(self) -> pl.DataFrame:
-        return pl.DataFrame(self._delta.get_add_actions(flatten=True)).select("path", "size_bytes", "num_records")
+        return data_files(self._delta)
 
     @property
     def rows(self) -> int:
@@ -171,7 +172,7 @@ class Difference:
 def difference(table: Table, since: int) -> Difference | None:
     """What changed in `table` after version `since`; None where that version cannot be read any more.
 
-    Only data files that came or went between the two versions are read. A file rewritten by a merge or a compaction
+    Only data files that came or went between the two versions are read. A file rewritten by a replacement of rows or a compaction
     shows up on both sides, and its unchanged rows cancel out; of a row with another of `CHANGES` one goes and one comes.
     """
     try:
@@ -183,16 +184,12 @@ def difference(table: Table, since: int) -> Difference | None:
     old, new = before.file_uris(), table.file_uris()
     gone, come = sorted(old - new), sorted(new - old)
     options = s3.options(table.uri)
-    added, removed = _read(come, table.schema, options), _read(gone, table.schema, options)
+    added, removed = (read_files(files, table.schema, options).drop(FILE) for files in (come, gone))
     same = [name for name in (KEY, *CHANGES) if name in table.schema]
     return Difference(
         added=added.join(removed.select(same), on=same, how="anti", nulls_equal=True) if gone else added,
         removed=(removed.join(added.select(same), on=same, how="anti", nulls_equal=True) if come else removed).select(KEY),
     )
-
-
-def _read(files: list[str], schema: pl.Schema, options: dict[str, str] | None) -> pl.LazyFrame:
-    return pl.scan_parquet(files, hive_partitioning=False, storage_options=options) if files else pl.LazyFrame(schema=schema)
 
 
 def _all_exist(folder: str, files: list[str]) -> bool:

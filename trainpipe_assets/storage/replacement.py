@@ -15,10 +15,10 @@ from deltalake.transaction import AddAction, RemoveAction
 from polars.io.partition import FileProviderArgs
 
 from trainpipe_assets.storage import s3
+from trainpipe_assets.storage.data_files import FILE, data_files, read_files
 from trainpipe_assets.storage.uris import absolute, open_filesystem
 
 PACKED = 4  # bytes in memory for one in a file, about
-_FILE = "_file"
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ def write_replacement(
     Files have about `file_bytes`, their row groups `row_group` rows.
     """
     table = _Files(absolute(delta.table_uri), pl.scan_delta(delta).collect_schema())
-    files = pl.DataFrame(delta.get_add_actions(flatten=True)).select("path", "size_bytes", "num_records")
-    gone = table.read(files["path"]).select(key, _FILE).filter(pl.col(key).is_in(removed.implode())).collect(engine="streaming")
-    leaving = files.filter(table.uris(files["path"]).is_in(gone[_FILE].unique().implode()))
+    files = data_files(delta)
+    gone = table.read(files["path"]).select(key, FILE).filter(pl.col(key).is_in(removed.implode())).collect(engine="streaming")
+    leaving = files.filter(table.uris(files["path"]).is_in(gone[FILE].unique().implode()))
     went = pl.col(key).is_in(gone[key].implode())
     kept = table.cast(table.read(leaving["path"]).filter(~went))
     written = table.read(table.write(pl.concat([kept, table.cast(added)]), file_bytes, row_group))
-    counts = written.group_by(_FILE).agg(rows=pl.len(), updated=went.sum()).collect()
+    counts = written.group_by(FILE).agg(rows=pl.len(), updated=went.sum()).collect()
     n_kept = int(leaving["num_records"].sum()) - gone.height
     inserted = int(counts["rows"].sum()) - int(counts["updated"].sum()) - n_kept
     return Replacement([*table.additions(counts), *_removals(leaving)], inserted)
@@ -61,10 +61,7 @@ class _Files:
 
     def read(self, paths: pl.Series) -> pl.LazyFrame:
         """Their rows, with the URI of the file of each."""
-        if paths.is_empty():
-            return pl.LazyFrame(schema={**self._schema, _FILE: pl.String})
-        uris = self.uris(paths).to_list()
-        return pl.scan_parquet(uris, hive_partitioning=False, glob=False, storage_options=self._options, include_file_paths=_FILE)
+        return read_files(self.uris(paths).to_list(), self._schema, self._options)
 
     def cast(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """`rows` as the table has them."""
@@ -102,7 +99,7 @@ class _Files:
                 data_change=True,
                 stats=json.dumps({"numRecords": rows}),
             )
-            for uri, rows in counts.select(_FILE, "rows").iter_rows()
+            for uri, rows in counts.select(FILE, "rows").iter_rows()
         ]
 
 

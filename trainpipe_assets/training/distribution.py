@@ -1,7 +1,7 @@
 """How a model lies on the processes of a training: whole on each of them, or shared out among them. One interface, `Distribution`.
 
-Beyond this module and `local` nobody knows which it is: gradients and norms come out the same but for rounding, and what is gathered for a
-checkpoint or the finished model is what one process would have.
+Beyond this module and `local` only `memory.py` and `inference.py` know which it is, by torch's `FSDPModule`. Gradients and norms come
+out the same but for rounding, and what is gathered for a checkpoint or the finished model is what one process would have.
 """
 
 from abc import ABC, abstractmethod

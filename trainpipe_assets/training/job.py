@@ -106,9 +106,10 @@ def prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool])
     optimizer = build_optimizer(model, spec.training)
     checkpoints = _checkpoints(spec, train.digest() + validation.digest(), accelerator)
     began_with = weights_sample(model)
-    state = _restore(checkpoints, distribution, model, optimizer)
+    shrunk_at, smaller = checkpoints.shrunk()
+    state = _restore(checkpoints, distribution, model, optimizer, smaller)
     stepper = Stepper(distribution, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline, task)
-    stepper.shrunk_at = checkpoints.shrunk()[0]
+    stepper.shrunk_at = shrunk_at
     if state.step == 0:
         state.micro_batch_tokens = stepper.micro_batch_tokens = _fitting(stepper)
     rate = together(accelerator, _matmul_rate(accelerator))
@@ -136,17 +137,17 @@ def _checkpoints(spec: TrainSpec, examples_digest: str, accelerator: Accelerator
 
 
 def _restore(
-    checkpoints: Checkpoints, distribution: Distribution, model: PreTrainedModel, optimizer: torch.optim.Optimizer
+    checkpoints: Checkpoints, distribution: Distribution, model: PreTrainedModel, optimizer: torch.optim.Optimizer, smaller: int | None
 ) -> TrainingState:
     """Where the newest checkpoint stands, or the beginning.
 
     It is computed on in the same micro-batches, whatever memory is there now, for other ones would draw other random numbers and round
-    otherwise. Smaller ones are made where the settings ask for them by now, or memory ran out.
+    otherwise. Smaller ones are made where the settings ask for them by now, or memory ran out: `smaller`.
     """
     state = checkpoints.newest() or TrainingState()
     if state.step:
         distribution.load(checkpoints.tensors(state.name), model, optimizer)
-    budgets = (state.micro_batch_tokens, checkpoints.spec.training.micro_batch_tokens, checkpoints.shrunk()[1])
+    budgets = (state.micro_batch_tokens, checkpoints.spec.training.micro_batch_tokens, smaller)
     state.micro_batch_tokens = min((budget for budget in budgets if budget is not None), default=None)
     return state
 
