@@ -71,8 +71,8 @@ chaos: setup ## kill -9 at 500 random instants from landing to tokens, on local 
 fuzz: samples ## read 10,000 damaged files of every format, and look for lost records, hangs and memory; FILES=n
 	$(BIN)/python -m trainpipe_tests.fuzz --files $(or $(FILES),10000)
 
-chaos-training: setup ## kill -9 at 100 random instants of a training, on one process, on two, and on two with a share of the model each, and compare the bytes; KILLS=n
-	for processes in "1" "2" "2 --sharding full"; do $(BIN)/python -m trainpipe_tests.training_chaos --kills $(or $(KILLS),100) --processes $$processes; done
+chaos-training: setup ## kill -9 at 100 random instants of a training, on one process, on two, on two with a share of the model each, and of one of adapters, and compare the bytes; KILLS=n
+	for processes in "1" "2" "2 --sharding full" "1 --lora"; do $(BIN)/python -m trainpipe_tests.training_chaos --kills $(or $(KILLS),100) --processes $$processes; done
 
 schema: setup ## write the JSON schema of defs.yaml for editors
 	$(BIN)/trainpipe schema > docs/defs.schema.json

@@ -26,6 +26,7 @@ from trainpipe_assets.training import loop
 from trainpipe_assets.training.checkpoint import Checkpoints
 from trainpipe_assets.training.spec import TrainSpec, save_spec
 from trainpipe_assets.training.step import Stepper
+from trainpipe_tests.unit.causal_fixtures import make_causal_spec, make_documents, write_tiny_language_model
 from trainpipe_tests.unit.training_fixtures import make_rows, make_spec, write_dataset, write_tiny_base
 
 LONGEST_RUN_SECONDS = 300.0
@@ -79,6 +80,7 @@ class Chaos:
     root: Path
     processes: int
     sharding: str
+    lora: bool
     epochs: int
     random: random.Random
     places: Places = field(default_factory=Places)
@@ -101,15 +103,21 @@ class Chaos:
             print(f"{self.fell.total()} kills, {self.finished} trainings compared", file=sys.stderr)
 
     def _write_inputs(self) -> None:
-        write_tiny_base(self.root / "base")
-        write_dataset(self.root / "dataset", make_rows(train=120, validation=600))
+        if self.lora:
+            write_tiny_language_model(self.root / "base")
+            write_dataset(self.root / "dataset", make_documents(train=60, validation=200))
+        else:
+            write_tiny_base(self.root / "base")
+            write_dataset(self.root / "dataset", make_rows(train=120, validation=600))
 
     def _spec(self, name: str) -> TrainSpec:
         folder = self.root / name
         folder.mkdir(exist_ok=True)
         compute = {"device": "cpu", "precision": "float32", "threads": 1, "processes": self.processes, "sharding": self.sharding}
         places = {"work_dir": str(folder / "work"), "output_dir": str(folder / "model")}
-        spec = make_spec(self.root, **places, compute=compute, training={"epochs": self.epochs})
+        chosen = {**places, "compute": compute, "training": {"epochs": self.epochs}}
+        adapters = {"lora": {"rank": 4, "dropout": 0.1}}
+        spec = make_causal_spec(self.root, **chosen, model=adapters) if self.lora else make_spec(self.root, **chosen)
         save_spec(spec, folder / "spec.json")
         return spec
 
@@ -238,14 +246,15 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--sharding", choices=("none", "full"), default="none")
+    parser.add_argument("--lora", action="store_true", help="adapters of a language model instead of a classifier")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="trainpipe-chaos-") as folder:
-        chaos = Chaos(Path(folder), options.processes, options.sharding, options.epochs, random.Random(options.seed))
+        chaos = Chaos(Path(folder), options.processes, options.sharding, options.lora, options.epochs, random.Random(options.seed))
         chaos.run(options.kills)
-    on = f"{options.processes} process(es), sharding {options.sharding}"
+    on = f"{options.processes} process(es), sharding {options.sharding}{', adapters' if options.lora else ''}"
     ended = f"{chaos.finished} of them brought to their end in {time.monotonic() - began:,.0f} s"
     print(f"{options.kills} kills of trainings on {on}, {ended}: the bytes of the training never killed")
     for instant, count in chaos.fell.most_common():

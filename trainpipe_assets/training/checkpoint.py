@@ -1,7 +1,8 @@
 """Checkpoints: all that a killed training needs to end with the bit-identical model.
 
-Weights, optimizer and `TrainingState` are saved. The state of random generators is not: each step seeds them anew from seed, step and
-rank (`step.py`), and batches are functions of seed and epoch. A folder that is not complete, or has changed since, is passed over.
+Weights that learn, optimizer and `TrainingState` are saved. Frozen weights are not: they are the base model's. Nor is the state of random
+generators: each step seeds them anew from seed, step and rank (`step.py`), and batches are functions of seed and epoch. A folder that is
+not complete, or has changed since, is passed over.
 """
 
 import json
@@ -30,23 +31,21 @@ SHRUNK = "shrunk.json"
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one training: `examples_digest` identifies the examples that it trains and validates on, `mirror` is where
-    they are kept as well, for another machine to go on from."""
+    """The checkpoints of one training. `given` has a digest of each thing beside the spec that must be the same to go on, by its name;
+    `mirror` is where they are kept as well, for another machine to go on from."""
 
     folder: Path
     spec: TrainSpec
-    examples_digest: str
+    given: Mapping[str, str]
     mirror: Mirror | None = None
 
     def save(self, state: TrainingState, tensors: Tensors) -> None:
         """Save a checkpoint of `state` with `tensors`, then remove all but it and the best one. The mirror follows when it can."""
         place = self.folder / state.name
-        if is_whole(place):
-            return
         shutil.rmtree(place, ignore_errors=True)
         with whole_folder(place) as partial:
             torch.save(tensors, partial / TENSORS)
-            described = {"state": state.model_dump(), "spec": self.spec.model_dump(mode="json"), "examples": self.examples_digest}
+            described = {"state": state.model_dump(), "spec": self.spec.model_dump(mode="json"), "given": self.given}
             (partial / STATE).write_text(json.dumps(described), encoding="utf-8")
             seal(partial, {"checkpoint": state.name})
         kept = {state.best_name, state.name}
@@ -115,8 +114,9 @@ class Checkpoints:
 
     def _refuse_other_training(self, described: Mapping[str, Any]) -> None:
         differences = spec_differences(described["spec"], self.spec)
-        if described["examples"] != self.examples_digest:
-            differences.append("the examples are not the same")
+        differences += [
+            f"the {name} are not the same" for name, digest in self.given.items() if described.get("given", {}).get(name) != digest
+        ]
         if differences:
             advice = "go on with what it was started with, or empty that folder to train anew"
             raise ValueError(f"{self.folder} holds checkpoints of another training: {'; '.join(differences)}; {advice}")

@@ -1,7 +1,8 @@
 """How a model lies on the processes of a training: whole on each of them, or shared out among them. One interface, `Distribution`.
 
 Beyond this module and `local` only `memory.py` and `inference.py` know which it is, by torch's `FSDPModule`. Gradients and norms come
-out the same but for rounding, and what is gathered for a checkpoint or the finished model is what one process would have.
+out the same but for rounding, and what is gathered for a checkpoint or the finished model is what one process would have. Parameters that
+do not learn are never gathered nor taken up: they are the base model's.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +17,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 Tensors = Mapping[str, Any]
-"""The states of a model and its optimizer, as they give them, with whole tensors."""
+"""The states of a model, without what does not learn, and of its optimizer, as they give them, with whole tensors."""
+
+MESSAGE_BYTES = 2**26
+"""Tensors are gathered so many bytes at a time, or one that is larger: a device and the other processes never hold more of them."""
 
 
 class Distribution(ABC):
@@ -50,9 +54,14 @@ class Distribution(ABC):
     def gather(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
         """Whole states, on the main process; every process has to ask."""
 
-    @abstractmethod
     def load(self, tensors: Tensors, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Take up states that were gathered, however the model lay then."""
+        _take_up(model, tensors["model"])
+        if optimizer is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            saved = tensors["optimizer"]["state"].items()
+            state = {index: {name: _share(value, parameters[index]) for name, value in moments.items()} for index, moments in saved}
+            optimizer.load_state_dict({**tensors["optimizer"], "state": state})
 
     @abstractmethod
     def finished(self, model: PreTrainedModel, base: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:
@@ -119,13 +128,7 @@ class Replicated(Distribution):
 
     def gather(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
         """As they are."""
-        return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-
-    def load(self, tensors: Tensors, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """As they are."""
-        model.load_state_dict(tensors["model"])
-        if optimizer is not None:
-            optimizer.load_state_dict(tensors["optimizer"])
+        return {"model": _learnt(model), "optimizer": optimizer.state_dict()}
 
     def finished(self, model: PreTrainedModel, base: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:
         """The model itself."""
@@ -163,29 +166,37 @@ class Sharded(Distribution):
         return squares.sqrt()
 
     def gather(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-        """Tensor by tensor; the other processes let go of each at once."""
-        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        gathered: Tensors = _gathered(states, self.accelerator.is_main_process)
+        """In messages of many tensors each."""
+        gathered: Tensors = self._gathered({"model": _learnt(model), "optimizer": optimizer.state_dict()})
         return gathered
-
-    def load(self, tensors: Tensors, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """This process's share of each tensor."""
-        held = model.state_dict()
-        model.load_state_dict({name: _share(whole, held[name]) for name, whole in tensors["model"].items()})
-        if optimizer is not None:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            saved = tensors["optimizer"]["state"].items()
-            state = {index: {name: _share(value, parameters[index]) for name, value in moments.items()} for index, moments in saved}
-            optimizer.load_state_dict({**tensors["optimizer"], "state": state})
 
     def finished(self, model: PreTrainedModel, base: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:
         """A model of its own, with the weights gathered."""
-        weights = _gathered(model.state_dict(), self.accelerator.is_main_process)
+        weights = self._gathered(_learnt(model))
         if not self.accelerator.is_main_process:
             return None
         whole = base()
-        whole.load_state_dict(weights)
+        _take_up(whole, weights)
         return whole
+
+    def _gathered(self, state: Any) -> Any:
+        """`state` with whole tensors on the CPU in place of shares; those of other processes than the main one are empty."""
+        shares = list(_shares(state))
+        wholes = [whole for message in _messages(shares) for whole in self._sent(message)]
+        return _replaced(state, dict(zip(map(id, shares), wholes, strict=True)))
+
+    def _sent(self, shares: Sequence[DTensor]) -> list[torch.Tensor]:
+        """The whole tensors. They are sent as bytes, which asks nothing of their types, and padded to be of one length everywhere."""
+        heights = [-(-share.shape[0] // self.accelerator.num_processes) for share in shares]  # rows of a share, unless it is among the last
+        own = [_padded(local(share), height).view(-1).view(torch.uint8) for share, height in zip(shares, heights, strict=True)]
+        sizes, message = [len(part) for part in own], torch.cat(own)
+        main = self.accelerator.is_main_process
+        received = [torch.empty_like(message) for _ in range(self.accelerator.num_processes)] if main else None
+        torch.distributed.gather(message, received, dst=0)
+        if received is None:
+            return [torch.empty(0)] * len(shares)
+        parts = zip(*(torch.split(one, sizes) for one in received), strict=True)
+        return [_joined(part, share).cpu() for part, share in zip(parts, shares, strict=True)]
 
     def whole_at_once(self, model: torch.nn.Module) -> int:
         """The layer under way with its gradients, the next one, which is fetched meanwhile, and all that is in no layer, with gradients."""
@@ -208,12 +219,55 @@ def _layers(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
         yield from child if isinstance(child, torch.nn.ModuleList) else _layers(child)
 
 
-def _gathered(state: Any, kept: bool) -> Any:
-    """`state` with whole tensors on the CPU, or with None for them."""
+def _learnt(model: torch.nn.Module) -> Tensors:
+    """The state of `model` without parameters that do not learn."""
+    frozen = {name for name, parameter in model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def _take_up(model: torch.nn.Module, tensors: Tensors) -> None:
+    """Load what `_learnt` gave, or this process's share of it."""
+    held = model.state_dict()
+    missing, unknown = model.load_state_dict({name: _share(whole, held[name]) for name, whole in tensors.items()}, strict=False)
+    assert (held.keys() - _learnt(model).keys(), []) == (set(missing), unknown)
+
+
+def _shares(state: Any) -> Iterator[DTensor]:
+    """The tensors in nested mappings that are shared out."""
     if isinstance(state, DTensor):
-        whole = state.full_tensor()
-        return whole.cpu() if kept else None
-    return {name: _gathered(value, kept) for name, value in state.items()} if isinstance(state, Mapping) else state
+        yield state
+    elif isinstance(state, Mapping):
+        for value in state.values():
+            yield from _shares(value)
+
+
+def _replaced(state: Any, by: Mapping[int, torch.Tensor]) -> Any:
+    """`state` with other tensors in the place of those that have these ids."""
+    if isinstance(state, Mapping):
+        return {name: _replaced(value, by) for name, value in state.items()}
+    return by.get(id(state), state)
+
+
+def _messages(tensors: Iterable[DTensor]) -> Iterator[list[DTensor]]:
+    """Runs of tensors of `MESSAGE_BYTES` at most, or of a larger one."""
+    message: list[DTensor] = []
+    for tensor in tensors:
+        if message and _bytes([*message, tensor]) > MESSAGE_BYTES:
+            yield message
+            message = []
+        message.append(tensor)
+    if message:
+        yield message
+
+
+def _padded(share: torch.Tensor, height: int) -> torch.Tensor:
+    """`share` with `height` rows."""
+    return torch.cat([share, share.new_zeros(height - len(share), *share.shape[1:])])
+
+
+def _joined(parts: Iterable[torch.Tensor], like: DTensor) -> torch.Tensor:
+    """The bytes of all processes as one tensor; the padding, if any, is at its end."""
+    return torch.cat(tuple(parts)).view(like.dtype).view(-1, *like.shape[1:])[: like.shape[0]]
 
 
 def _share(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

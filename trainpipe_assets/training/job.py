@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from trainpipe_assets.training.dropout import use_fast_dropout
 from trainpipe_assets.training.efficiency import matmul_rate
 from trainpipe_assets.training.memory import available_bytes, fitting_micro_batch
 from trainpipe_assets.training.micro_batches import PreparedBatch, one_ahead
-from trainpipe_assets.training.model import load_tokenizer
+from trainpipe_assets.training.model import frozen_digest, load_tokenizer
 from trainpipe_assets.training.optimizer import build_optimizer
 from trainpipe_assets.training.processes import agree, together
 from trainpipe_assets.training.progress import Meter, Progress
@@ -33,6 +33,9 @@ from trainpipe_assets.training.tasks.task import Task
 from trainpipe_assets.training.timeline import timeline_of
 
 log = logging.getLogger(__name__)
+
+FROZEN = "weights of the base model that do not learn"
+"""What a checkpoint leaves out, and so must be the same when it is taken up; as it is called where it is not."""
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Job:
     def __post_init__(self) -> None:
         self.accelerator = self.distribution.accelerator
         self.resumed_from = self.state.step
-        self.saved_at = time.monotonic()
+        self.saved, self.saved_at = self.state.name, time.monotonic()  # the checkpoint that there is; none is made of the beginning
         self.cores = Cores()
         self.total_steps = self.spec.training.epochs * len(self.task.plan(self.train, self.spec.training, 0))
 
@@ -102,9 +105,11 @@ def prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool])
     task = task_of(spec)
     train, validation = (task.load(spec, split) for split in ("train", "validation"))
     distribution = distribution_of(accelerator, spec.compute.sharding)
-    model = _load_model(spec, task, distribution, (train, validation))
+    model = _load_model(spec, task, accelerator, (train, validation))
+    given = {"examples": train.digest() + validation.digest(), FROZEN: frozen_digest(model)}
+    distribution.place(model)
     optimizer = build_optimizer(model, spec.training)
-    checkpoints = _checkpoints(spec, train.digest() + validation.digest(), accelerator)
+    checkpoints = _checkpoints(spec, given, accelerator)
     began_with = weights_sample(model)
     shrunk_at, smaller = checkpoints.shrunk()
     state = _restore(checkpoints, distribution, model, optimizer, smaller)
@@ -116,20 +121,20 @@ def prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool])
     return Job(spec, distribution, model, task, train, validation, stepper, checkpoints, state, stop, Meter(timeline), rate, began_with)
 
 
-def _load_model(spec: TrainSpec, task: Task[Any], distribution: Distribution, splits: tuple[Sequences, ...]) -> PreTrainedModel:
+def _load_model(spec: TrainSpec, task: Task[Any], accelerator: Accelerator, splits: tuple[Sequences, ...]) -> PreTrainedModel:
+    """The model on the CPU, made for these examples."""
     model = task.load_model(spec)
     for examples in splits:
         task.check(examples, model, load_tokenizer(spec.base_model))
     task.spare_work(model)
-    if distribution.accelerator.device.type == "cpu":
+    if accelerator.device.type == "cpu":
         use_fast_dropout(model)
-    distribution.place(model)
     return model
 
 
-def _checkpoints(spec: TrainSpec, examples_digest: str, accelerator: Accelerator) -> Checkpoints:
+def _checkpoints(spec: TrainSpec, given: Mapping[str, str], accelerator: Accelerator) -> Checkpoints:
     mirror = Mirror(spec.checkpoints_uri) if spec.checkpoints_uri else None
-    checkpoints = Checkpoints(Path(spec.work_dir), spec, examples_digest, mirror)
+    checkpoints = Checkpoints(Path(spec.work_dir), spec, given, mirror)
     if accelerator.is_main_process:
         checkpoints.fetch()
     accelerator.wait_for_everyone()

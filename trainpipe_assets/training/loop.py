@@ -114,11 +114,13 @@ def _checkpoint_if_due(job: Job) -> None:
 
 
 def _checkpoint(job: Job) -> None:
-    with job.meter.timeline.phase(CHECKPOINT):
-        tensors = job.distribution.gather(job.model, job.stepper.optimizer)
-        if job.accelerator.is_main_process:
-            job.checkpoints.save(job.state, tensors)
-    job.saved_at = time.monotonic()
+    """Save where the training stands, unless that is what was saved last, or taken up."""
+    if job.saved != job.state.name:
+        with job.meter.timeline.phase(CHECKPOINT):
+            tensors = job.distribution.gather(job.model, job.stepper.optimizer)
+            if job.accelerator.is_main_process:
+                job.checkpoints.save(job.state, tensors)
+    job.saved, job.saved_at = job.state.name, time.monotonic()
 
 
 def _leave(job: Job, why: str) -> None:

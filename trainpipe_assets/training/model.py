@@ -3,6 +3,7 @@
 Safetensors only, never code that comes with a model, float32 whatever the base was saved in.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -115,6 +116,16 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     embeddings = model.get_input_embeddings()
     assert isinstance(embeddings, torch.nn.Embedding)
     return embeddings.num_embeddings
+
+
+def frozen_digest(model: PreTrainedModel) -> str:
+    """SHA-256 of the parameters of `model`, on the CPU, that do not learn."""
+    content = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            content.update(name.encode())
+            content.update(parameter.detach().flatten().view(torch.uint8).numpy().data)
+    return content.hexdigest()
 
 
 def log_probabilities(model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

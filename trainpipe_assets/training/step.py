@@ -5,7 +5,6 @@ Where the model and its gradients lie, whole or shared out, is `distribution.py`
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,18 +65,13 @@ class Stepper:
 
     def prepare(self, effective: Indices) -> PreparedBatch:
         """This process's share of the batch `effective`, as tensors. Any thread may call it."""
-        ranks = range(self.accelerator.num_processes)
-        shares = [share_of(effective, rank, len(ranks)) for rank in ranks]
-        own = self.accelerator.process_index
-        counted = self._cut(shares[own])
-        passes = max(len(self._cut(share)) for share in shares) if self.distribution.in_step else len(counted)
-        made = [self._micro_batch(run) for run in (*counted, *[effective[:1]] * (passes - len(counted)))]
+        own, processes = self.accelerator.process_index, self.accelerator.num_processes
+        shares = {rank: share_of(effective, rank, processes) for rank in (range(processes) if self.distribution.in_step else (own,))}
+        runs = {rank: self.task.cut(self.examples, share, self.micro_batch_tokens) for rank, share in shares.items()}
+        idle = max(map(len, runs.values())) - len(runs[own])
+        made, unused = ([self._micro_batch(run) for run in chosen] for chosen in (runs[own], [effective[:1]] * idle))
         weight = self.task.weight(self.examples, effective)
-        own_passes, idle = tuple(made[: len(counted)]), tuple(made[len(counted) :])
-        return PreparedBatch(effective, shares[own], self.micro_batch_tokens, weight, own_passes, idle)
-
-    def _cut(self, share: Indices) -> Sequence[Indices]:
-        return self.task.cut(self.examples, share, self.micro_batch_tokens)
+        return PreparedBatch(effective, shares[own], self.micro_batch_tokens, weight, tuple(made), tuple(unused))
 
     def _micro_batch(self, run: Indices) -> MicroBatch:
         made = self.task.micro_batch(self.examples, run, self.pad_id)

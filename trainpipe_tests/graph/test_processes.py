@@ -1,4 +1,4 @@
-"""One process, two, and two that share the model out, through the real asset: the same loss curve, but for rounding."""
+"""One process, two, and two that share the model out, through the real assets: the same loss curve and scores, but for rounding."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from trainpipe_tests.unit.causal_fixtures import write_tiny_language_model
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 ALONE, BOTH, SHARED = (1, "none"), (2, "none"), (2, "full")
-MODEL = dg.AssetKey("fine_tuned_model")
+MODEL, REPORT = dg.AssetKey("fine_tuned_model"), dg.AssetKey("eval_report")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_one_process_and_two_and_two_with_shares_of_the_model_train_the_same(
     for processes, sharding in (ALONE, BOTH, SHARED):
         job = place.definitions(processes=processes, sharding=sharding).resolve_job_def(f"{place.name}_retrain")
         force = {"ops": {MODEL.path[-1]: {"config": {"force": processes > 1}}}}
-        assert job.execute_in_process(instance=instance, asset_selection=[MODEL], run_config=force).success
+        assert job.execute_in_process(instance=instance, asset_selection=[MODEL, REPORT], run_config=force).success
     models = list_artifacts(place.lake.models_uri(MODEL))
     records = {_laid_out(model): json.loads(Path(model.uri, "training.json").read_text()) for model in models}
     alone = records.pop(ALONE)
@@ -85,5 +85,9 @@ def test_one_process_and_two_and_two_with_shares_of_the_model_train_the_same(
     assert whole["weights_bytes_each"] == whole["weights_bytes"] == share["weights_bytes"]
     assert share["weights_bytes_each"] == pytest.approx(share["weights_bytes"] / 2, rel=0.02)  # what has an odd number of rows
     assert share["moments_bytes_each"] == pytest.approx(whole["moments_bytes_each"] / 2, rel=0.02)
+    reports = {row["model_fingerprint"]: row for row in place.rows("eval_report").to_dicts()}
+    assert reports.keys() == {model.fingerprint for model in models}
+    losses = [json.loads(row["metrics"])["log_loss"]["value"] for row in reports.values()]
+    assert losses == pytest.approx([losses[0]] * len(models), rel=1e-3)
     for form in (_file_names, _shapes, lambda model: Path(model.uri, "config.json").read_text()):
         assert form(models[0]) == form(models[1]) == form(models[2])

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AutoModelForCausalLM
 
@@ -21,6 +21,7 @@ from trainpipe_assets.training.distribution import Replicated
 from trainpipe_assets.training.model import load_language_model
 from trainpipe_assets.training.optimizer import build_optimizer
 from trainpipe_assets.training.scoring import score
+from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.step import Stepper
 from trainpipe_assets.training.tasks import lora
 from trainpipe_assets.training.tasks.causal import CausalLM
@@ -188,17 +189,36 @@ def test_training_learns_and_leaves_a_model_that_transformers_loads(tmp_path: Pa
     assert model.config.tie_word_embeddings
 
 
-@pytest.mark.parametrize("packing", [True, False])
-def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path: Path, packing: bool) -> None:
-    whole = make_causal_spec(tmp_path, training={"packing": packing})
+@pytest.mark.parametrize("changes", [{}, {"training": {"packing": False}}, {"model": {"lora": {"rank": 4, "dropout": 0.1}}}])
+def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole = make_causal_spec(tmp_path, **changes)
     expected = loop.run(whole, lambda progress: None)
     killed = whole.model_copy(update={"work_dir": str(tmp_path / "work2"), "output_dir": str(tmp_path / "model2")})
-    steps = iter(range(3))
-    with pytest.raises(loop.Interrupted):
-        loop.run(killed, lambda progress: None, stop=lambda: next(steps, None) is None)
+    stop_after(3, killed)
     resumed = loop.run(killed, lambda progress: None)
     assert resumed.record["resumed_from_step"] > 0
     assert resumed.weights_sha256 == expected.weights_sha256
+
+
+def stop_after(steps: int, spec: TrainSpec) -> Path:
+    """The checkpoint that a training leaves when it is stopped there."""
+    asked = iter(range(steps))
+    with pytest.raises(loop.Interrupted):
+        loop.run(spec, lambda progress: None, stop=lambda: next(asked, None) is None)
+    return max(Path(spec.work_dir).glob("step-*"))
+
+
+def test_a_checkpoint_of_adapters_holds_them_alone_and_goes_on_from_the_same_base_only(tmp_path: Path) -> None:
+    spec = make_causal_spec(tmp_path, model={"lora": {"rank": 4}})
+    tensors = torch.load(stop_after(2, spec) / "tensors.pt", weights_only=True)
+    assert tensors["model"]
+    assert all("lora" in name for name in tensors["model"])
+    assert len(tensors["optimizer"]["state"]) == len(tensors["model"])
+    weights = tmp_path / "base" / "model.safetensors"
+    changed = {name: tensor + (0.01 if name.endswith("norm.weight") else 0.0) for name, tensor in load_file(weights).items()}
+    save_file(changed, weights, {"format": "pt"})
+    with pytest.raises(ValueError, match="the weights of the base model that do not learn are not the same"):
+        loop.run(spec, lambda progress: None)
 
 
 def test_adapters_learn_alone_and_are_kept_and_merged(tmp_path: Path) -> None:

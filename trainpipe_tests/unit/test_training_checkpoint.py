@@ -45,7 +45,7 @@ def validated(step: int, losses: list[float]) -> TrainingState:
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tmp_path / "work", make_spec(tmp_path), "digest")
+    return Checkpoints(tmp_path / "work", make_spec(tmp_path), {"examples": "digest"})
 
 
 def test_a_restored_training_goes_on_as_if_never_stopped(checkpoints: Checkpoints) -> None:
@@ -99,7 +99,7 @@ def test_a_checkpoint_without_its_best_model_is_no_use(checkpoints: Checkpoints)
 def test_checkpoints_of_another_training_are_refused_with_the_difference(tmp_path: Path, checkpoints: Checkpoints) -> None:
     trained = Trained(steps=1)
     checkpoints.save(TrainingState(step=1), trained.tensors)
-    other = Checkpoints(checkpoints.folder, make_spec(tmp_path, training={"seed": 9}), "other digest")
+    other = Checkpoints(checkpoints.folder, make_spec(tmp_path, training={"seed": 9}), {"examples": "other digest"})
     with pytest.raises(ValueError, match=r"training\.seed was 0 and is 9; the examples are not the same"):
         other.newest()
 
