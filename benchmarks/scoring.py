@@ -28,7 +28,7 @@ def encoder_parameters(model: torch.nn.Module) -> int:
 def score(folder: Path, spec_path: Path) -> dict[str, float]:
     """Accuracy on the test split of the spec's dataset, its size, and the encoder's parameters."""
     spec, model = load_spec(spec_path), load_trained(folder)
-    examples = load_examples(spec.dataset_uri, spec.dataset_version, "test")
+    examples = load_examples(spec.dataset_uri, spec.dataset_version, "test", len(spec.labels))
     probabilities = predict(model, examples, BATCH_TOKENS)
     return {
         "accuracy": accuracy(examples.labels, probabilities.argmax(axis=1)),

@@ -52,7 +52,7 @@ def train(spec: TrainerSpec) -> TrainerResult:
     """Train and time it; the model is in `spec.training.output_dir` where it is to be saved."""
     torch.set_num_threads(available_cores())
     job = spec.training
-    rows = Rows(load_examples(job.dataset_uri, job.dataset_version, "train"))
+    rows = Rows(load_examples(job.dataset_uri, job.dataset_version, "train", len(job.labels)))
     tokenizer, clock = load_tokenizer(job.base_model), StepClock()
     trainer = Trainer(
         model=load_classifier(job.base_model, job.labels, job.training.seed),

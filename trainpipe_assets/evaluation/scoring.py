@@ -18,7 +18,6 @@ from trainpipe_assets.settings import ComputeSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from trainpipe_assets.training.compute import Compute
     from trainpipe_assets.training.tasks.examples import Examples
 
 
@@ -28,8 +27,7 @@ def score(
     """The answers of the model to `examples`, in their order and in float64: probabilities of labels, [n, k], or numbers, [n].
 
     `examples` has the columns row_id and input_ids, ids of the model's own tokenizer. Batches hold examples of like
-    length, `batch_tokens` tokens at most with padding (one example at least); the budget is halved where it does not
-    fit the memory.
+    length, `batch_tokens` tokens at most with padding (one example at least); one that does not fit the memory is halved.
 
     Raises ValueError when the folder holds no model, when compute is asked for that this machine lacks, or when there
     is no example, an empty one, or one that the model cannot take.
@@ -39,14 +37,18 @@ def score(
 
     from trainpipe_assets.training.compute import resolve_compute
     from trainpipe_assets.training.model import load_trained
+    from trainpipe_assets.training.scoring import score as score_batches
+    from trainpipe_assets.training.tasks.choice import TEXT_TASKS
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights: it would fill the run's log
-    resolved = resolve_compute(compute)
+    resolved, answering = resolve_compute(compute), TEXT_TASKS[task]
     model = load_trained(model_folder)
     held = _checked(examples, model, model_folder)
     with threads(resolved.threads):
         torch.nn.Module.to(model, resolved.device)
-        return _score_within_memory(model, held, batch_tokens, resolved, task)
+        autocast = partial(torch.autocast, resolved.device, dtype=torch.bfloat16, enabled=resolved.precision == "bf16")
+        scores = score_batches(model, held, answering.plan_scoring(held, batch_tokens), autocast, task=answering)
+        return answering.answers(model, scores)
 
 
 def align_labels(probabilities: FloatArray, found: Sequence[str], wanted: Sequence[str]) -> FloatArray:
@@ -80,7 +82,8 @@ def align_label_sets(probabilities: FloatArray, found: Sequence[str], wanted: Se
 def _checked(examples: pl.DataFrame, model: "PreTrainedModel", folder: str) -> "Examples":
     """The examples as the model takes them; labels play no part in scoring and are all 0."""
     from trainpipe_assets.training.model import load_tokenizer, longest_input
-    from trainpipe_assets.training.tasks.examples import Examples, check_sequences
+    from trainpipe_assets.training.sequences import check_sequences
+    from trainpipe_assets.training.tasks.examples import Examples
 
     if examples.is_empty():
         raise ValueError("there is no example to score: the test split is empty; raise split.test or land more data")
@@ -90,28 +93,6 @@ def _checked(examples: pl.DataFrame, model: "PreTrainedModel", folder: str) -> "
     held = Examples.of(examples, np.zeros(examples.height, dtype=np.int64))
     check_sequences(held, model.config.vocab_size, longest_input(model, load_tokenizer(folder)))
     return held
-
-
-def _score_within_memory(model: "PreTrainedModel", held: "Examples", batch_tokens: int, compute: "Compute", task: str) -> FloatArray:
-    """Score in batches of `batch_tokens`, of half as many where they do not fit the memory, down to one example each.
-
-    Starting again costs little: the largest batch goes first.
-    """
-    import torch
-
-    from trainpipe_assets.training.compute import is_out_of_memory
-    from trainpipe_assets.training.scoring import score as score_batches
-    from trainpipe_assets.training.tasks.choice import TEXT_TASKS
-
-    answering = TEXT_TASKS[task]
-    autocast = partial(torch.autocast, compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bf16")
-    try:
-        scores = score_batches(model, held, answering.plan_scoring(held, batch_tokens), autocast, task=answering)
-        return answering.answers(model, scores)
-    except RuntimeError as error:
-        if batch_tokens <= held.lengths.max() or not is_out_of_memory(error):
-            raise
-    return _score_within_memory(model, held, batch_tokens // 2, compute, task)
 
 
 @contextmanager

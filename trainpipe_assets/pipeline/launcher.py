@@ -12,7 +12,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 from pydantic import Field, field_validator
@@ -20,29 +20,15 @@ from pydantic import Field, field_validator
 from trainpipe_assets.settings import ComputeSettings
 from trainpipe_assets.storage.artifacts import Artifact, read_file
 from trainpipe_assets.storage.uris import is_remote
-from trainpipe_assets.training.spec import TrainSpec
+from trainpipe_assets.training.spec import TrainSpec, save_spec
 
 GRACE_SECONDS = 20.0  # after a cancel: time for every rank to leave a checkpoint before it is killed
 USER_MISTAKE = 2  # exit code of the training program for a message that a person has to act on
 
 
-class Launcher(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # generic only for typed resource values
-    """Runs a training to its end somewhere; subclasses say where."""
+class Launcher(ComputeSettings, dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # generic only for typed resource values
+    """Runs a training to its end somewhere, on the compute of its settings; subclasses say where."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Device; auto takes the best one present.")
-    processes: int = Field(default=1, ge=1, le=64, description="Training processes; more than one runs under torchrun.")
-    sharding: Literal["none", "full"] = Field(
-        default="none", description="full shares the model out among the processes (FSDP2); none keeps it whole on each."
-    )
-    precision: Literal["auto", "float32", "bf16"] = Field(
-        default="auto", description="auto is bf16 where the device computes it natively, else float32."
-    )
-    threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; by default the cores shared out.")
-    price_per_hour: float | None = Field(
-        default=None,
-        ge=0.0,
-        description="Price of an hour of all that a training occupies, in any currency: each training then says its cost.",
-    )
     scratch: str = Field(default="data/scratch", description="Local folder for checkpoints of trainings under way.")
 
     @field_validator("scratch")
@@ -55,8 +41,7 @@ class Launcher(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # gener
     @property
     def compute(self) -> ComputeSettings:
         """The compute as plain settings."""
-        asked = {name: getattr(self, name) for name in ComputeSettings.model_fields}
-        return ComputeSettings.model_validate(asked)
+        return ComputeSettings.model_validate({name: getattr(self, name) for name in ComputeSettings.model_fields})
 
     def work_dir(self, fingerprint: str) -> Path:
         """The scratch folder of one training: its identity, so that a killed one is found again."""
@@ -83,7 +68,7 @@ class LocalLauncher(Launcher):
             return output
         path = Path(spec.work_dir) / "spec.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(spec.model_dump_json(indent=2))
+        save_spec(spec, path)
         with dg.open_pipes_session(
             context=context, context_injector=dg.PipesEnvContextInjector(), message_reader=dg.PipesTempFileMessageReader()
         ) as session:

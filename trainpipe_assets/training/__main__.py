@@ -136,25 +136,13 @@ def _pipes(rank: int) -> Iterator[PipesContext | None]:
         yield pipes
 
 
-class _PipesHandler(logging.Handler):
-    """Passes this program's log to Dagster."""
-
-    def __init__(self, pipes: PipesContext) -> None:
-        super().__init__()
-        self._pipes = pipes
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._pipes.log.log(record.levelno, record.getMessage())
-
-
 def _start_logging(rank: int, pipes: PipesContext | None) -> None:
     logger = logging.getLogger("trainpipe_assets")
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(to_stderr)
-    if pipes is not None:
-        logger.addHandler(_PipesHandler(pipes))
+    for handler in (to_stderr, *(pipes.log.handlers if pipes is not None else ())):  # those of a session pass it to Dagster
+        logger.addHandler(handler)
 
 
 def _report(rank: int, pipes: PipesContext | None) -> Report:

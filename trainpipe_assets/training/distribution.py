@@ -1,13 +1,12 @@
-"""How a model lies on the processes of a training: whole on each of them, or shared out among them. One interface, `Distribution`.
+"""How a model lies on the processes of a training: whole on each of them, `Distribution`, or shared out among them, `Sharded`.
 
 Beyond this module and `local` only `memory.py` and `inference.py` know which it is, by torch's `FSDPModule`. Gradients and norms come
 out the same but for rounding, and what is gathered for a checkpoint or the finished model is what one process would have. Parameters that
 do not learn are never gathered nor taken up: they are the base model's.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -23,95 +22,34 @@ MESSAGE_BYTES = 2**26
 """Tensors are gathered so many bytes at a time, or one that is larger: a device and the other processes never hold more of them."""
 
 
-class Distribution(ABC):
-    """Where the parameters, gradients and moments of a model are; `accelerator` stands for the processes."""
+class Distribution:
+    """Where the parameters, gradients and moments of a model are: all of them on each process.
 
-    kind: str
+    Gradients are added up once a step, rather than by a wrapper around the model: so a process may split its share anew when memory does
+    not suffice, or have no share at all, and the others never notice. `accelerator` stands for the processes.
+    """
+
+    kind: ClassVar[str] = "none"
     """What `compute.sharding` calls it."""
 
-    in_step: bool = False
+    in_step: ClassVar[bool] = False
     """Whether each process has to do as many passes as the others, each of them at the same time."""
-
-    advice: str = ""
-    """What else may help a training that does not fit the memory."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
 
-    @abstractmethod
+    @property
+    def advice(self) -> str:
+        """What else may help a training that does not fit the memory."""
+        processes = self.accelerator.num_processes
+        return f", or share the model out among the {processes} processes (TRAINPIPE_SHARDING=full)" if processes > 1 else ""
+
     def place(self, model: PreTrainedModel) -> None:
         """Bring `model` from the CPU to where it is trained; its optimizer is made afterwards."""
-
-    @abstractmethod
-    def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Have each gradient be the sum of those of all processes."""
-
-    @abstractmethod
-    def norm(self, own: torch.Tensor) -> torch.Tensor:
-        """The norm of all gradients from that of the local ones."""
-
-    @abstractmethod
-    def gather(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-        """Whole states, on the main process; every process has to ask."""
-
-    def load(self, tensors: Tensors, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Take up states that were gathered, however the model lay then."""
-        _take_up(model, tensors["model"])
-        if optimizer is not None:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            saved = tensors["optimizer"]["state"].items()
-            state = {index: {name: _share(value, parameters[index]) for name, value in moments.items()} for index, moments in saved}
-            optimizer.load_state_dict({**tensors["optimizer"], "state": state})
-
-    @abstractmethod
-    def finished(self, model: PreTrainedModel, base: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:
-        """The whole model on the CPU of the main process, None on others; `base` makes one of its kind."""
-
-    @abstractmethod
-    def whole_at_once(self, model: torch.nn.Module) -> int:
-        """Bytes of parameters and gradients that are whole for a moment beside the local ones."""
-
-
-def distribution_of(accelerator: Accelerator, sharding: str) -> Distribution:
-    """What `compute.sharding` asks for. One process has nobody to share a model with, and holds it whole."""
-    return Sharded(accelerator) if sharding == "full" and accelerator.num_processes > 1 else Replicated(accelerator)
-
-
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of `tensor`, in the same memory: all of it, or its share."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def held_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
-    """Bytes of the weights, and of the weights and the optimizer's moments that this process holds of them."""
-    weights, moments = list(model.parameters()), [value for state in optimizer.state.values() for value in state.values() if value.ndim]
-    return {
-        "weights_bytes": _bytes(weights),
-        "weights_bytes_each": _bytes(map(local, weights)),
-        "moments_bytes_each": _bytes(map(local, moments)),
-    }
-
-
-class Replicated(Distribution):
-    """The whole model on each process.
-
-    Gradients are added up once a step, rather than by a wrapper around the model: so a process may split its share anew when memory does
-    not suffice, or have no share at all, and the others never notice.
-    """
-
-    kind = "none"
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        super().__init__(accelerator)
-        if accelerator.num_processes > 1:
-            self.advice = f", or share the model out among the {accelerator.num_processes} processes (TRAINPIPE_SHARDING=full)"
-
-    def place(self, model: PreTrainedModel) -> None:
-        """All of it."""
         model.to(self.accelerator.device)
 
     def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """In one message; a parameter that no process used keeps none."""
+        """Have each gradient be the sum of those of all processes, in one message; a parameter that no process used keeps none."""
         if self.accelerator.num_processes == 1:
             return
         present = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=self.accelerator.device)
@@ -123,19 +61,28 @@ class Replicated(Distribution):
             parameter.grad = total.view_as(parameter)
 
     def norm(self, own: torch.Tensor) -> torch.Tensor:
-        """Each process has all gradients."""
+        """The norm of all gradients from that of the local ones."""
         return own
 
     def gather(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-        """As they are."""
+        """Whole states, on the main process; every process has to ask."""
         return {"model": _learnt(model), "optimizer": optimizer.state_dict()}
 
+    def load(self, tensors: Tensors, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Take up states that were gathered, however the model lay then."""
+        _take_up(model, tensors["model"])
+        if optimizer is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            saved = tensors["optimizer"]["state"].items()
+            state = {index: {name: _share(value, parameters[index]) for name, value in moments.items()} for index, moments in saved}
+            optimizer.load_state_dict({**tensors["optimizer"], "state": state})
+
     def finished(self, model: PreTrainedModel, base: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:
-        """The model itself."""
+        """The whole model on the CPU of the main process, None on others; `base` makes one of its kind."""
         return model.cpu() if self.accelerator.is_main_process else None
 
     def whole_at_once(self, model: torch.nn.Module) -> int:
-        """Nothing beside them."""
+        """Bytes of parameters and gradients that are whole for a moment beside the local ones."""
         return 0
 
 
@@ -146,8 +93,9 @@ class Sharded(Distribution):
     pass. So all processes compute the same layer at the same time.
     """
 
-    kind = "full"
-    in_step = True
+    kind: ClassVar[str] = "full"
+    in_step: ClassVar[bool] = True
+    advice = ""
 
     def place(self, model: PreTrainedModel) -> None:
         """Layer by layer: a device never holds more than one of them whole."""
@@ -202,6 +150,26 @@ class Sharded(Distribution):
         """The layer under way with its gradients, the next one, which is fetched meanwhile, and all that is in no layer, with gradients."""
         sizes = [_bytes(unit.parameters()) for unit in model.modules() if isinstance(unit, FSDPModule) and unit is not model]
         return 3 * max(sizes, default=0) + 2 * (_bytes(model.parameters()) - sum(sizes))
+
+
+def distribution_of(accelerator: Accelerator, sharding: str) -> Distribution:
+    """What `compute.sharding` asks for. One process has nobody to share a model with, and holds it whole."""
+    return Sharded(accelerator) if sharding == "full" and accelerator.num_processes > 1 else Distribution(accelerator)
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of `tensor`, in the same memory: all of it, or its share."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def held_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """Bytes of the weights, and of the weights and the optimizer's moments that this process holds of them."""
+    weights, moments = list(model.parameters()), [value for state in optimizer.state.values() for value in state.values() if value.ndim]
+    return {
+        "weights_bytes": _bytes(weights),
+        "weights_bytes_each": _bytes(map(local, weights)),
+        "moments_bytes_each": _bytes(map(local, moments)),
+    }
 
 
 def _units(model: PreTrainedModel) -> Iterator[torch.nn.Module]:

@@ -3,18 +3,16 @@
 Also the lock that keeps two trainings out of one work folder. Knows nothing of what is in the folders.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 PARTIAL = ".partial"
-LOOK_AGAIN_SECONDS = 0.2
 
 
 @contextmanager
@@ -44,21 +42,11 @@ def exclusive(folder: Path, patience: float = 0.0) -> Iterator[None]:
         ValueError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience
-    with (folder / "lock").open("w") as lock:
-        while not _locked(lock):
-            if time.monotonic() >= deadline:
-                raise ValueError(f"another training is running in {folder}; wait for it, or stop it first")
-            time.sleep(LOOK_AGAIN_SECONDS)
-        yield
-
-
-def _locked(file: IO[str]) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        with FileLock(folder / "lock", timeout=patience):
+            yield
+    except Timeout as error:
+        raise ValueError(f"another training is running in {folder}; wait for it, or stop it first") from error
 
 
 def _force_to_disk(path: Path) -> None:

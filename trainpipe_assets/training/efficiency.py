@@ -11,48 +11,37 @@ from typing import Any
 import torch
 
 from trainpipe_assets.training.crowding import crowded
-from trainpipe_assets.training.timeline import (
-    BACKWARD,
-    CHECKPOINT,
-    COMMUNICATION,
-    DATA,
-    FORWARD,
-    OPTIMIZER,
-    OTHER,
-    START,
-    TRANSFER,
-    VALIDATION,
-)
+from trainpipe_assets.training.timeline import Phase
 
-COMPUTING = (FORWARD, BACKWARD, OPTIMIZER)
-OUTSIDE_STEPS = (START, VALIDATION, CHECKPOINT)
+COMPUTING = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
+OUTSIDE_STEPS = (Phase.START, Phase.VALIDATION, Phase.CHECKPOINT)
 WORTH_SAYING = 0.1
 """Share of the time from which on a phase that does not compute is called a bottleneck."""
 
-BOTTLENECKS = {
-    DATA: (
+BOTTLENECKS: Mapping[str, tuple[str, str]] = {
+    Phase.DATA: (
         "the device waited {share} of the time for data",
         "batches are made more slowly than they are computed; try one thread less (TRAINPIPE_THREADS), which leaves a core to the thread "
         "that makes them, and look at what else runs on this machine",
     ),
-    TRANSFER: ("the device waited {share} of the time for copies from the host", "try a larger training.batch_tokens"),
-    COMMUNICATION: (
+    Phase.TRANSFER: ("the device waited {share} of the time for copies from the host", "try a larger training.batch_tokens"),
+    Phase.COMMUNICATION: (
         "the device waited {share} of the time for the other processes and their gradients",
         "try a larger training.batch_tokens, or fewer processes (TRAINPIPE_PROCESSES)",
     ),
-    VALIDATION: ("validation took {share} of the time", "try a smaller split.validation"),
-    CHECKPOINT: (
+    Phase.VALIDATION: ("validation took {share} of the time", "try a smaller split.validation"),
+    Phase.CHECKPOINT: (
         "the device waited {share} of the time for checkpoints",
         "try a larger training.checkpoint_seconds, or a faster disk for TRAINPIPE_SCRATCH",
     ),
-    OTHER: ("Python around the steps took {share} of the time", "try a larger training.batch_tokens"),
+    Phase.OTHER: ("Python around the steps took {share} of the time", "try a larger training.batch_tokens"),
 }
 """What is said of a phase that takes long, and what to try."""
 
 
 def bottleneck(phases: Mapping[str, float]) -> tuple[str, float] | None:
     """The longest phase that does not compute, with its share of the time since the first batch; None where none is long."""
-    total = sum(phases.values()) - phases[START]
+    total = sum(phases.values()) - phases[Phase.START]
     longest = max(BOTTLENECKS, key=lambda phase: phases[phase])
     share = phases[longest] / total if total else 0.0
     return (longest, share) if share >= WORTH_SAYING else None
@@ -60,7 +49,7 @@ def bottleneck(phases: Mapping[str, float]) -> tuple[str, float] | None:
 
 def computing_share(phases: Mapping[str, float]) -> float:
     """Share of the time since the first batch that went into forward, backward and optimizer."""
-    total = sum(phases.values()) - phases[START]
+    total = sum(phases.values()) - phases[Phase.START]
     return sum(phases[phase] for phase in COMPUTING) / total if total else 0.0
 
 

@@ -34,7 +34,7 @@ def write_finished(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     record: Mapping[str, Any],
-    save: Callable[[PreTrainedModel, Path], None] = save_weights,
+    save: Callable[[PreTrainedModel, Path], None],
 ) -> FinishedModel:
     """Put `model`, by `save`, with `tokenizer` and `record` into the new folder `folder`."""
     with whole_folder(folder) as partial:

@@ -27,7 +27,7 @@ from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.state import StepRecord
 from trainpipe_assets.training.step import MemoryRanOut
 from trainpipe_assets.training.symptoms import spike, unmoved, weights_sample
-from trainpipe_assets.training.timeline import CHECKPOINT, COMMUNICATION, OTHER, VALIDATION
+from trainpipe_assets.training.timeline import Phase
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _train(job: Job, report: Report) -> FinishedModel:
     """Take all steps that are left, with a validation after each epoch."""
     if job.resumed_from:
         log.info("going on after step %d of %d", job.resumed_from, job.total_steps)
-    job.meter.timeline.enter(OTHER)
+    job.meter.timeline.enter(Phase.OTHER)
     while not job.over:
         job.model.train()
         for batch in job.batches_left():
@@ -104,7 +104,7 @@ def _take_step(job: Job, batch: PreparedBatch) -> StepRecord:
 def _checkpoint_if_due(job: Job) -> None:
     """Checkpoint when it is time, by the clock of the main process, or when any process was asked to stop."""
     due = job.accelerator.is_main_process and time.monotonic() - job.saved_at >= job.spec.training.checkpoint_seconds
-    with job.meter.timeline.phase(COMMUNICATION):
+    with job.meter.timeline.phase(Phase.COMMUNICATION):
         budget, (any_due, any_stop) = agree(job.accelerator, job.stepper.micro_batch_tokens, due, job.stop())
     job.state.micro_batch_tokens = job.stepper.micro_batch_tokens = budget
     if any_stop:
@@ -116,7 +116,7 @@ def _checkpoint_if_due(job: Job) -> None:
 def _checkpoint(job: Job) -> None:
     """Save where the training stands, unless that is what was saved last, or taken up."""
     if job.saved != job.state.name:
-        with job.meter.timeline.phase(CHECKPOINT):
+        with job.meter.timeline.phase(Phase.CHECKPOINT):
             tensors = job.distribution.gather(job.model, job.stepper.optimizer)
             if job.accelerator.is_main_process:
                 job.checkpoints.save(job.state, tensors)
@@ -131,7 +131,7 @@ def _leave(job: Job, why: str) -> None:
 
 def _validate(job: Job) -> None:
     """Metrics on the whole validation split, each process scoring a share of it."""
-    with job.meter.timeline.phase(VALIDATION):
+    with job.meter.timeline.phase(Phase.VALIDATION):
         budget = VALIDATION_TOKENS * (job.state.micro_batch_tokens or job.spec.training.batch_tokens)
         batches = job.task.plan_scoring(job.validation, budget)
         own, first = (share_of(batches, rank, job.accelerator.num_processes) for rank in (job.accelerator.process_index, 0))

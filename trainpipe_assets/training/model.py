@@ -128,18 +128,6 @@ def frozen_digest(model: PreTrainedModel) -> str:
     return content.hexdigest()
 
 
-def log_probabilities(model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """Log-probability of each label for each example, in float32 whatever the model computes in, shape [examples, labels].
-
-    Args:
-        model: the classifier.
-        input_ids: shape [examples, longest], padded at the end.
-        attention_mask: 1 where a token is, 0 where padding is, of the same shape; None where there is no padding.
-    """
-    logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
-    return torch.log_softmax(logits.float(), dim=-1)
-
-
 def _ready(model: PreTrainedModel, source: str | Path) -> PreTrainedModel:
     for parameter in model.parameters():  # memory of its own: aligned the same in every run, never a view into a mapped file
         parameter.data = parameter.data.clone()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from trainpipe_assets.training.efficiency import OUTSIDE_STEPS, in_short
-from trainpipe_assets.training.timeline import DATA, START, Timeline
+from trainpipe_assets.training.timeline import Phase, Timeline
 
 Item = TypeVar("Item")
 Clock = Callable[[], float]
@@ -60,7 +60,7 @@ class Meter:
         iterator = iter(batches)
         while True:
             try:
-                with self.timeline.phase(DATA):
+                with self.timeline.phase(Phase.DATA):
                     batch = next(iterator)
             except StopIteration:
                 return
@@ -77,7 +77,7 @@ class Meter:
     def progress(self, step: int, total: int, epoch: int, loss: float, learning_rate: float) -> Progress:
         """The report of `step`, which must have been counted."""
         phases = self.timeline.seconds()
-        elapsed = max(sum(phases.values()) - phases[START], 1e-9)
+        elapsed = max(sum(phases.values()) - phases[Phase.START], 1e-9)
         return Progress(
             step=step,
             total_steps=total,
@@ -94,12 +94,12 @@ class Meter:
         """Totals since the first batch was asked for. Only `seconds` include validation and checkpoints; rates are over `step_seconds`."""
         stepping = sum(seconds for phase, seconds in phases.items() if phase not in OUTSIDE_STEPS)
         return {
-            "seconds": sum(phases.values()) - phases[START],
+            "seconds": sum(phases.values()) - phases[Phase.START],
             "step_seconds": stepping,
             "examples_per_second": self.examples / stepping if stepping else 0.0,
             "tokens_per_second": self.tokens / stepping if stepping else 0.0,
             "padding_fraction": 1.0 - self.own_tokens / self.rectangle if self.rectangle else 0.0,
-            "data_wait_fraction": phases[DATA] / stepping if stepping else 0.0,
+            "data_wait_fraction": phases[Phase.DATA] / stepping if stepping else 0.0,
         }
 
 

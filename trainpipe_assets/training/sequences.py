@@ -1,10 +1,12 @@
-"""Token sequences of one split in flat arrays, whatever is learnt from them; and padding them to a rectangle."""
+"""Token sequences of one split in flat arrays, whatever is learnt from them: checked, told apart by a digest, padded to a rectangle."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 
@@ -26,6 +28,14 @@ class Sequences:
         """Tokens of each sequence, shape [n]."""
         return np.diff(self.offsets)
 
+    def digest(self) -> str:
+        """SHA-256 of all arrays: equal for the same sequences in any table, version and order of storage."""
+        content = hashlib.sha256("\n".join(self.row_ids).encode())
+        for values in (getattr(self, field.name) for field in fields(self)):
+            if isinstance(values, np.ndarray):
+                content.update(np.ascontiguousarray(values).data)
+        return content.hexdigest()
+
     def lengths_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of the sequences `indices`."""
         return self.offsets[indices + 1] - self.offsets[indices]
@@ -37,11 +47,26 @@ class Sequences:
         return np.asarray(np.arange(lengths.sum()) + np.repeat(self.offsets[indices] - starts, lengths))
 
 
-def padded(sequences: Sequences, indices: NDArray[np.int64], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Token ids and attention mask of the sequences `indices`, each of shape [count, longest], padded at the end."""
+def padded(sequences: Sequences, indices: NDArray[np.int64], pad_id: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Token ids and attention mask of the sequences `indices`, each of shape [count, longest], padded at the end; no mask where none is."""
     lengths = sequences.lengths_of(indices)
     columns = np.arange(lengths.max())
     mask = columns < lengths[:, None]
     input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
     input_ids[mask] = sequences.tokens[(sequences.offsets[indices][:, None] + columns)[mask]]
-    return input_ids, mask.astype(np.int64)
+    return torch.from_numpy(input_ids), None if mask.all() else torch.from_numpy(mask.astype(np.int64))
+
+
+def check_sequences(sequences: Sequences, vocabulary: int, longest: int) -> None:
+    """Refuse sequences of more tokens than the model takes, or of tokens that it does not know.
+
+    Raises:
+        ValueError: names the first sequence concerned.
+    """
+    wrong = np.flatnonzero(sequences.lengths > longest)
+    if len(wrong):
+        found = f"row {sequences.row_ids[int(wrong[0])]} has {sequences.lengths[wrong[0]]} tokens"
+        raise ValueError(f"{found}, but the base model takes {longest} at most; set model.max_length to {longest} or less")
+    if sequences.tokens.min() < 0 or sequences.tokens.max() >= vocabulary:
+        found = f"token ids reach from {sequences.tokens.min()} to {sequences.tokens.max()}"
+        raise ValueError(f"{found}, but the base model knows {vocabulary} tokens: the dataset was tokenized for another base model")

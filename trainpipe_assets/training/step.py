@@ -23,7 +23,7 @@ from trainpipe_assets.training.optimizer import clip_gradients, gradient_norm
 from trainpipe_assets.training.sequences import Sequences
 from trainpipe_assets.training.tasks.classification import CLASSIFICATION
 from trainpipe_assets.training.tasks.task import Task
-from trainpipe_assets.training.timeline import BACKWARD, COMMUNICATION, DATA, FORWARD, OPTIMIZER, TRANSFER, Timeline
+from trainpipe_assets.training.timeline import Phase, Timeline
 from trainpipe_assets.training.touched_rows import TouchedRows
 
 log = logging.getLogger(__name__)
@@ -106,10 +106,10 @@ class Stepper:
             MemoryRanOut: memory did not suffice, of processes that have to stay in step.
         """
         loss = self._accumulate(batch, step)
-        with self.timeline.phase(COMMUNICATION):
+        with self.timeline.phase(Phase.COMMUNICATION):
             self.distribution.add_up(self.parameters)
             loss = self.accelerator.reduce(loss, "sum")
-        with self.timeline.phase(OPTIMIZER):
+        with self.timeline.phase(Phase.OPTIMIZER):
             gradients = self.touched.collect(self.parameters)
             norm = self.distribution.norm(gradient_norm(gradients))
             mean_loss, grad_norm = torch.stack([loss, norm]).tolist()
@@ -129,7 +129,7 @@ class Stepper:
         """Gradients of this process's share, in smaller micro-batches if need be; its part of the mean loss."""
         while True:
             if batch.budget != self.micro_batch_tokens:
-                with self.timeline.phase(DATA):
+                with self.timeline.phase(Phase.DATA):
                     batch = self.prepare(batch.effective)
             set_seed(_seed_of(self.settings.seed, step, self.accelerator.process_index))
             total = torch.zeros((), device=self.accelerator.device)
@@ -149,11 +149,11 @@ class Stepper:
         Returns what the device said where memory did not suffice: once the error is gone, so are the tensors that it holds.
         """
         try:
-            with self.timeline.phase(TRANSFER):
+            with self.timeline.phase(Phase.TRANSFER):
                 inputs = micro_batch.to(self.accelerator.device)
-            with self.timeline.phase(FORWARD), self.accelerator.autocast():
+            with self.timeline.phase(Phase.FORWARD), self.accelerator.autocast():
                 trained, reported = self._losses(inputs)
-            with self.timeline.phase(BACKWARD):
+            with self.timeline.phase(Phase.BACKWARD):
                 self.accelerator.backward(trained / weight)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

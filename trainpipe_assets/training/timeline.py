@@ -8,14 +8,27 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum, auto
 from typing import Any
 
 import torch
 
-START, DATA, TRANSFER, FORWARD, BACKWARD, OPTIMIZER = "start", "data", "transfer", "forward", "backward", "optimizer"
-COMMUNICATION, VALIDATION, CHECKPOINT, OTHER = "communication", "validation", "checkpoint", "other"
-PHASES = (START, DATA, TRANSFER, FORWARD, BACKWARD, OPTIMIZER, COMMUNICATION, VALIDATION, CHECKPOINT, OTHER)
-"""`start` is everything before the first batch is asked for, `other` what no other phase claims: logging, and Python around the steps."""
+
+class Phase(StrEnum):
+    """What the time of a training is spent on."""
+
+    START = auto()
+    """Everything before the first batch is asked for."""
+    DATA = auto()
+    TRANSFER = auto()
+    FORWARD = auto()
+    BACKWARD = auto()
+    OPTIMIZER = auto()
+    COMMUNICATION = auto()
+    VALIDATION = auto()
+    CHECKPOINT = auto()
+    OTHER = auto()
+    """What no other phase claims: logging, and Python around the steps."""
 
 
 def _difference(begin: float, end: float) -> float | None:
@@ -32,25 +45,25 @@ class Timeline:
 
     def __init__(self, mark: Callable[[], Any] = time.perf_counter, between: Callable[[Any, Any], float | None] = _difference) -> None:
         self._mark, self._between = mark, between
-        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(Phase, 0.0)
         self._unsettled: deque[tuple[str, Any, Any]] = deque()
-        self._phase, self._since = START, mark()
+        self._phase, self._since = Phase.START, mark()
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count the block as `name`, interrupting the phase that it is in."""
+    def phase(self, phase: Phase) -> Iterator[None]:
+        """Count the block as `phase`, interrupting the phase that it is in."""
         interrupted = self._phase
-        self.enter(name)
+        self.enter(phase)
         try:
             yield
         finally:
             self.enter(interrupted)
 
-    def enter(self, name: str) -> None:
-        """From now on it is `name`'s time."""
+    def enter(self, phase: Phase) -> None:
+        """From now on it is `phase`'s time."""
         now = self._mark()
         self._unsettled.append((self._phase, self._since, now))
-        self._phase, self._since = name, now
+        self._phase, self._since = phase, now
 
     def seconds(self) -> dict[str, float]:
         """The seconds of each phase up to now; on a GPU up to the last mark that it has passed, without waiting for it."""

@@ -313,14 +313,14 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(model_folder, tokenized,
 
     sizes = []
 
-    def tight(model, input_ids, attention_mask, real=classification.log_probabilities):
-        sizes.append(input_ids.numel())
-        if input_ids.numel() > 100:
+    def tight(model, inputs, real=classification.outputs):
+        sizes.append(inputs.input_ids.numel())
+        if inputs.input_ids.numel() > 100:
             raise torch.OutOfMemoryError("out of memory")
-        return real(model, input_ids, attention_mask)
+        return real(model, inputs)
 
     expected = score(model_folder, tokenized, CPU, 64)
-    monkeypatch.setattr(classification, "log_probabilities", tight)
+    monkeypatch.setattr(classification, "outputs", tight)
     assert score(model_folder, tokenized, CPU, 512) == pytest.approx(expected, abs=1e-5)
     assert max(sizes) > 100
 
@@ -330,11 +330,11 @@ def test_a_fault_that_is_not_of_memory_is_not_retried(model_folder, tokenized, m
 
     calls = []
 
-    def broken(model, input_ids, attention_mask):
+    def broken(model, inputs):
         calls.append(1)
         raise RuntimeError("device-side assert")
 
-    monkeypatch.setattr(classification, "log_probabilities", broken)
+    monkeypatch.setattr(classification, "outputs", broken)
     with pytest.raises(RuntimeError, match="device-side assert"):
         score(model_folder, tokenized, CPU, 512)
     assert len(calls) == 1

@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 from trainpipe_assets.settings import LoraSettings, TrainingSettings
 from trainpipe_assets.training import loop
 from trainpipe_assets.training.batching import Indices
-from trainpipe_assets.training.distribution import Replicated
+from trainpipe_assets.training.distribution import Distribution
 from trainpipe_assets.training.model import load_language_model
 from trainpipe_assets.training.optimizer import build_optimizer
 from trainpipe_assets.training.scoring import score
@@ -159,7 +159,7 @@ def test_a_step_is_the_same_however_it_is_computed(base: Path, packing: bool, mi
     for packed, tokens in ((False, None), (packing, micro_batch_tokens)):
         model = load_language_model(str(base), 0).train()
         task, chosen = CausalLM(packing=packed and use_packed_attention(model)), TrainingSettings(learning_rate=1e-3, weight_decay=0.0)
-        stepper = Stepper(Replicated(Accelerator(cpu=True)), model, build_optimizer(model, chosen), pieces, chosen, tokens, task=task)
+        stepper = Stepper(Distribution(Accelerator(cpu=True)), model, build_optimizer(model, chosen), pieces, chosen, tokens, task=task)
         prepared = stepper.prepare(batch)
         assert prepared.weight == pieces.answers.sum()
         results.append(stepper.take(prepared, 1, 1e-3))

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from trainpipe_assets.training.checkpoint import Checkpoints
-from trainpipe_assets.training.distribution import Replicated, Tensors
+from trainpipe_assets.training.distribution import Distribution, Tensors
 from trainpipe_assets.training.durable import exclusive, whole_folder
 from trainpipe_assets.training.finished import find_finished
 from trainpipe_assets.training.state import StepRecord, TrainingState, Validation
@@ -53,7 +53,7 @@ def test_a_restored_training_goes_on_as_if_never_stopped(checkpoints: Checkpoint
     state = TrainingState(step=3, history=[StepRecord(step=3, epoch=1, loss=1 / 3, learning_rate=1e-4, grad_norm=0.1)])
     checkpoints.save(state, stopped.tensors)
     assert checkpoints.newest() == state
-    Replicated(Accelerator(cpu=True)).load(checkpoints.tensors(state.name), resumed.model, resumed.optimizer)
+    Distribution(Accelerator(cpu=True)).load(checkpoints.tensors(state.name), resumed.model, resumed.optimizer)
     resumed.step()
     resumed.step()
     assert torch.equal(resumed.model.weight, unstopped.model.weight)

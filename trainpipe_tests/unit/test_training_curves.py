@@ -49,7 +49,7 @@ def classifier_spec(root: Path, **training: Any) -> TrainSpec:
 
 
 def plain_classifier(spec: TrainSpec) -> Curve:
-    examples = load_examples(spec.dataset_uri, 0, "train")
+    examples = load_examples(spec.dataset_uri, 0, "train", 2)
 
     def losses(model: torch.nn.Module, batch: Indices) -> tuple[torch.Tensor, int]:
         found = torch.zeros(())

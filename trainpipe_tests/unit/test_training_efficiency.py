@@ -21,18 +21,7 @@ from trainpipe_assets.training.loop import run
 from trainpipe_assets.training.model import load_classifier
 from trainpipe_assets.training.progress import periodic_log
 from trainpipe_assets.training.step import Stepper
-from trainpipe_assets.training.timeline import (
-    BACKWARD,
-    CHECKPOINT,
-    DATA,
-    FORWARD,
-    OPTIMIZER,
-    OTHER,
-    PHASES,
-    START,
-    VALIDATION,
-    Timeline,
-)
+from trainpipe_assets.training.timeline import Phase, Timeline
 from trainpipe_tests.unit.training_fixtures import LABELS, make_spec, write_dataset, write_tiny_base
 
 ALONE = describe_crowding(own=2.0, everything=2.0, cores=2)
@@ -56,17 +45,17 @@ class Clock:
 
 
 def phases(**seconds: float) -> dict[str, float]:
-    return {**dict.fromkeys(PHASES, 0.0), **seconds}
+    return {**dict.fromkeys(Phase, 0.0), **seconds}
 
 
 def test_each_instant_belongs_to_one_phase_and_a_phase_within_another_interrupts_it() -> None:
     clock = Clock()
     timeline = Timeline(clock)
     clock.now = 5.0
-    timeline.enter(OTHER)
-    with timeline.phase(VALIDATION):
+    timeline.enter(Phase.OTHER)
+    with timeline.phase(Phase.VALIDATION):
         clock.now = 6.0
-        with suppress(KeyError), timeline.phase(CHECKPOINT):
+        with suppress(KeyError), timeline.phase(Phase.CHECKPOINT):
             clock.now = 8.5
             raise KeyError
         clock.now = 9.0
@@ -91,7 +80,7 @@ class Queue:
 def test_what_a_device_has_not_come_to_yet_is_counted_later_and_nothing_is_lost() -> None:
     device = Queue()
     timeline = Timeline(device.mark, device.between)
-    for instant, phase in enumerate((FORWARD, BACKWARD, OPTIMIZER), start=1):
+    for instant, phase in enumerate((Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER), start=1):
         device.host = float(instant)
         timeline.enter(phase)
     device.passed = 2.0
@@ -210,8 +199,8 @@ def slowed(method: Callable[..., Any], seconds: float) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("owner", "method", "phase", "checkpoint_seconds", "said"),
     [
-        (Stepper, "prepare", DATA, 3600, "% of the time for data: batches are made more slowly than they are computed"),
-        (Checkpoints, "save", CHECKPOINT, 0, "% of the time for checkpoints: try a larger training.checkpoint_seconds"),
+        (Stepper, "prepare", Phase.DATA, 3600, "% of the time for data: batches are made more slowly than they are computed"),
+        (Checkpoints, "save", Phase.CHECKPOINT, 0, "% of the time for checkpoints: try a larger training.checkpoint_seconds"),
     ],
 )
 def test_what_is_slowed_on_purpose_is_named_and_the_phases_add_up_to_the_clock_on_the_wall(
@@ -237,9 +226,9 @@ def test_what_is_slowed_on_purpose_is_named_and_the_phases_add_up_to_the_clock_o
     assert f"% {phase}," in lines[-1]
     steps = len(record["history"])
     meanwhile = (
-        sum(found["phases"].values()) - found["phases"][START] - found["phases"][phase]
+        sum(found["phases"].values()) - found["phases"][Phase.START] - found["phases"][phase]
     )  # the next batch is made while this one computes
-    assert found["phases"][phase] + (meanwhile if phase == DATA else 0.0) >= 0.1 * steps
-    assert record["timing"]["seconds"] == pytest.approx(sum(found["phases"].values()) - found["phases"][START])
+    assert found["phases"][phase] + (meanwhile if phase == Phase.DATA else 0.0) >= 0.1 * steps
+    assert record["timing"]["seconds"] == pytest.approx(sum(found["phases"].values()) - found["phases"][Phase.START])
     assert 0.5 * wall < sum(found["phases"].values()) <= wall
-    assert all(found["phases"][name] > 0 for name in (FORWARD, BACKWARD, OPTIMIZER, VALIDATION))
+    assert all(found["phases"][name] > 0 for name in (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.VALIDATION))

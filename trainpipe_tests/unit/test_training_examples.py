@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from trainpipe_assets.training.sequences import padded
-from trainpipe_assets.training.tasks.examples import check_examples, from_frame, load_examples
+from trainpipe_assets.training.sequences import check_sequences, padded
+from trainpipe_assets.training.tasks.examples import from_frame, load_examples
 from trainpipe_tests.unit.training_fixtures import make_examples, make_rows, write_dataset
 
 
@@ -15,16 +15,16 @@ def test_the_order_of_storage_does_not_matter(tmp_path: Path) -> None:
     rows = make_rows()
     write_dataset(tmp_path / "sorted", rows)
     write_dataset(tmp_path / "shuffled", rows.sample(fraction=1.0, shuffle=True, seed=5))
-    one, other = (load_examples(str(tmp_path / name), 0, "train") for name in ("sorted", "shuffled"))
+    one, other = (load_examples(str(tmp_path / name), 0, "train", 2) for name in ("sorted", "shuffled"))
     assert one.row_ids.to_list() == other.row_ids.to_list() == sorted(rows.filter(pl.col("split") == "train")["row_id"])
     assert np.array_equal(one.tokens, other.tokens)
     assert one.digest() == other.digest()
-    assert one.digest() != load_examples(str(tmp_path / "sorted"), 0, "validation").digest()
+    assert one.digest() != load_examples(str(tmp_path / "sorted"), 0, "validation", 2).digest()
 
 
 def test_each_row_keeps_its_tokens_and_label(tmp_path: Path) -> None:
     rows = make_rows().sample(fraction=1.0, shuffle=True, seed=2)
-    examples = load_examples(str(write_dataset(tmp_path / "dataset", rows)), 0, "validation")
+    examples = load_examples(str(write_dataset(tmp_path / "dataset", rows)), 0, "validation", 2)
     stored = {row["row_id"]: row for row in rows.iter_rows(named=True)}
     for index, row_id in enumerate(examples.row_ids):
         tokens = examples.tokens[examples.offsets[index] : examples.offsets[index + 1]]
@@ -35,8 +35,8 @@ def test_each_row_keeps_its_tokens_and_label(tmp_path: Path) -> None:
 def test_the_version_asked_for_is_read(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "dataset", make_rows(train=20))
     make_rows(train=50).write_delta(str(folder), mode="overwrite")
-    assert len(load_examples(str(folder), 0, "train")) == 20
-    assert len(load_examples(str(folder), 1, "train")) == 50
+    assert len(load_examples(str(folder), 0, "train", 2)) == 20
+    assert len(load_examples(str(folder), 1, "train", 2)) == 50
 
 
 def test_padding_fills_the_end_and_the_mask_tells(tmp_path: Path) -> None:
@@ -53,22 +53,25 @@ def test_padding_fills_the_end_and_the_mask_tells(tmp_path: Path) -> None:
         (make_rows().drop("label_id"), "no column.*label_id"),
         (make_rows().with_columns(label_id=pl.lit(None, pl.Int32)), "120 rows lack a label or tokens, the first is 'row-0000'"),
         (make_rows().with_columns(row_id=pl.lit("same")), "'same' occurs more than once"),
+        (
+            make_rows().with_columns(label_id=pl.lit(2, pl.Int32)),
+            r"row-0000 has label_id 2, but the spec names 2 labels \(ids 0 to 1\)",
+        ),
     ],
 )
 def test_a_dataset_that_cannot_train_is_refused(tmp_path: Path, rows: pl.DataFrame, said: str) -> None:
     write_dataset(tmp_path / "dataset", rows)
     with pytest.raises(ValueError, match=said):
-        load_examples(str(tmp_path / "dataset"), 0, "train")
+        load_examples(str(tmp_path / "dataset"), 0, "train", 2)
 
 
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        ({"labels": 1, "vocabulary": 64, "longest": 32}, "label_id 1, but the spec names 1 labels"),
-        ({"labels": 2, "vocabulary": 60, "longest": 32}, "knows 60 tokens.*another base model"),
-        ({"labels": 2, "vocabulary": 64, "longest": 8}, "takes 8 at most.*model.max_length"),
+        ({"vocabulary": 60, "longest": 32}, "knows 60 tokens.*another base model"),
+        ({"vocabulary": 64, "longest": 8}, "takes 8 at most.*model.max_length"),
     ],
 )
 def test_examples_that_do_not_fit_the_model_are_named(limits: dict[str, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        check_examples(make_examples(), **limits)
+        check_sequences(make_examples(), **limits)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainpipe_assets.training import job, memory
-from trainpipe_assets.training.distribution import Replicated
+from trainpipe_assets.training.distribution import Distribution
 from trainpipe_assets.training.loop import Interrupted, run
 from trainpipe_assets.training.memory import Need, available_bytes, cgroup_room, fitting_micro_batch, measure_need
 from trainpipe_assets.training.micro_batches import MicroBatch
@@ -145,7 +145,7 @@ def test_a_training_knows_before_its_first_step_that_a_batch_will_not_fit(
         run(make_spec(tmp_path, output_dir=str(tmp_path / "refused")), lambda _progress: None)
 
 
-class InStep(Replicated):
+class InStep(Distribution):
     """One process that behaves as if others waited for each of its passes."""
 
     in_step = True

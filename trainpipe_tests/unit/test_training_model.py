@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 
-from trainpipe_assets.training.model import label_names, load_classifier, load_tokenizer, load_trained, log_probabilities, longest_input
+from trainpipe_assets.training.model import label_names, load_classifier, load_tokenizer, load_trained, longest_input
 from trainpipe_assets.training.scoring import predict
 from trainpipe_tests.unit.training_fixtures import LABELS, LONGEST, make_examples, write_tiny_base
 
@@ -70,7 +70,7 @@ def test_no_mask_means_no_padding(base: Path) -> None:
     model = load_trained(base)
     ids = torch.tensor([[2, 40, 41, 3], [2, 9, 8, 3]])
     with torch.inference_mode():
-        masked, plain = log_probabilities(model, ids, torch.ones_like(ids)), log_probabilities(model, ids, None)
+        masked, plain = (model(input_ids=ids, attention_mask=mask).logits for mask in (torch.ones_like(ids), None))
     assert plain.numpy() == pytest.approx(masked.numpy(), abs=1e-6)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from trainpipe_assets.training.micro_batches import one_ahead
 from trainpipe_assets.training.progress import Meter, Progress, bar_report, periodic_log
-from trainpipe_assets.training.timeline import CHECKPOINT, OTHER, VALIDATION, Timeline
+from trainpipe_assets.training.timeline import Phase, Timeline
 
 
 class Clock:
@@ -30,7 +30,7 @@ def test_waiting_for_data_is_told_from_training_and_both_from_the_rest() -> None
     clock = Clock()
     meter = Meter(Timeline(clock))
     clock.now = 100.0
-    meter.timeline.enter(OTHER)
+    meter.timeline.enter(Phase.OTHER)
 
     def slow_batches() -> Iterator[int]:
         for batch in range(4):
@@ -40,7 +40,7 @@ def test_waiting_for_data_is_told_from_training_and_both_from_the_rest() -> None
     for _ in meter.fed(slow_batches()):
         clock.now += 3.0
         meter.count(examples=8, tokens=90, own_tokens=45, rectangle=50)
-    for phase in (VALIDATION, CHECKPOINT):
+    for phase in (Phase.VALIDATION, Phase.CHECKPOINT):
         with meter.timeline.phase(phase):
             clock.now += 8.0
     assert meter.summary(meter.timeline.seconds()) == {
@@ -57,7 +57,7 @@ def test_time_left_is_that_of_the_steps_left() -> None:
     clock = Clock()
     meter = Meter(Timeline(clock))
     clock.now = 7.0
-    meter.timeline.enter(OTHER)
+    meter.timeline.enter(Phase.OTHER)
     meter.count(10, 100, 100, 100)
     clock.now = 9.0
     found = meter.progress(step=51, total=101, epoch=3, loss=0.4, learning_rate=1e-3)

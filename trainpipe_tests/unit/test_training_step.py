@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import plan_batches
-from trainpipe_assets.training.distribution import Replicated
+from trainpipe_assets.training.distribution import Distribution
 from trainpipe_assets.training.model import load_classifier, load_language_model
 from trainpipe_assets.training.optimizer import build_optimizer
 from trainpipe_assets.training.step import NonFiniteLoss, Stepper
@@ -29,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_stepper(base: Path, micro_batch_tokens: int | None = None, **settings: float) -> Stepper:
     model = load_classifier(str(base), LABELS, 0).train()
     chosen = TrainingSettings.model_validate({"learning_rate": 1e-3, "weight_decay": 0.0, **settings})
-    return Stepper(Replicated(Accelerator(cpu=True)), model, build_optimizer(model, chosen), make_examples(), chosen, micro_batch_tokens)
+    return Stepper(Distribution(Accelerator(cpu=True)), model, build_optimizer(model, chosen), make_examples(), chosen, micro_batch_tokens)
 
 
 def limit_memory(stepper: Stepper, tokens: int, error: Exception) -> None:

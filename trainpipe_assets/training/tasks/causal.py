@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from trainpipe_assets.settings import TrainingSettings
-from trainpipe_assets.training.batching import Indices, cut_by_budget, padded_tokens, plan_batches, plan_scoring
+from trainpipe_assets.training.batching import Indices
 from trainpipe_assets.training.finished import save_weights
 from trainpipe_assets.training.micro_batches import MicroBatch
-from trainpipe_assets.training.model import load_language_model, longest_input, vocabulary_size
+from trainpipe_assets.training.model import load_language_model
 from trainpipe_assets.training.sequences import padded
 from trainpipe_assets.training.spec import TrainSpec
-from trainpipe_assets.training.state import Validation
 from trainpipe_assets.training.tasks import lora
-from trainpipe_assets.training.tasks.examples import check_sequences
-from trainpipe_assets.training.tasks.losses import label_losses
 from trainpipe_assets.training.tasks.packing import cut_packs, pack, packed_logits, plan_packs, use_packed_attention
 from trainpipe_assets.training.tasks.pieces import Pieces, load_pieces
+from trainpipe_assets.training.tasks.task import Task, label_losses
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,7 @@ SCORED = 512  # tokens whose probabilities are held at once: a vocabulary is lar
 
 
 @dataclass
-class CausalLM:
+class CausalLM(Task[Pieces]):
     """The task of a language model; see `task.Task` for its methods. `packing` goes off where the model cannot do it."""
 
     packing: bool = True
@@ -50,28 +48,26 @@ class CausalLM:
         self.packing = self.packing and _packs(model, spec.base_model)
         return model if spec.model.lora is None else lora.adapt(model, spec.model.lora)
 
-    def check(self, data: Pieces, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Lengths and token ids."""
-        check_sequences(data, vocabulary_size(model), longest_input(model, tokenizer))
-
     def spare_work(self, model: PreTrainedModel) -> None:
         """Nothing to do: what is not learnt never passes through the output layer, and a piece ends where its last token is learnt."""
 
     def plan(self, data: Pieces, settings: TrainingSettings, epoch: int) -> list[Indices]:
         """Packs, or batches cut from length order."""
-        return (plan_packs if self.packing else plan_batches)(data.lengths, settings.batch_tokens, settings.seed, epoch)
+        if not self.packing:
+            return super().plan(data, settings, epoch)
+        return plan_packs(data.lengths, settings.batch_tokens, settings.seed, epoch)
 
     def plan_scoring(self, data: Pieces, budget: int) -> list[Indices]:
         """Runs in order of length, the longest first."""
         if not self.packing:
-            return plan_scoring(data.lengths, budget)
+            return super().plan_scoring(data, budget)
         return cut_packs(np.argsort(-data.lengths, kind="stable"), data.lengths, budget)
 
     def cut(self, data: Pieces, share: Indices, budget: int | None) -> Sequence[Indices]:
         """By tokens; by rectangles, padding included, where they are padded."""
-        if self.packing:
-            return cut_packs(share, data.lengths, int(data.lengths.sum()) if budget is None else budget)
-        return cut_by_budget(share, data.lengths, padded_tokens(share, data.lengths) if budget is None else budget)
+        if not self.packing:
+            return super().cut(data, share, budget)
+        return cut_packs(share, data.lengths, int(data.lengths.sum()) if budget is None else budget)
 
     def micro_batch(self, data: Pieces, run: Indices, pad_id: int) -> MicroBatch:
         """One row, or a rectangle, of token ids; and the tokens that are learnt, with where they follow."""
@@ -83,9 +79,8 @@ class CausalLM:
             row = torch.from_numpy(data.tokens[flat].astype(np.int64))[None]
             return MicroBatch(len(run), row, None, labels, torch.from_numpy(np.flatnonzero(learnt)), owned, pack(lengths))
         input_ids, mask = padded(data, run, pad_id)
-        places = np.flatnonzero(mask)[learnt]
-        seen = None if mask.all() else torch.from_numpy(mask)
-        return MicroBatch(len(run), torch.from_numpy(input_ids), seen, labels, torch.from_numpy(places), owned)
+        places = torch.from_numpy(np.flatnonzero(learnt)) if mask is None else mask.flatten().nonzero()[torch.from_numpy(learnt), 0]
+        return MicroBatch(len(run), input_ids, mask, labels, places, owned)
 
     def weight(self, data: Pieces, indices: Indices) -> int:
         """Tokens that are learnt."""
@@ -115,16 +110,10 @@ class CausalLM:
             found.index_add_(0, inputs.owners[part], torch.stack([losses, hits], dim=1))
         return found
 
-    def summarize(self, data: Pieces, scores: torch.Tensor, step: int, epoch: int) -> Validation:
-        """Each metric a mean over the tokens that are learnt."""
+    def metrics(self, data: Pieces, scores: torch.Tensor) -> dict[str, float]:
+        """Each a mean over the tokens that are learnt."""
         sums, tokens = as_sums(scores).sum(axis=0), int(data.answers.sum())
-        return Validation(
-            step=step, epoch=epoch, loss=float(sums[LOSS] / tokens), accuracy=float(sums[HITS] / tokens), examples=len(data), tokens=tokens
-        )
-
-    def symptom(self, data: Pieces, scores: torch.Tensor, names: Sequence[str], epoch: int) -> str | None:
-        """None is known."""
-        return None
+        return {"loss": float(sums[LOSS] / tokens), "accuracy": float(sums[HITS] / tokens), "tokens": tokens}
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         """Weights and config; of adapters also themselves."""

@@ -7,17 +7,16 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from trainpipe_assets.evaluation.metrics import accuracy, log_loss, macro_f1
 from trainpipe_assets.training.micro_batches import MicroBatch
-from trainpipe_assets.training.model import Problem, label_names, log_probabilities, longest_input, vocabulary_size
+from trainpipe_assets.training.model import Problem
 from trainpipe_assets.training.spec import TrainSpec
-from trainpipe_assets.training.state import Validation
 from trainpipe_assets.training.symptoms import one_class
-from trainpipe_assets.training.tasks.examples import Examples, check_examples, load_examples
-from trainpipe_assets.training.tasks.losses import label_losses
-from trainpipe_assets.training.tasks.text_task import TextTask
+from trainpipe_assets.training.tasks.examples import Examples, load_examples
+from trainpipe_assets.training.tasks.task import label_losses
+from trainpipe_assets.training.tasks.text_task import TextTask, outputs
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,11 @@ class Classification(TextTask):
 
     def load(self, spec: TrainSpec, split: str) -> Examples:
         """Examples with their label ids."""
-        return load_examples(spec.dataset_uri, spec.dataset_version, split)
-
-    def check(self, data: Examples, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Labels, lengths and token ids."""
-        check_examples(data, len(label_names(model)), vocabulary_size(model), longest_input(model, tokenizer))
+        return load_examples(spec.dataset_uri, spec.dataset_version, split, len(spec.labels))
 
     def log_probabilities(self, model: PreTrainedModel, inputs: MicroBatch) -> torch.Tensor:
         """Of each label for each example."""
-        return log_probabilities(model, inputs.input_ids, inputs.attention_mask)
+        return torch.log_softmax(outputs(model, inputs), dim=-1)
 
     def losses(self, model: PreTrainedModel, inputs: MicroBatch, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Negative log-likelihoods of the labels."""
@@ -50,18 +45,12 @@ class Classification(TextTask):
         """Probabilities of the labels, shape [n, labels]."""
         return as_probabilities(scores)
 
-    def summarize(self, data: Examples, scores: torch.Tensor, step: int, epoch: int) -> Validation:
-        """Each metric a mean over examples."""
+    def metrics(self, data: Examples, scores: torch.Tensor) -> dict[str, float]:
+        """Each a mean over examples."""
         probabilities = as_probabilities(scores)
-        predicted = probabilities.argmax(axis=1)
-        return Validation(
-            step=step,
-            epoch=epoch,
-            loss=log_loss(data.labels, probabilities),
-            accuracy=accuracy(data.labels, predicted),
-            macro_f1=macro_f1(data.labels, predicted, probabilities.shape[1]),
-            examples=len(data.labels),
-        )
+        labels, predicted = data.labels, probabilities.argmax(axis=1)
+        f1 = macro_f1(labels, predicted, probabilities.shape[1])
+        return {"loss": log_loss(labels, probabilities), "accuracy": accuracy(labels, predicted), "macro_f1": f1}
 
     def symptom(self, data: Examples, scores: torch.Tensor, names: Sequence[str], epoch: int) -> str | None:
         """All predictions are the same."""

@@ -4,7 +4,6 @@ Where they come from is `storage/delta.py`'s business; which of them share a bat
 `pieces.py`.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,21 +35,16 @@ class Examples(Sequences):
             offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
         )
 
-    def digest(self) -> str:
-        """SHA-256 of everything here: equal for the same examples in any table, version and order of storage."""
-        content = hashlib.sha256("\n".join(self.row_ids).encode())
-        for values in (self.labels, self.tokens, self.offsets):
-            content.update(np.ascontiguousarray(values).data)
-        return content.hexdigest()
 
-
-def load_examples(uri: str, version: int, split: str) -> Examples:
-    """The examples of `split`, with label ids, in version `version` of the tokenized dataset at `uri`.
+def load_examples(uri: str, version: int, split: str, labels: int) -> Examples:
+    """The examples of `split`, with ids of `labels` labels, in version `version` of the tokenized dataset at `uri`.
 
     Raises:
-        ValueError: a column is missing, the split is empty, or an example has no label, no tokens or a repeated row_id.
+        ValueError: a column is missing, the split is empty, or an example has no label, no such label, no tokens or a repeated row_id.
     """
-    return from_frame(load_answered(uri, version, split, "label_id", TOKENIZED_DATASET))
+    rows = load_answered(uri, version, split, "label_id", TOKENIZED_DATASET)
+    check_label_ids(rows["row_id", "label_id"], labels)
+    return from_frame(rows)
 
 
 def load_answered(uri: str, version: int, split: str, answer: str, schema: pl.Schema) -> pl.DataFrame:
@@ -92,35 +86,14 @@ def from_frame(rows: pl.DataFrame) -> Examples:
     return Examples.of(rows, rows["label_id"].cast(pl.Int64).to_numpy())
 
 
-def check_examples(examples: Examples, labels: int, vocabulary: int, longest: int) -> None:
-    """Refuse examples that the model cannot take, before the first step rather than as an index error within one.
-
-    Args:
-        examples: the examples.
-        labels: how many labels the model knows.
-        vocabulary: how many tokens the model knows.
-        longest: the most tokens the model takes.
+def check_label_ids(found: pl.DataFrame, labels: int) -> None:
+    """Refuse ids, in the second column of `found` beside the row_id, of labels that there are not.
 
     Raises:
-        ValueError: names the first example concerned.
+        ValueError: names the first row concerned.
     """
-    wrong = np.flatnonzero((examples.labels < 0) | (examples.labels >= labels))
-    if len(wrong):
-        found = f"row {examples.row_ids[int(wrong[0])]} has label_id {examples.labels[wrong[0]]}"
-        raise ValueError(f"{found}, but the spec names {labels} labels (ids 0 to {labels - 1}); rebuild the tokenized dataset")
-    check_sequences(examples, vocabulary, longest)
-
-
-def check_sequences(sequences: Sequences, vocabulary: int, longest: int) -> None:
-    """Refuse sequences of more tokens than the model takes, or of tokens that it does not know.
-
-    Raises:
-        ValueError: names the first sequence concerned.
-    """
-    wrong = np.flatnonzero(sequences.lengths > longest)
-    if len(wrong):
-        found = f"row {sequences.row_ids[int(wrong[0])]} has {sequences.lengths[wrong[0]]} tokens"
-        raise ValueError(f"{found}, but the base model takes {longest} at most; set model.max_length to {longest} or less")
-    if sequences.tokens.min() < 0 or sequences.tokens.max() >= vocabulary:
-        found = f"token ids reach from {sequences.tokens.min()} to {sequences.tokens.max()}"
-        raise ValueError(f"{found}, but the base model knows {vocabulary} tokens: the dataset was tokenized for another base model")
+    wrong = found.filter(~found.to_series(1).is_between(0, labels - 1))
+    if not wrong.is_empty():
+        row, label_id = wrong.row(0)
+        said = f"row {row} has {wrong.columns[1]} {label_id}, but the spec names {labels} labels (ids 0 to {labels - 1})"
+        raise ValueError(f"{said}; rebuild the tokenized dataset")

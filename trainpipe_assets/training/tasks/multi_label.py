@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -19,9 +18,8 @@ from trainpipe_assets.schemas import TOKENIZED_LABEL_SETS
 from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.model import Problem
 from trainpipe_assets.training.spec import TrainSpec
-from trainpipe_assets.training.state import Validation
 from trainpipe_assets.training.symptoms import no_label
-from trainpipe_assets.training.tasks.examples import Examples, load_answered
+from trainpipe_assets.training.tasks.examples import Examples, check_label_ids, load_answered
 from trainpipe_assets.training.tasks.text_task import TextTask, outputs
 
 
@@ -34,10 +32,7 @@ class MultiLabel(TextTask):
     def load(self, spec: TrainSpec, split: str) -> Examples:
         """Texts with a 1 for each label that they have, else 0, shape [n, labels]."""
         rows = load_answered(spec.dataset_uri, spec.dataset_version, split, "label_ids", TOKENIZED_LABEL_SETS)
-        wrong = rows.filter(pl.col("label_ids").list.eval((pl.element() < 0) | (pl.element() >= len(spec.labels))).list.any())
-        if not wrong.is_empty():
-            found = f"row {wrong['row_id'][0]} has label_ids {wrong['label_ids'][0].to_list()}"
-            raise ValueError(f"{found}, but the spec names {len(spec.labels)} labels; rebuild the tokenized dataset")
+        check_label_ids(rows["row_id", "label_ids"].explode("label_ids"), len(spec.labels))
         return Examples.of(rows, multi_hot(rows["label_ids"], len(spec.labels)).astype(np.float32))
 
     def losses(self, model: PreTrainedModel, inputs: MicroBatch, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,12 +48,10 @@ class MultiLabel(TextTask):
         """Probability of each label by itself, shape [n, labels]."""
         return as_probabilities(scores)
 
-    def summarize(self, data: Examples, scores: torch.Tensor, step: int, epoch: int) -> Validation:
-        """Each metric over examples and labels, as the test has them."""
+    def metrics(self, data: Examples, scores: torch.Tensor) -> dict[str, float]:
+        """Each over examples and labels, as the test has them."""
         found = measure(LabelSets(data.labels > 0.5, as_probabilities(scores)))
-        return Validation(
-            step=step, epoch=epoch, loss=found["log_loss"], micro_f1=found["micro_f1"], macro_f1=found["macro_f1"], examples=len(data)
-        )
+        return {"loss": found["log_loss"], "micro_f1": found["micro_f1"], "macro_f1": found["macro_f1"]}
 
     def symptom(self, data: Examples, scores: torch.Tensor, names: Sequence[str], epoch: int) -> str | None:
         """No label is predicted for any example."""

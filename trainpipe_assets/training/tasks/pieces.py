@@ -4,7 +4,6 @@ A document of n tokens is n - 1 predictions, of each token from those before it.
 and predicts s + 1 to e + 1, so that the first token of the next piece is predicted too (docs/decisions/0015).
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,13 +32,6 @@ class Pieces(Sequences):
     def answers(self) -> NDArray[np.int64]:
         """Tokens to be learnt in each piece, shape [n]."""
         return np.add.reduceat(self.learnt.astype(np.int64), self.offsets[:-1]) if len(self) else np.zeros(0, np.int64)
-
-    def digest(self) -> str:
-        """SHA-256 of everything here: equal for the same documents in any table, version and order of storage."""
-        content = hashlib.sha256("\n".join(self.row_ids).encode())
-        for values in (self.tokens, self.targets, self.learnt, self.offsets):
-            content.update(np.ascontiguousarray(values).data)
-        return content.hexdigest()
 
 
 def load_pieces(uri: str, version: int, split: str, longest: int) -> Pieces:

@@ -17,9 +17,8 @@ from trainpipe_assets.evaluation.regression_metrics import mae, rmse
 from trainpipe_assets.schemas import TOKENIZED_TARGETS
 from trainpipe_assets.storage import delta
 from trainpipe_assets.training.micro_batches import MicroBatch
-from trainpipe_assets.training.model import Problem, load_classifier
+from trainpipe_assets.training.model import Problem
 from trainpipe_assets.training.spec import TrainSpec
-from trainpipe_assets.training.state import Validation
 from trainpipe_assets.training.symptoms import one_number
 from trainpipe_assets.training.tasks.examples import Examples, load_answered
 from trainpipe_assets.training.tasks.target_scale import TargetScale, scale_from_config, scale_of_targets
@@ -48,7 +47,7 @@ class Regression(TextTask):
 
     def load_model(self, spec: TrainSpec) -> PreTrainedModel:
         """The base model with a new head, and the scale in its config."""
-        model = load_classifier(spec.base_model, spec.labels, spec.training.seed, self.problem)
+        model = super().load_model(spec)
         model.config.update(_scale(spec).as_config())
         return model
 
@@ -62,15 +61,13 @@ class Regression(TextTask):
         scale = scale_from_config(model.config.to_dict(), str(model.name_or_path))
         return scale.restored(scores[:, 0].cpu().numpy())
 
-    def summarize(self, data: Examples, scores: torch.Tensor, step: int, epoch: int) -> Validation:
+    def metrics(self, data: Examples, scores: torch.Tensor) -> dict[str, float]:
         """The loss in variances of the training split, errors in the units of the numbers."""
         assert isinstance(data, Targets)
         predicted = scores[:, 0].cpu().numpy()
         targets, numbers = (data.scale.restored(values) for values in (data.labels, predicted))
         error = rmse(targets, numbers)
-        return Validation(
-            step=step, epoch=epoch, loss=(error / data.scale.std) ** 2, rmse=error, mae=mae(targets, numbers), examples=len(data)
-        )
+        return {"loss": (error / data.scale.std) ** 2, "rmse": error, "mae": mae(targets, numbers)}
 
     def symptom(self, data: Examples, scores: torch.Tensor, names: Sequence[str], epoch: int) -> str | None:
         """All predictions are the same."""
