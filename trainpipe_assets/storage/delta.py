@@ -24,8 +24,10 @@ from trainpipe_assets.storage.s3_problems import S3Problem, S3Unreachable
 from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_filesystem
 
 TARGET_FILE_BYTES = 32 << 20  # a file is rewritten whole for one row that changes
-ROW_GROUP = 65_536  # rows that a reader has to decode at once, several times over: it reads ahead
+ROW_GROUP = 16384  # rows that a reader has to decode at once, several times over: it reads ahead
 DICTIONARY_BYTES = 1 << 16  # of a column in a row group; one of texts or keys never repeats, and gives up its dictionary the sooner
+WRITER = WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP, dictionary_page_size_limit=DICTIONARY_BYTES)
+"""How whoever writes data files of a table has to write them."""
 KEY = "row_id"  # the key of every table
 CHANGES = ("split",)  # what may change of a row, and matters downstream: the rest follows from its record
 
@@ -319,11 +321,8 @@ def _open_at(uri: str, base: Table | None, schema: pl.Schema) -> DeltaTable:
 _CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.targetFileSize": str(TARGET_FILE_BYTES)}
 
 
-_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP, dictionary_page_size_limit=DICTIONARY_BYTES)
-
-
 def _write(delta: DeltaTable, added: pl.LazyFrame, *, overwrite: bool, properties: CommitProperties) -> None:
-    options: dict[str, Any] = {"commit_properties": properties, "writer_properties": _WRITER}
+    options: dict[str, Any] = {"commit_properties": properties, "writer_properties": WRITER}
     if overwrite:
         options["schema_mode"] = "overwrite"
     added.sink_delta(delta, mode="overwrite" if overwrite else "append", delta_write_options=options)

@@ -9,7 +9,7 @@ from functools import partial
 
 from deltalake.exceptions import CommitFailedError
 
-from trainpipe_assets.storage.delta import ConcurrentWrite, find, open_delta
+from trainpipe_assets.storage.delta import WRITER, ConcurrentWrite, find, open_delta
 from trainpipe_assets.storage.uris import open_filesystem
 
 
@@ -38,7 +38,7 @@ def maintain(uri: str, pinned: Collection[int], retention_hours: int) -> Maintai
         return None
     delta = open_delta(uri)
     try:
-        merged = delta.optimize.compact()
+        merged = delta.optimize.compact(writer_properties=WRITER)
         if merged["numFilesAdded"]:
             delta.create_checkpoint()
         keep = [version for version in sorted(set(pinned)) if version <= delta.version()]

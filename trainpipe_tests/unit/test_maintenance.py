@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from trainpipe_assets.storage.delta import MissingTable, Table, commit, difference, find
+from trainpipe_assets.storage.delta import ROW_GROUP, MissingTable, Table, commit, difference, find
 from trainpipe_assets.storage.maintenance import maintain
 
 NO_KEYS = pl.DataFrame(schema={"row_id": pl.String})
@@ -101,6 +102,20 @@ def test_the_leavings_of_a_killed_writer_go_once_they_are_old(table: Table) -> N
 
 def test_the_log_keeps_what_a_pinned_version_needs(table: Table) -> None:
     assert DeltaTable(table.uri).metadata().configuration["delta.enableExpiredLogCleanup"] == "false"
+
+
+def test_merged_files_are_written_as_those_of_a_commit(tmp_path: Path) -> None:
+    now = None
+    for part in range(3):
+        keys = (f"{part}-{number}" for number in range(ROW_GROUP // 2))
+        now = commit(str(tmp_path), now, rows(*keys), NO_KEYS, fingerprint=1, upstream=1, note={}).table
+    maintain(str(tmp_path), [], retention_hours=24)
+    (merged,) = DeltaTable(tmp_path).file_uris()
+    written = pq.ParquetFile(merged).metadata
+    groups = [written.row_group(number) for number in range(written.num_row_groups)]
+    assert sum(group.num_rows for group in groups) == 3 * (ROW_GROUP // 2)
+    assert max(group.num_rows for group in groups) <= ROW_GROUP
+    assert {group.column(0).compression for group in groups} == {"ZSTD"}
 
 
 def test_no_table_is_no_mistake(tmp_path: Path) -> None:
