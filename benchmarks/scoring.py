@@ -12,8 +12,9 @@ import torch
 from trainpipe_assets.evaluation.metrics import accuracy
 from trainpipe_assets.training.cores import available_cores
 from trainpipe_assets.training.model import load_trained
-from trainpipe_assets.training.scoring import predict
+from trainpipe_assets.training.scoring import score as score_batches
 from trainpipe_assets.training.spec import load_spec
+from trainpipe_assets.training.tasks.classification import CLASSIFICATION
 from trainpipe_assets.training.tasks.examples import load_examples
 
 BATCH_TOKENS = 4096
@@ -29,9 +30,10 @@ def score(folder: Path, spec_path: Path) -> dict[str, float]:
     """Accuracy on the test split of the spec's dataset, its size, and the encoder's parameters."""
     spec, model = load_spec(spec_path), load_trained(folder)
     examples = load_examples(spec.dataset_uri, spec.dataset_version, "test", len(spec.labels))
-    probabilities = predict(model, examples, BATCH_TOKENS)
+    scores = score_batches(model, examples, CLASSIFICATION.plan_scoring(examples, BATCH_TOKENS))
+    predicted = CLASSIFICATION.answers(model, scores).argmax(axis=1)
     return {
-        "accuracy": accuracy(examples.labels, probabilities.argmax(axis=1)),
+        "accuracy": accuracy(examples.labels, predicted),
         "examples": len(examples),
         "encoder_parameters": encoder_parameters(model),
     }

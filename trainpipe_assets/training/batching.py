@@ -4,6 +4,7 @@ Pure functions of lengths, budget, seed and epoch. They know neither processes n
 training are the same on one process and on eight.
 """
 
+import sys
 from bisect import bisect_right
 from typing import TypeVar
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 Lengths = NDArray[np.integer]
+SCORED_PADDING = 64
+"""Of the budget of a batch that is only scored, one such part may be padding: more costs more than another forward pass."""
 Work = TypeVar("Work", Indices, list[Indices])
 
 
@@ -35,21 +38,23 @@ def plan_batches(lengths: Lengths, budget: int, seed: int, epoch: int) -> list[I
 
 
 def plan_scoring(lengths: Lengths, budget: int) -> list[Indices]:
-    """Batches as `plan_batches` makes them, in a fixed order with the largest first: for a forward pass only."""
+    """Batches of hardly any padding, in a fixed order with the largest first: for a forward pass only, where they may be small."""
     order = np.argsort(lengths, kind="stable").astype(np.int64)
-    return cut_by_budget(order, lengths, budget)[::-1]
+    batches = cut_by_budget(order, lengths, budget, budget // SCORED_PADDING)
+    return sorted(batches, key=lambda batch: padded_tokens(batch, lengths), reverse=True)
 
 
-def cut_by_budget(order: Indices, lengths: Lengths, budget: int) -> list[Indices]:
-    """`order` cut into consecutive runs that each fit `budget` tokens, padding included.
+def cut_by_budget(order: Indices, lengths: Lengths, budget: int, padding: int = sys.maxsize) -> list[Indices]:
+    """`order` cut into consecutive runs that each fit `budget` tokens, padding included, of which there are `padding` at most.
 
     `order` must be ascending in length: the cost of a run then grows with each example, and its end is found by
     bisection. Used for batches, and again for the micro-batches of a batch.
     """
     sorted_lengths = lengths[order]
+    tokens = np.concatenate([[0], np.cumsum(sorted_lengths)])
     runs, start = [], 0
     while start < len(order):
-        end = _end_of_run(sorted_lengths, start, budget)
+        end = _end_of_run(sorted_lengths, tokens, start, budget, padding)
         runs.append(order[start:end])
         start = end
     return runs
@@ -65,9 +70,13 @@ def padded_tokens(batch: Indices, lengths: Lengths) -> int:
     return int(lengths[batch].max()) * len(batch) if len(batch) else 0
 
 
-def _end_of_run(sorted_lengths: Lengths, start: int, budget: int) -> int:
-    """The end of the longest run from `start` that fits `budget`, at least `start + 1`."""
+def _end_of_run(sorted_lengths: Lengths, tokens: Indices, start: int, budget: int, padding: int) -> int:
+    """The end of the longest run from `start` that fits `budget` and `padding`, at least `start + 1`; `tokens` are those before each."""
+
+    def excess(end: int) -> int:
+        rectangle = int(sorted_lengths[end - 1]) * (end - start)
+        return max(rectangle - budget, rectangle - int(tokens[end] - tokens[start]) - padding)
+
     fits_at_most = max(1, budget // max(1, int(sorted_lengths[start])))
     candidates = range(start + 1, min(start + fits_at_most, len(sorted_lengths)) + 1)
-    fitting = bisect_right(candidates, budget, key=lambda end: int(sorted_lengths[end - 1]) * (end - start))
-    return start + max(1, fitting)
+    return start + max(1, bisect_right(candidates, 0, key=excess))

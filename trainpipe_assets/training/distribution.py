@@ -219,11 +219,14 @@ def _replaced(state: Any, by: Mapping[int, torch.Tensor]) -> Any:
 def _messages(tensors: Iterable[DTensor]) -> Iterator[list[DTensor]]:
     """Runs of tensors of `MESSAGE_BYTES` at most, or of a larger one."""
     message: list[DTensor] = []
+    room = MESSAGE_BYTES
     for tensor in tensors:
-        if message and _bytes([*message, tensor]) > MESSAGE_BYTES:
+        size = _bytes([tensor])
+        if message and size > room:
             yield message
-            message = []
+            message, room = [], MESSAGE_BYTES
         message.append(tensor)
+        room -= size
     if message:
         yield message
 
@@ -235,7 +238,8 @@ def _padded(share: torch.Tensor, height: int) -> torch.Tensor:
 
 def _joined(parts: Iterable[torch.Tensor], like: DTensor) -> torch.Tensor:
     """The bytes of all processes as one tensor; the padding, if any, is at its end."""
-    return torch.cat(tuple(parts)).view(like.dtype).view(-1, *like.shape[1:])[: like.shape[0]]
+    whole = torch.cat(tuple(parts)).view(like.dtype).view(-1, *like.shape[1:])
+    return whole if len(whole) == len(like) else whole[: len(like)].clone()  # a part would be saved with all of it
 
 
 def _share(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

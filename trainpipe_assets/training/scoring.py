@@ -8,27 +8,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from trainpipe_assets.training.batching import Indices, plan_scoring
+from trainpipe_assets.training.batching import Indices
 from trainpipe_assets.training.compute import is_out_of_memory
 from trainpipe_assets.training.inference import inference
 from trainpipe_assets.training.sequences import Sequences
-from trainpipe_assets.training.tasks.classification import CLASSIFICATION, as_probabilities
-from trainpipe_assets.training.tasks.examples import Examples
+from trainpipe_assets.training.tasks.classification import CLASSIFICATION
 from trainpipe_assets.training.tasks.task import Task
-
-
-def predict(model: PreTrainedModel, examples: Examples, batch_tokens: int) -> NDArray[np.float64]:
-    """Probability of each label for each example, shape [examples, labels], rows sum to 1.
-
-    Dropout is off while it runs and as it was afterwards. Examples go through the model longest first, so that memory that does not
-    suffice is known at once.
-    """
-    return as_probabilities(score(model, examples, plan_scoring(examples.lengths, batch_tokens)))
 
 
 def score(

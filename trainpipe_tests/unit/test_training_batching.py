@@ -80,6 +80,16 @@ def test_scoring_starts_with_the_largest_batch_and_omits_nothing() -> None:
     assert sorted(np.concatenate(batches)) == [0, 1, 2, 3, 4]
 
 
+@given(many_lengths, st.integers(1, 5000))
+def test_hardly_any_of_what_is_scored_is_padding(lengths: NDArray[np.int64], budget: int) -> None:
+    batches = plan_scoring(lengths, budget)
+    sizes = [padded_tokens(batch, lengths) for batch in batches]
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    assert sizes == sorted(sizes, reverse=True)
+    for batch, size in zip(batches, sizes, strict=True):
+        assert len(batch) == 1 or (size <= budget and size - lengths[batch].sum() <= budget / 64)
+
+
 @pytest.mark.parametrize("budget", [1, 7, 8, 9])
 def test_an_example_longer_than_the_budget_is_alone(budget: int) -> None:
     assert [list(run) for run in cut_by_budget(np.arange(3), np.array([4, 4, 10]), budget)][-1] == [2]

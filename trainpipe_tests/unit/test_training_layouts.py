@@ -104,7 +104,9 @@ def test_shares_of_any_height_come_to_the_whole(rows: int, processes: int) -> No
     shares = [whole[rank * height : (rank + 1) * height] for rank in range(processes)]
     sent = [distribution._padded(share, height).flatten().view(torch.uint8) for share in shares]
     assert len({len(part) for part in sent}) == 1
-    assert torch.equal(distribution._joined(sent, whole), whole)
+    joined = distribution._joined(sent, whole)
+    assert torch.equal(joined, whole)
+    assert joined.untyped_storage().nbytes() == whole.nbytes
 
 
 def test_a_message_holds_many_tensors_or_one_large_one(monkeypatch: pytest.MonkeyPatch) -> None:

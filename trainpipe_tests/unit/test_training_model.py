@@ -3,13 +3,17 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig
+from transformers import BertConfig, PreTrainedModel
 
 from trainpipe_assets.training.model import label_names, load_classifier, load_tokenizer, load_trained, longest_input
-from trainpipe_assets.training.scoring import predict
+from trainpipe_assets.training.scoring import score
+from trainpipe_assets.training.tasks.classification import CLASSIFICATION
+from trainpipe_assets.training.tasks.examples import Examples
 from trainpipe_tests.unit.training_fixtures import LABELS, LONGEST, make_examples, write_tiny_base
 
 
@@ -56,6 +60,10 @@ def test_a_saved_model_scores_as_the_one_in_memory(base: Path, tmp_path: Path) -
     model, examples = load_classifier(str(base), LABELS, 0), make_examples()
     model.save_pretrained(tmp_path)
     assert predict(load_trained(tmp_path), examples, 256) == pytest.approx(predict(model, examples, 256), abs=1e-6)
+
+
+def predict(model: PreTrainedModel, examples: Examples, budget: int) -> NDArray[np.float64]:
+    return CLASSIFICATION.answers(model, score(model, examples, CLASSIFICATION.plan_scoring(examples, budget)))
 
 
 def test_probabilities_do_not_depend_on_the_batch_or_its_padding(base: Path) -> None:
