@@ -5,14 +5,19 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule
 
 from trainpipe_assets.data import near_duplicates
 from trainpipe_tests.data_plane import DataPlane, put
 from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.unit.test_increment_laws import LandingFolder
 from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 _SOURCE = random.Random(0)
 WORDS = ["".join(_SOURCE.choices("abcdefghijklmnopqrstuvwxyz", k=_SOURCE.randint(2, 8))) for _ in range(60)]
+NAMES, SIZES, SEEDS = st.sampled_from(["a.csv", "b.csv", "deep/d.csv"]), st.sampled_from([40, 100]), st.integers(0, 2**16)
 HEADS = [" ".join(_SOURCE.choices(WORDS, k=18)) for _ in range(6)]
 
 
@@ -39,3 +44,35 @@ def test_files_one_after_another_come_to_the_tables_of_one_clean_run(action: str
         clean = plane.elsewhere(str(tmp_path / f"clean-{step}"))
         clean.run()
         plane.check_equal(clean)
+
+
+class FullBuckets(LandingFolder):
+    """The laws of the increments for texts that have more neighbours than each is compared with."""
+
+    @initialize(action=st.sampled_from(["group", "drop"]))
+    def set_up(self, action: str) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(near_duplicates, "COMPARED", 2)
+        self.start({"cleaning": {"near_duplicates": {"action": action}}})
+        self.land_or_replace("standing.csv", 600, 0)
+        self.run()
+
+    @rule(name=NAMES, n_rows=SIZES, seed=SEEDS)
+    def land_or_replace(self, name: str, n_rows: int, seed: int) -> None:
+        land(self.plane, name, n_rows, seed)
+        self.whole = self.settled = False
+
+    @rule(name=NAMES, n_rows=SIZES, seed=SEEDS)
+    def land_and_run(self, name: str, n_rows: int, seed: int) -> None:
+        self.land_or_replace(name, n_rows, seed)
+        self.run()
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.patch.undo()
+
+
+FullBuckets.TestCase.settings = settings(
+    max_examples=5, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+test_full_buckets = FullBuckets.TestCase

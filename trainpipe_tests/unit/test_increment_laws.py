@@ -48,66 +48,44 @@ def _repeated(values: list[object], length: int) -> pl.Series:
     return pl.Series([values[row % len(values)] for row in range(length)])
 
 
-class Increments(RuleBasedStateMachine):
-    """A landing folder that people change, and a data plane that is run, interrupted and set otherwise meanwhile."""
+class LandingFolder(RuleBasedStateMachine):
+    """Files that come and go, and a data plane that is run, interrupted and maintained meanwhile."""
 
-    @initialize()
-    def set_up(self) -> None:
+    def start(self, settings: dict[str, object]) -> None:
         self.folder = tempfile.TemporaryDirectory()
         root = Path(self.folder.name)
         read_words(write_tiny_base(root / "base"))
-        self.plane = DataPlane(str(root / "lake"), root / "landing", root / "base")
+        self.plane = DataPlane(str(root / "lake"), root / "landing", root / "base", settings)
         self.plane.landing.mkdir()
         self.clean_runs = 0
-        self.land_or_replace("a.csv", [("w61 w62", "positive")], [3])
-        self.land_or_replace("deep/d.csv", [("w62 w63", "positive")], ["three"])
+        self.whole = self.settled = False  # whether the tables are those of what has landed, and nobody touched them since
 
     def anything_landed(self) -> bool:
         return any(path.is_file() for path in self.plane.landing.rglob("*"))
 
-    @rule(name=FILES, rows=ROWS, stars=STARS)
-    def land_or_replace(self, name: str, rows: list[tuple[str, str]], stars: list[object] | None) -> None:
-        columns = {"text": pl.String, "label": pl.String}
-        frame = pl.DataFrame(rows, schema=columns, orient="row")
-        if stars is not None:
-            frame = frame.with_columns(stars=_repeated(stars, len(rows)))
-        put(self.plane.landing / name, (frame.write_ndjson() if name.endswith("l") else frame.write_csv()).encode())
-        self.whole = False
-
     @rule(name=FILES)
     def withdraw(self, name: str) -> None:
         (self.plane.landing / name).unlink(missing_ok=True)
-        self.whole = False
-
-    @rule(changed=SETTINGS)
-    def set_otherwise(self, changed: dict[str, object]) -> None:
-        self.plane = DataPlane(self.plane.lake, self.plane.landing, self.plane.base, changed)
-        self.whole = False
-
-    @precondition(lambda self: self.anything_landed())
-    @rule(drift=st.permutations(["accept", "quarantine"]))
-    def decide_on_drift_and_otherwise(self, drift: list[str]) -> None:
-        others = {name: value for name, value in self.plane.settings.items() if name != "source"}
-        for decision in drift:
-            self.set_otherwise({**others, "source": {"schema_drift": decision}})
-            self.run()
+        self.whole = self.settled = False
 
     @rule(commits=st.integers(0, COMMITS - 1))
     def run_and_be_killed(self, commits: int) -> None:
+        self.settled = False
         running = self.plane.commits()
         for _ in range(commits):
             next(running, None)
 
     @rule(retention_hours=st.sampled_from([0, 24]))
     def maintain(self, retention_hours: int) -> None:
+        self.settled = False
         for name in TABLES:
             maintain(f"{self.plane.lake}/{name}", [], retention_hours)
 
-    @precondition(lambda self: self.anything_landed())
+    @precondition(lambda self: self.anything_landed() and not self.settled)
     @rule()
     def run(self) -> None:
         self.plane.run()
-        self.whole = True
+        self.whole = self.settled = True
         self.clean_runs += 1
         versions = [self.plane.table(name).version for name in ("raw_data", "cleaned_features", "tokenized_dataset")]
         self.plane.run()
@@ -118,7 +96,7 @@ class Increments(RuleBasedStateMachine):
 
     @invariant()
     def rows_are_conserved(self) -> None:
-        if getattr(self, "whole", False):
+        if self.whole:
             self.plane.check_conservation()
 
     def teardown(self) -> None:
@@ -129,6 +107,38 @@ class Increments(RuleBasedStateMachine):
                     self.rows_are_conserved()
             finally:
                 self.folder.cleanup()
+
+
+class Increments(LandingFolder):
+    """Rows, columns and settings of every kind."""
+
+    @initialize()
+    def set_up(self) -> None:
+        self.start({})
+        self.land_or_replace("a.csv", [("w61 w62", "positive")], [3])
+        self.land_or_replace("deep/d.csv", [("w62 w63", "positive")], ["three"])
+
+    @rule(name=FILES, rows=ROWS, stars=STARS)
+    def land_or_replace(self, name: str, rows: list[tuple[str, str]], stars: list[object] | None) -> None:
+        columns = {"text": pl.String, "label": pl.String}
+        frame = pl.DataFrame(rows, schema=columns, orient="row")
+        if stars is not None:
+            frame = frame.with_columns(stars=_repeated(stars, len(rows)))
+        put(self.plane.landing / name, (frame.write_ndjson() if name.endswith("l") else frame.write_csv()).encode())
+        self.whole = self.settled = False
+
+    @rule(changed=SETTINGS)
+    def set_otherwise(self, changed: dict[str, object]) -> None:
+        self.plane = DataPlane(self.plane.lake, self.plane.landing, self.plane.base, changed)
+        self.whole = self.settled = False
+
+    @precondition(lambda self: self.anything_landed())
+    @rule(drift=st.permutations(["accept", "quarantine"]))
+    def decide_on_drift_and_otherwise(self, drift: list[str]) -> None:
+        others = {name: value for name, value in self.plane.settings.items() if name != "source"}
+        for decision in drift:
+            self.set_otherwise({**others, "source": {"schema_drift": decision}})
+            self.run()
 
 
 Increments.TestCase.settings = settings(
