@@ -15,12 +15,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import TextClassificationPipeline, pipeline
 
+from benchmarks.scoring import probabilities
 from benchmarks.text_scoring_spec import Round, TextScoringResult, TextScoringSpec
 from trainpipe_assets.data import tokenization
 from trainpipe_assets.training.cores import available_cores
 from trainpipe_assets.training.model import label_names, load_trained
-from trainpipe_assets.training.scoring import score as score_batches
-from trainpipe_assets.training.tasks.classification import CLASSIFICATION
 from trainpipe_assets.training.tasks.examples import from_frame
 
 Probabilities = NDArray[np.float64]
@@ -34,8 +33,7 @@ def our_scorer(spec: TextScoringSpec) -> Scorer:
     def score(texts: list[str]) -> Probabilities:
         rows = pl.DataFrame({"row_id": [str(number) for number in range(len(texts))], "text": texts})
         ids = rows.select("row_id", label_id=pl.lit(0), input_ids=tokenizer.encode(rows["text"]))
-        examples = from_frame(ids)
-        return CLASSIFICATION.answers(model, score_batches(model, examples, CLASSIFICATION.plan_scoring(examples, spec.batch_tokens)))
+        return probabilities(model, from_frame(ids), spec.batch_tokens)
 
     return score
 

@@ -24,7 +24,7 @@ from trainpipe_assets.storage.s3_problems import S3Problem, S3Unreachable
 from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_filesystem
 
 TARGET_FILE_BYTES = 32 << 20  # a file is rewritten whole for one row that changes
-ROW_GROUP = 16384  # rows that a reader has to decode at once, several times over: it reads ahead
+ROW_GROUP = 16_384  # rows that a reader has to decode at once, several times over: it reads ahead
 DICTIONARY_BYTES = 1 << 16  # of a column in a row group; one of texts or keys never repeats, and gives up its dictionary the sooner
 WRITER = WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP, dictionary_page_size_limit=DICTIONARY_BYTES)
 """How whoever writes data files of a table has to write them."""
