@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -48,6 +48,16 @@ def concurrently(function: Callable[[Item], Result], items: Iterable[Item]) -> I
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each made by a thread of its own while the consumer is at work on the one before."""
+    nothing = object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, nothing)
+        while (item := coming.result()) is not nothing:
+            coming = pool.submit(next, items, nothing)
+            yield cast(Item, item)
 
 
 def _slices(frame: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:

@@ -18,7 +18,7 @@ from trainpipe_assets.data.documents import clean_documents
 from trainpipe_assets.data.labels import Labels, Rule, labels_of_task
 from trainpipe_assets.data.languages import judge_languages
 from trainpipe_assets.data.near_duplicates import Standing
-from trainpipe_assets.data.normalisation import normalise_text
+from trainpipe_assets.data.normalisation import n_words, normalise_text
 from trainpipe_assets.data.redaction import redact
 from trainpipe_assets.data.splitting import assign_split
 from trainpipe_assets.data.touched import DecidedRecords, touched
@@ -103,13 +103,16 @@ def _judge(
     texts = with_clean_text(records, kind, settings)
     label = labels.normalised(pl.col("label")) if labels else pl.lit(None, pl.String)
     of_kind = labels.rules() if labels else _rules_of_documents(kind)
-    judged = texts.with_columns(clean_label=label).with_columns(_first_failed_rule(settings, kind, of_kind))
-    judged = judge_records(judge_languages(judged, settings), rules)
+    rule, reason = _first_failed_rule(settings, kind, of_kind)
+    ruled = texts.with_columns(clean_label=label).with_columns(rule)
+    failed = ruled.filter(pl.col("rule").is_not_null()).with_columns(reason)
+    left = ruled.filter(pl.col("rule").is_null()).with_columns(reason=pl.lit(None, pl.String))
+    judged = judge_records(judge_languages(left, settings), rules)
     passed = judged["rule"].is_null()
     candidates = judged.filter(passed).with_columns(content_hash=content_hash(pl.col("clean_text")))
     candidates = with_near_bands(candidates, settings.near_duplicates)
     candidates = candidates.with_columns(pl.when(pl.col("text") != pl.col("clean_text")).then("text"))
-    return pl.concat([candidates, judged.filter(~passed)], how="diagonal").select(_JUDGED.names()).cast(_JUDGED)
+    return pl.concat([candidates, judged.filter(~passed), failed], how="diagonal").select(_JUDGED.names()).cast(_JUDGED)
 
 
 def _decided(
@@ -131,7 +134,7 @@ def _decided(
     )
 
 
-def _first_failed_rule(settings: CleaningSettings, kind: SourceKind, of_kind: Sequence[Rule]) -> list[pl.Expr]:
+def _first_failed_rule(settings: CleaningSettings, kind: SourceKind, of_kind: Sequence[Rule]) -> tuple[pl.Expr, pl.Expr]:
     """The columns `rule` and `reason` for the rules that look at one record alone."""
     chars = pl.col("clean_text").str.len_chars()
     longest = settings.max_chars or (LONGEST_LABELLED if kind in LABELLED else None)
@@ -145,7 +148,7 @@ def _first_failed_rule(settings: CleaningSettings, kind: SourceKind, of_kind: Se
     ]
     rule = pl.coalesce([pl.when(failed).then(pl.lit(name)) for name, failed, _ in rules])
     reason = pl.coalesce([pl.when(failed).then(why) for _, failed, why in rules])
-    return [rule.alias("rule"), reason.alias("reason")]
+    return rule.alias("rule"), reason.alias("reason")
 
 
 def _rules_of_documents(kind: SourceKind) -> list[Rule]:
@@ -162,7 +165,7 @@ def _as_examples(kept: pl.LazyFrame, split: SplitSettings) -> pl.LazyFrame:
         .with_columns(
             split=assign_split(pl.col("duplicate_group"), split),
             n_chars=pl.col("text").str.len_chars(),
-            n_words=pl.col("text").str.count_matches(" ") + 1,
+            n_words=n_words(pl.col("text")),
         )
         .select(CLEANED_FEATURES.names())
         .cast(CLEANED_FEATURES)

@@ -20,7 +20,7 @@ from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.delta import Table, fingerprint
 from trainpipe_assets.storage.increments import Increment
 
-VERSION = "2"  # raise it when the same file would be read differently: the table is then rebuilt
+VERSION = "3"  # raise it when the same file would be read differently: the table is then rebuilt
 OPENED_AT_ONCE = 8
 
 _NOT_OF_READING = {"uri", "settle_seconds", "schema_drift", "expected_columns"}

@@ -3,16 +3,20 @@
 The files lie in a scratch folder of the caller's, who removes it.
 """
 
+from io import FileIO
 from pathlib import Path
 
 import polars as pl
+from polars.io.partition import FileProviderArgs
 
 ROW_GROUP = 8_192  # rows of each part that are gathered in memory before they are written
 
 
 def spilled(frame: pl.LazyFrame, path: Path) -> pl.LazyFrame:
     """The rows of `frame`, computed once and kept at `path`, in any order."""
-    _sink(frame, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileIO(path, "wb") as file:
+        _sink(frame, file)
     return pl.scan_parquet(path)
 
 
@@ -24,17 +28,30 @@ def in_parts(frame: pl.LazyFrame, key: pl.Expr, n_rows: int, part_rows: int, fol
     n_parts = -(-n_rows // part_rows)
     if n_parts <= 1:
         return [spilled(frame, folder / "all.parquet")]
-    _sink(frame, pl.PartitionBy(folder, key=(key % n_parts).alias("part"), include_key=False, approximate_bytes_per_file=None))
-    return [pl.scan_parquet(part / "*.parquet", hive_partitioning=False) for part in sorted(folder.glob("part=*"))]
+    folder.mkdir(parents=True)
+
+    def file_of(part: FileProviderArgs) -> _Handed:
+        return _Handed(folder / f"{part.partition_keys.item()}-{part.index_in_partition}.parquet", "wb")
+
+    part = (key % n_parts).alias("part")
+    _sink(frame, pl.PartitionBy(folder, key=part, include_key=False, approximate_bytes_per_file=None, file_path_provider=file_of))
+    return [pl.scan_parquet(path) for path in sorted(folder.glob("*.parquet"))]
 
 
-def _sink(frame: pl.LazyFrame, target: Path | pl.PartitionBy) -> None:
+class _Handed(FileIO):
+    """A file for Polars, which keeps a descriptor of its own."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _sink(frame: pl.LazyFrame, target: FileIO | pl.PartitionBy) -> None:
+    """Write to files that are open already: those that Polars opens itself, twice, ext4 puts on the disk as soon as they are closed."""
     frame.sink_parquet(
         target,
         compression="uncompressed",  # compressing costs more than the rest of it
         statistics=False,
         row_group_size=ROW_GROUP,
-        mkdir=True,
         maintain_order=False,
         engine="streaming",
     )

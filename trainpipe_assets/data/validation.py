@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
+from trainpipe_assets.data.normalisation import n_words
 from trainpipe_assets.settings import (
     AllowedRule,
     ClassBalanceRule,
@@ -58,7 +59,7 @@ def _value(rule: RecordRule) -> pl.Expr:
         "text": pl.col("clean_text"),
         "label": pl.col("clean_label"),
         "n_chars": pl.col("clean_text").str.len_chars(),
-        "n_words": pl.col("clean_text").str.count_matches(" ") + 1,
+        "n_words": n_words(pl.col("clean_text")),
     }
     value = own.get(rule.column)
     value = source_value(rule.column) if value is None else value

@@ -3,10 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake import DeltaTable, WriterProperties
 
 FILE = "_file"
 """Column with the URI of the file that a row is in."""
+
+FILE_BYTES = 32 << 20  # of a data file, about: it is rewritten whole for one row that changes
+ROW_GROUP = 16_384  # rows that a reader has to decode at once, several times over: it reads ahead
+DICTIONARY_BYTES = 1 << 16  # of a column in a row group; one of texts or keys never repeats, and gives up its dictionary the sooner
+WRITER = WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP, dictionary_page_size_limit=DICTIONARY_BYTES)
+"""How delta-rs has to write data files, where it does: when it compacts a table."""
 
 
 def data_files(delta: DeltaTable) -> pl.DataFrame:

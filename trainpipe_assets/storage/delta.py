@@ -6,7 +6,6 @@ what the table was made by and from. Which assets exist, and what their rows mea
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,25 +13,20 @@ from typing import Any
 from uuid import uuid4
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from trainpipe_assets.storage import s3
-from trainpipe_assets.storage.data_files import FILE, data_files, read_files
-from trainpipe_assets.storage.replacement import write_replacement
-from trainpipe_assets.storage.s3_problems import S3Problem, S3Unreachable
+from trainpipe_assets.storage.data_files import FILE, FILE_BYTES, data_files, read_files
+from trainpipe_assets.storage.s3_problems import S3Problem
 from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_filesystem
+from trainpipe_assets.storage.writing import Written, write_replacement, write_rows
 
-TARGET_FILE_BYTES = 32 << 20  # a file is rewritten whole for one row that changes
-ROW_GROUP = 16_384  # rows that a reader has to decode at once, several times over: it reads ahead
-DICTIONARY_BYTES = 1 << 16  # of a column in a row group; one of texts or keys never repeats, and gives up its dictionary the sooner
-WRITER = WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP, dictionary_page_size_limit=DICTIONARY_BYTES)
-"""How whoever writes data files of a table has to write them."""
 KEY = "row_id"  # the key of every table
 CHANGES = ("split",)  # what may change of a row, and matters downstream: the rest follows from its record
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
-_IDENTITY, _INSERTED = "trainpipe/commit", "trainpipe/inserted_rows"
+_IDENTITY = "trainpipe/commit"
 
 
 class ConcurrentWrite(RuntimeError):
@@ -239,8 +233,14 @@ def commit(
         before = _describe(delta)
         if base is None and before.fingerprint is not None:
             raise ConcurrentWrite(f"another run made {uri} meanwhile; nothing was written here, run again")
-        after = _commit(uri, delta, added, removed, _properties(delta, fingerprint, upstream, note))
-        return _outcome(before, _describe(open_delta(uri, after.version())), after)
+        schema = added.collect_schema() if removed is None else before.schema
+        if removed is not None and removed.height:
+            written = write_replacement(delta, added, schema, KEY, removed[KEY].unique())
+        else:
+            written = write_rows(delta, added, schema)
+        mode = "overwrite" if removed is None else "append"
+        after = _describe(_commit(uri, delta, written, mode, schema, _properties(delta, fingerprint, upstream, note)))
+        return Commit(after, added=written.inserted, removed=before.rows + written.inserted - after.rows)
 
 
 def _properties(delta: DeltaTable, fingerprint: int, upstream: int, note: Mapping[str, str]) -> CommitProperties:
@@ -255,24 +255,22 @@ def _properties(delta: DeltaTable, fingerprint: int, upstream: int, note: Mappin
     )
 
 
-def _commit(uri: str, delta: DeltaTable, added: pl.LazyFrame, removed: pl.DataFrame | None, properties: CommitProperties) -> DeltaTable:
-    """The table with the increment in it.
+def _commit(uri: str, delta: DeltaTable, written: Written, mode: str, schema: pl.Schema, properties: CommitProperties) -> DeltaTable:
+    """The table with what was `written` in it.
 
     On S3 an answer may be lost after the commit was made: the library then fails, or tries again and takes its own commit for another's.
     """
+    version = delta.version() + 1
     try:
-        if removed is not None and removed.height:
-            _replace(delta, added, removed, properties)
-        else:
-            _write(delta, added, overwrite=removed is None, properties=properties)
+        delta.create_write_transaction([*written.actions], mode, _delta_schema(schema), commit_properties=properties)
+        return open_delta(uri, version)
     except (DeltaError, OSError) as error:
-        standing = _standing(uri, delta.version() + 1, properties)
+        standing = _standing(uri, version, properties)
         if standing is not None:
             return standing
         if isinstance(error, CommitFailedError):
             raise ConcurrentWrite(f"another run committed to {uri} meanwhile; nothing was written here, run again ({error})") from error
-        raise _problem_of_source(error) or error from None
-    return delta
+        raise
 
 
 def _standing(uri: str, version: int, properties: CommitProperties) -> DeltaTable | None:
@@ -285,27 +283,17 @@ def _standing(uri: str, version: int, properties: CommitProperties) -> DeltaTabl
     return delta if made is not None and made == (properties.custom_metadata or {})[_IDENTITY] else None
 
 
-def _problem_of_source(error: Exception) -> S3Problem | None:
-    """What ended the reading of the increment, where that was S3: delta-rs hands exceptions of Python on as text."""
-    found = re.search(r"python: (S3Problem|S3Unreachable): (.*)", str(error), re.DOTALL)
-    if found is None:
-        return None
-    kind = S3Unreachable if found[1] == "S3Unreachable" else S3Problem
-    return kind(" ".join(found[2].split()))
-
-
 def _open_at(uri: str, base: Table | None, schema: pl.Schema) -> DeltaTable:
     if base is not None:
         return open_delta(base.uri, base.version)
     location = absolute(uri)
     if not is_remote(location):
         open_filesystem(location)[0].makedirs(location, exist_ok=True)
-    arrow = pl.DataFrame(schema=schema).to_arrow().schema
     once = CommitProperties(max_commit_retries=0)  # a retry after a lost answer would make the table a second time, as another version
     try:
         return DeltaTable.create(
             location,
-            schema=arrow,
+            schema=_delta_schema(schema),
             mode="ignore",
             storage_options=s3.options(location),
             configuration=_CONFIGURATION,
@@ -317,25 +305,9 @@ def _open_at(uri: str, base: Table | None, schema: pl.Schema) -> DeltaTable:
         return open_delta(location)  # made meanwhile: by another run, or by this one, whose answer was lost
 
 
+def _delta_schema(schema: pl.Schema) -> Schema:
+    return Schema.from_arrow(pl.DataFrame(schema=schema).to_arrow().schema)
+
+
 # The log is small, and a version whose log entries were cleaned away could not be read although a model was made from it.
-_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.targetFileSize": str(TARGET_FILE_BYTES)}
-
-
-def _write(delta: DeltaTable, added: pl.LazyFrame, *, overwrite: bool, properties: CommitProperties) -> None:
-    options: dict[str, Any] = {"commit_properties": properties, "writer_properties": WRITER}
-    if overwrite:
-        options["schema_mode"] = "overwrite"
-    added.sink_delta(delta, mode="overwrite" if overwrite else "append", delta_write_options=options)
-
-
-def _replace(delta: DeltaTable, added: pl.LazyFrame, removed: pl.DataFrame, properties: CommitProperties) -> None:
-    replacement = write_replacement(delta, KEY, added, removed[KEY].unique(), file_bytes=TARGET_FILE_BYTES, row_group=ROW_GROUP)
-    properties.custom_metadata = {**(properties.custom_metadata or {}), _INSERTED: str(replacement.inserted)}
-    delta.create_write_transaction(replacement.actions, "append", delta.schema(), commit_properties=properties)
-    delta.load_as_version(delta.version() + 1)
-
-
-def _outcome(before: Table, after: Table, delta: DeltaTable) -> Commit:
-    made = delta.history(1)[0]
-    added = int(made.get(_INSERTED) or made.get("operationMetrics", {}).get("num_added_rows", 0))
-    return Commit(table=after, added=added, removed=before.rows + added - after.rows)
+_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.targetFileSize": str(FILE_BYTES)}

@@ -9,7 +9,8 @@ from functools import partial
 
 from deltalake.exceptions import CommitFailedError
 
-from trainpipe_assets.storage.delta import WRITER, ConcurrentWrite, find, open_delta
+from trainpipe_assets.storage.data_files import WRITER
+from trainpipe_assets.storage.delta import ConcurrentWrite, find, open_delta
 from trainpipe_assets.storage.uris import open_filesystem
 
 

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from trainpipe_assets.storage.delta import ROW_GROUP, MissingTable, Table, commit, difference, find
+from trainpipe_assets.storage.data_files import ROW_GROUP
+from trainpipe_assets.storage.delta import MissingTable, Table, commit, difference, find
 from trainpipe_assets.storage.maintenance import maintain
 
 NO_KEYS = pl.DataFrame(schema={"row_id": pl.String})

@@ -3,13 +3,13 @@
 The formats themselves are in `delimited.py`, `jsonl.py` and `parquet.py`; listing and opening are in `sources.py`.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import BinaryIO
 
 import polars as pl
+from blake3 import blake3
 
+from trainpipe_assets.data.batches import ahead
 from trainpipe_assets.data.reading.decompression import Utf8Stream, decompressed
 from trainpipe_assets.data.reading.delimited import read_delimited
 from trainpipe_assets.data.reading.jsonl import read_jsonl
@@ -32,14 +32,14 @@ HASH_BYTES = 1 << 20
 def content_id(file: LandedFile) -> str:
     """The `file_id`: the same for the same bytes at the same path below the landing folder, on any machine.
 
-    It is the first 16 hex digits of SHA-256 over the path, a NUL, and the hex SHA-256 of the bytes as landed. A file that must not
-    be read has its version in the place of its bytes.
+    It is the first 16 hex digits of BLAKE3 over the path, a NUL, and the hex BLAKE3 of the bytes as landed. A file that must not be
+    read has its version in the place of its bytes.
 
     Raises:
         FileChangedWhileReading: the file is no longer the version that was listed.
     """
-    content = f"unread {file.version}" if file.problem else _sha256(file)
-    return hashlib.sha256(f"{file.path}\0{content}".encode()).hexdigest()[:16]
+    content = f"unread {file.version}" if file.problem else _digest_of(file)
+    return blake3(f"{file.path}\0{content}".encode()).hexdigest()[:16]
 
 
 def read_file(
@@ -68,7 +68,7 @@ def read_file(
     row_ids = f"{file_id}{row_mark(quarantine)}"
     read = 0
     try:
-        for frame in _batched(parse_file(file, settings)):
+        for frame in ahead(_batched(parse_file(file, settings))):
             yield _as_raw(frame, pl.int_range(read + 1, read + len(frame) + 1, eager=True), row_ids, constants, None if read else schema)
             read += len(frame)
     except UnreadableFile as error:
@@ -121,17 +121,12 @@ def parse_file(file: LandedFile, settings: SourceSettings) -> Iterator[pl.DataFr
             yield from read_delimited(window, settings, tabs=kind.format == "tsv")
 
 
-def _sha256(file: LandedFile) -> str:
+def _digest_of(file: LandedFile) -> str:
+    digest = blake3(max_threads=blake3.AUTO)
     with explained(file.uri), open_landed(file) as raw:
-        digest = _digest(raw)
+        while piece := raw.read(HASH_BYTES):
+            digest.update(piece)
     check_unchanged(file)
-    return digest
-
-
-def _digest(raw: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while piece := raw.read(HASH_BYTES):
-        digest.update(piece)
     return digest.hexdigest()
 
 
