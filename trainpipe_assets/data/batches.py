@@ -1,7 +1,7 @@
 """Frames that are made batch by batch while they are being consumed, so that memory does not grow with the data."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar, cast
@@ -27,6 +27,21 @@ def from_batches(batches: Callable[[], Iterator[pl.DataFrame]], schema: pl.Schem
             yield selected if predicate is None else selected.filter(predicate)
 
     return register_io_source(source, schema=schema, is_pure=False)
+
+
+def in_turn(frames: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
+    """The rows of all `frames`, of the same columns. As one query, each of them would be read ahead at the same time."""
+
+    def source(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        del n_rows, batch_size
+        for frame in frames:
+            selected = frame if with_columns is None else frame.select(with_columns)
+            chosen = selected if predicate is None else selected.filter(predicate)
+            yield from chosen.collect_batches(engine="streaming")
+
+    return register_io_source(source, schema=frames[0].collect_schema(), is_pure=False)
 
 
 def mapped(

@@ -3,14 +3,14 @@
 Works on candidates that passed the row rules of `cleaning.py`; where a group ends up is `splitting.py`'s.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import polars_hash  # noqa: F401  # gives expressions their `chash`
 
-from trainpipe_assets.data.batches import concurrently, from_batches
+from trainpipe_assets.data.batches import concurrently, from_batches, in_turn
 from trainpipe_assets.data.minhash import BANDS, SKETCH, bands_and_sketches
 from trainpipe_assets.data.near_duplicates import Standing, find_groups
 from trainpipe_assets.data.spilling import in_parts, spilled
@@ -77,7 +77,7 @@ def decide(
     schema = pl.Schema({**columns, "rule": pl.String(), "reason": pl.String(), "stands": pl.Boolean()})
     divided = list(concurrently(_divided, parts))
     judged = spilled(from_batches(lambda: concurrently(judge, (repeated for _, repeated in divided)), schema), scratch / "judged.parquet")
-    alone = from_batches(lambda: _one_after_the_other(alone for alone, _ in divided), columns)
+    alone = in_turn([alone for alone, _ in divided])
     passed = pl.col("rule").is_null()
     kept = pl.concat([alone, judged.filter(passed).select(columns.names())])
     rejected = judged.filter(~passed).drop("stands")
@@ -88,12 +88,6 @@ def decide(
     groups = find_groups(pl.concat([alone.select(texts), judged.filter("stands").select(texts)]), near.similarity, scratch, standing)
     decided = Decided(_grouped(kept, groups), _grouped(rejected, groups))
     return _drop_near_duplicates(decided, groups) if near.action == "drop" else decided
-
-
-def _one_after_the_other(frames: Iterable[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
-    """The rows of all `frames`: as one query, each of them would be read ahead at the same time."""
-    for frame in frames:
-        yield from frame.collect_batches(engine="streaming")
 
 
 def _grouped(records: pl.LazyFrame, groups: pl.DataFrame) -> pl.LazyFrame:

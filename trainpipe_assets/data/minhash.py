@@ -86,13 +86,12 @@ def sketches(texts: pl.Series) -> pl.Series:
     return pl.Series("near_sketch", np.concatenate([np.empty((0, 1 + SKETCH_WORDS), np.uint64), *found]), dtype=SKETCH)
 
 
-def may_be_alike(left: pl.Series, right: pl.Series, similarity: float) -> NDArray[np.bool_]:
-    """False where the sketches of two texts prove that their Jaccard index is below `similarity`.
+def may_be_alike(one: NDArray[np.uint64], other: NDArray[np.uint64], similarity: float) -> NDArray[np.bool_]:
+    """False where the sketches of two texts prove that their Jaccard index is below `similarity`; a row each, [n, 1 + SKETCH_WORDS].
 
     A bit is set where a shingle falls on it. So at least as many shingles are missing from the other text as bits are, and what
     two texts have in common is at most what the smaller one has left.
     """
-    one, other = left.to_numpy(), right.to_numpy()
     bits, other_bits = one[:, 1:], other[:, 1:]
     missing = np.bitwise_count(bits & ~other_bits).sum(axis=1, dtype=np.int64)
     other_missing = np.bitwise_count(other_bits & ~bits).sum(axis=1, dtype=np.int64)

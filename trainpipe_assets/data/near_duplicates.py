@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from trainpipe_assets.data.list_columns import list_column
@@ -144,11 +145,12 @@ def _candidates(bands: pl.DataFrame) -> pl.DataFrame:
 
 def _worth_comparing(pairs: pl.DataFrame, sketched: pl.LazyFrame, similarity: float) -> pl.DataFrame:
     """Those of `pairs` that the sketches of the texts leave."""
-    known = sketched.join(_involved(pairs).lazy(), on="number", how="semi").collect()
+    known = sketched.join(_involved(pairs).lazy(), on="number", how="semi").collect().sort("number")
+    numbers, found = known["number"].to_numpy(), known["near_sketch"].to_numpy()
     kept = [pl.DataFrame(schema=_PAIRS)]
     for part in pairs.iter_slices(PART_PAIRS):
-        left, right = (part.join(known, left_on=side, right_on="number", maintain_order="left") for side in part.columns)
-        kept.append(part.filter(may_be_alike(left["near_sketch"], right["near_sketch"], similarity)))
+        left, right = (found[np.searchsorted(numbers, part[side].to_numpy())] for side in part.columns)
+        kept.append(part.filter(may_be_alike(left, right, similarity)))
     return pl.concat(kept)
 
 

@@ -71,10 +71,12 @@ def load_tokenizer(folder: str, max_length: int) -> Tokenizer:
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
         raise ValueError(f"the base model in {folder} has no tokenizer.json; a fast tokenizer is needed, choose a base model that has one")
-    fast = FastTokenizer.from_file(str(path))
+    fast, whole = (FastTokenizer.from_file(str(path)) for _ in range(2))
     fast.no_padding()
     fast.enable_truncation(max_length=max_length)
-    words = WordTokens(fast, max_length) if words_are_independent(fast) else None
+    whole.no_padding()
+    whole.no_truncation()
+    words = WordTokens(whole, max_length) if words_are_independent(whole) else None
     return Tokenizer(fast, file_sha256(path), max_length, words)
 
 
@@ -87,7 +89,7 @@ def tokenize(examples: pl.LazyFrame, tokenizer: Tokenizer, names: tuple[str, ...
         )
 
     needed = examples.select(name for name in CLEANED_FEATURES.names() if name in {"row_id", "file_id", "split", "label", "text"})
-    return mapped(needed, encode, labels.schema, BATCH_ROWS)
+    return mapped(needed, encode, labels.schema, BATCH_ROWS, threads=True)
 
 
 def tokenize_changes(changes: Changes, tokenizer: Tokenizer, names: tuple[str, ...], labels: Labels = CLASSES) -> Increment:

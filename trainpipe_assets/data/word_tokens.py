@@ -5,12 +5,12 @@ and for which texts it holds, is decided here; every other text goes through the
 """
 
 import json
+from threading import local
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
 from trainpipe_assets.data.list_columns import offsets
@@ -51,8 +51,8 @@ def _parts(component: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [component] if nested is None else [part for inner in nested for part in _parts(inner)]
 
 
-class WordTokens:
-    """The words seen so far and their ids. Not for two threads at once."""
+class WordTokens(local):
+    """The words seen so far and their ids, of each thread its own. The `tokenizer` must not cut texts."""
 
     def __init__(self, tokenizer: FastTokenizer, max_length: int) -> None:
         self._tokenizer = tokenizer
@@ -84,15 +84,16 @@ class WordTokens:
 
     def _numbers(self, words: pl.Series) -> NDArray[np.int64] | None:
         """The number of each word among those remembered, after the new ones were added."""
-        different = words.unique().to_frame("word")
+        coded = words.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()  # half the time of `unique` and a join
+        different = pl.DataFrame({"word": pl.Series(coded.dictionary)})
         if len(self._words) + len(different) > MOST_WORDS:
             self._forget()
         new = different.join(self._words, on="word", how="anti")["word"]
         if len(new) > WORTHWHILE * len(words):
             return None
         self._remember(new)
-        found = words.to_frame("word").join(self._words, on="word", how="left", maintain_order="left")
-        return found["number"].to_numpy()
+        numbers = different.join(self._words, on="word", how="left", maintain_order="left")["number"].to_numpy()
+        return numbers.take(pl.Series(coded.indices).to_numpy())
 
     def _remember(self, words: pl.Series) -> None:
         follows = words.str.starts_with(" ")
@@ -110,18 +111,10 @@ class WordTokens:
         begins = offsets(words.str.len_chars().to_numpy().astype(np.int64))[:-1]
         firsts = np.unique(text, return_index=True)[1]
         texts = pl.DataFrame({"text": text, "word": words}).group_by("text", maintain_order=True).agg(pl.col("word").str.join(""))["word"]
-        encoded = self._encode_whole(texts.to_list())
+        encoded = self._tokenizer.encode_batch(texts.to_list(), add_special_tokens=False)
         ids, lengths = flat([one.ids for one in encoded])
         at = np.fromiter((start for one in encoded for start, _ in one.offsets), np.int64, len(ids)) + np.repeat(begins[firsts], lengths)
         return ids, np.bincount(np.searchsorted(begins, at, side="right") - 1, minlength=len(words))
-
-    def _encode_whole(self, texts: list[str]) -> list[Encoding]:
-        truncation = self._tokenizer.truncation
-        self._tokenizer.no_truncation()
-        encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
-        if truncation is not None:
-            self._tokenizer.enable_truncation(**truncation)
-        return encoded
 
     def _assembled(self, numbers: NDArray[np.int64], n_words: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The words' ids, text by text, cut to what there is room for, between the special ones."""
