@@ -90,7 +90,7 @@ def _score_within_memory(model: Any, task: "CausalLM", pieces: "Pieces", batch_t
     """Scores in batches of `batch_tokens`, or of half as many where they do not fit the memory, down to one piece each."""
     import torch
 
-    from trainpipe_assets.training.compute import is_out_of_memory
+    from trainpipe_assets.training.errors import is_out_of_memory
     from trainpipe_assets.training.scoring import score
 
     autocast = partial(torch.autocast, compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bf16")

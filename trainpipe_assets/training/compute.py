@@ -19,9 +19,6 @@ from trainpipe_assets.training.cores import available_cores, threads_of_each
 NATIVE_BF16_ON_CPU = ("amx_bf16", "avx512_bf16")
 """CPU features that multiply bf16 natively; without one it runs some 100 times slower than float32."""
 
-MEMORY_IS_OUT = ("can't allocate memory", "out of memory", "bad_alloc", "could not create a primitive")
-"""What torch, the C++ library and oneDNN say of it; the last of these in other cases too, of which it says no more."""
-
 
 @dataclass(frozen=True)
 class Compute:
@@ -63,11 +60,6 @@ def library_versions() -> dict[str, str]:
         "transformers": transformers.__version__,
         "accelerate": accelerate.__version__,
     }
-
-
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether `error` says that a tensor, or an array that becomes one, did not fit the memory."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_IS_OUT)
 
 
 def _resolve_device(asked: str, processes_here: int) -> str:

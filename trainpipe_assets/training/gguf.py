@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from trainpipe_assets.training.errors import first_line
+
 
 def convert(file: Path, folder: Path) -> None:
     """Write the model and the tokenizer in the GGUF `file` into the new folder `folder`.
@@ -23,8 +25,7 @@ def convert(file: Path, folder: Path) -> None:
         quantized = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{file} cannot be read as a model: {said}") from error
+        raise ValueError(f"{file} cannot be read as a model: {first_line(error)}") from error
     described = quantized.config.to_dict()
     described.pop("quantization_config", None)
     config = AutoConfig.for_model(described.pop("model_type"), **described)

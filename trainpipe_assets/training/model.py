@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from trainpipe_assets.training.errors import first_line
 from trainpipe_assets.training.first_token import skip_unused_tokens
 
 Problem = Literal["single_label_classification", "regression", "multi_label_classification"]
@@ -88,7 +89,7 @@ def load_tokenizer(base: str | Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(base), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"the tokenizer of {base} cannot be loaded: {_first_line(error)}") from error
+        raise ValueError(f"the tokenizer of {base} cannot be loaded: {first_line(error)}") from error
     return tokenizer
 
 
@@ -150,9 +151,5 @@ def _load(source: str, role: str, labels: list[str] | None, kind: Any = AutoMode
         )
     except (OSError, ValueError, KeyError) as error:
         hint = "name a local folder with config.json, a tokenizer and model.safetensors, or go online once"
-        raise ValueError(f"the {role} {source} cannot be loaded: {_first_line(error)}; {hint}") from error
+        raise ValueError(f"the {role} {source} cannot be loaded: {first_line(error)}; {hint}") from error
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from trainpipe_assets.training.batching import Indices
-from trainpipe_assets.training.compute import is_out_of_memory
+from trainpipe_assets.training.errors import is_out_of_memory
 from trainpipe_assets.training.inference import inference
 from trainpipe_assets.training.sequences import Sequences
 from trainpipe_assets.training.tasks.classification import CLASSIFICATION

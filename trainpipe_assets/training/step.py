@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import Indices, share_of
-from trainpipe_assets.training.compute import is_out_of_memory
 from trainpipe_assets.training.distribution import Distribution
+from trainpipe_assets.training.errors import first_line, is_out_of_memory
 from trainpipe_assets.training.memory import Need, measure_need
 from trainpipe_assets.training.micro_batches import MicroBatch, PreparedBatch
 from trainpipe_assets.training.optimizer import clip_gradients, gradient_norm
@@ -92,7 +92,7 @@ class Stepper:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise _too_long(tokens, _first_line(error)) from error
+            raise _too_long(tokens, first_line(error)) from error
 
     def take(self, batch: PreparedBatch, step: int, learning_rate: float) -> tuple[float, float]:
         """Take step `step` (from 1) on `batch`; the mean loss over the effective batch and the norm of its gradients.
@@ -158,7 +158,7 @@ class Stepper:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            return _first_line(error)
+            return first_line(error)
         total += reported.detach() / weight
         return None
 
@@ -199,10 +199,6 @@ class Stepper:
 
 def _too_long(tokens: int, failure: str) -> ValueError:
     return ValueError(f"one example of {tokens} tokens does not fit the memory ({failure}); lower model.max_length or free memory")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _seed_of(seed: int, step: int, rank: int) -> int:

@@ -7,8 +7,9 @@ import torch
 
 from trainpipe_assets.settings import ComputeSettings
 from trainpipe_assets.training import compute
-from trainpipe_assets.training.compute import Compute, describe_hardware, is_out_of_memory, library_versions, resolve_compute
+from trainpipe_assets.training.compute import Compute, describe_hardware, library_versions, resolve_compute
 from trainpipe_assets.training.cores import available_cores, quota_cores
+from trainpipe_assets.training.errors import is_out_of_memory
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *, gpus: int = 0, cpu_features: tuple[str, ...] = ()) -> None:

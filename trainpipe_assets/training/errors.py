@@ -1,0 +1,16 @@
+"""What an error of the libraries below says: in a line, and whether it is that memory does not suffice."""
+
+import torch
+
+MEMORY_IS_OUT = ("can't allocate memory", "out of memory", "bad_alloc", "could not create a primitive")
+"""What torch, the C++ library and oneDNN say of it; the last of these in other cases too, of which it says no more."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether `error` says that a tensor, or an array that becomes one, did not fit the memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_IS_OUT)
