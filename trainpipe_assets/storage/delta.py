@@ -26,7 +26,7 @@ KEY = "row_id"  # the key of every table
 CHANGES = ("split",)  # what may change of a row, and matters downstream: the rest follows from its record
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
-_IDENTITY = "trainpipe/commit"
+_IDENTITY, _ADDED, _REMOVED = "trainpipe/commit", "trainpipe/rows_added", "trainpipe/rows_removed"
 
 
 class ConcurrentWrite(RuntimeError):
@@ -237,10 +237,11 @@ def commit(
         if removed is not None and removed.height:
             written = write_replacement(delta, added, schema, KEY, removed[KEY].unique())
         else:
-            written = write_rows(delta, added, schema)
+            written = write_rows(delta, added, schema, overwrite=removed is None)
         mode = "overwrite" if removed is None else "append"
-        after = _describe(_commit(uri, delta, written, mode, schema, _properties(delta, fingerprint, upstream, note)))
-        return Commit(after, added=written.inserted, removed=before.rows + written.inserted - after.rows)
+        counted = {_ADDED: str(written.added), _REMOVED: str(written.removed)}
+        after = _commit(uri, delta, written, mode, schema, _properties(delta, fingerprint, upstream, {**note, **counted}))
+        return Commit(_describe(after), written.added, written.removed)
 
 
 def _properties(delta: DeltaTable, fingerprint: int, upstream: int, note: Mapping[str, str]) -> CommitProperties:

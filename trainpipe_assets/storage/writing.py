@@ -25,17 +25,19 @@ PACKED = 4  # bytes in memory for one in a file, about
 
 @dataclass(frozen=True)
 class Written:
-    """New files that lie there but are not part of the table yet: what a commit has to say, and how many of the keys are new to it."""
+    """New files that lie there but are not part of the table yet: what a commit has to say, and how many keys come and go with it."""
 
     actions: Sequence[AddAction | RemoveAction]
-    inserted: int
+    added: int
+    removed: int
 
 
-def write_rows(delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema) -> Written:
-    """Write `rows` to new files of `delta`, whose columns are `schema`, or will be."""
+def write_rows(delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, *, overwrite: bool) -> Written:
+    """Write `rows` to new files of `delta`, whose columns are `schema`, or will be where they `overwrite` what is there."""
     files = _Files(delta, schema)
-    counts = _counts(files.read(files.write(rows)))
-    return Written(files.additions(counts), int(counts["rows"].sum()))
+    counts = files.count(files.write(rows))
+    standing = int(data_files(delta)["num_records"].sum())
+    return Written(files.additions(counts), added=int(counts["rows"].sum()), removed=standing if overwrite else 0)
 
 
 def write_replacement(delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, key: str, removed: pl.Series) -> Written:
@@ -44,16 +46,11 @@ def write_replacement(delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, 
     gone = table.read(files["path"]).select(key, FILE).filter(pl.col(key).is_in(removed.implode())).collect(engine="streaming")
     leaving = files.filter(table.uris(files["path"]).is_in(gone[FILE].unique().implode()))
     went = pl.col(key).is_in(gone[key].implode())
-    written = table.read(table.write(table.read(leaving["path"]).filter(~went), rows))
-    counts = _counts(written)
-    updated = int(written.select(went.sum()).collect().item())
+    paths = table.write(table.read(leaving["path"]).filter(~went), rows)
+    counts, updated = table.count(paths), int(table.read(paths).select(went.sum()).collect().item())
     n_kept = int(leaving["num_records"].sum()) - gone.height
-    return Written([*table.additions(counts), *_removals(leaving)], int(counts["rows"].sum()) - updated - n_kept)
-
-
-def _counts(rows: pl.LazyFrame) -> pl.DataFrame:
-    """How many `rows` each file has; those without any are left out."""
-    return rows.group_by(FILE).agg(rows=pl.len()).collect()
+    added = int(counts["rows"].sum()) - updated - n_kept
+    return Written([*table.additions(counts), *_removals(leaving)], added, removed=gone.height - updated)
 
 
 class _Files:
@@ -90,6 +87,14 @@ class _Files:
             engine="streaming",
         )
         return pl.Series(paths, dtype=pl.String)
+
+    def count(self, paths: pl.Series) -> pl.DataFrame:
+        """How many `rows` each of the new files at `paths` has. One without any is removed."""
+        counts = self.read(paths).group_by(FILE).agg(rows=pl.len()).collect()
+        filesystem, _ = open_filesystem(self._uri)
+        for uri in set(self.uris(paths)) - set(counts[FILE]):
+            filesystem.rm_file(uri)
+        return counts
 
     def additions(self, counts: pl.DataFrame) -> list[AddAction]:
         """What a commit says of new files."""

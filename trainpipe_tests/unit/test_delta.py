@@ -45,6 +45,17 @@ def test_deletes_updates_and_inserts_are_one_commit(first: Table) -> None:
     assert done.table.scan().filter(pl.col("note") == "new").collect().height == 2
 
 
+def test_the_history_counts_what_came_and_went(first: Table) -> None:
+    second = apply(first.uri, first, rows("b", "d", note="new"), keys("a", "b", "x")).table
+    third = apply(first.uri, second, rows("e"), keys()).table
+    apply(first.uri, third, rows(), None)
+    counted = [(made["trainpipe/rows_added"], made["trainpipe/rows_removed"]) for made in DeltaTable(first.uri).history(4)]
+    assert counted == [("0", "4"), ("1", "0"), ("1", "1"), ("3", "0")]
+    files = DeltaTable(first.uri, version=third.version).file_uris()
+    assert {str(path) for path in Path(first.uri).glob("*.parquet")} > set(files)
+    assert all(pl.read_parquet(path).height for path in Path(first.uri).glob("*.parquet")), "a file without rows was left behind"
+
+
 def test_values_survive_the_round_trip_unscrambled(tmp_path: Path) -> None:
     texts = [f"text {number} ✓ {'x' * (number % 50)}" for number in range(5000)]
     frame = pl.LazyFrame({"row_id": [f"{n:05d}" for n in range(5000)], "ids": [[n, -n] for n in range(5000)], "note": texts}, schema=SCHEMA)
