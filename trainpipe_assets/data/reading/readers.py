@@ -122,7 +122,7 @@ def parse_file(file: LandedFile, settings: SourceSettings) -> Iterator[pl.DataFr
 
 
 def _digest_of(file: LandedFile) -> str:
-    digest = blake3(max_threads=blake3.AUTO)
+    digest = blake3()
     with explained(file.uri), open_landed(file) as raw:
         while piece := raw.read(HASH_BYTES):
             digest.update(piece)
