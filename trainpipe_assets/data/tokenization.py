@@ -71,12 +71,12 @@ def load_tokenizer(folder: str, max_length: int) -> Tokenizer:
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
         raise ValueError(f"the base model in {folder} has no tokenizer.json; a fast tokenizer is needed, choose a base model that has one")
-    fast, whole = (FastTokenizer.from_file(str(path)) for _ in range(2))
+    fast, uncut = (FastTokenizer.from_file(str(path)) for _ in range(2))
     fast.no_padding()
     fast.enable_truncation(max_length=max_length)
-    whole.no_padding()
-    whole.no_truncation()
-    words = WordTokens(whole, max_length) if words_are_independent(whole) else None
+    uncut.no_padding()
+    uncut.no_truncation()
+    words = WordTokens(uncut, max_length) if words_are_independent(uncut) else None
     return Tokenizer(fast, file_sha256(path), max_length, words)
 
 
