@@ -35,22 +35,25 @@ class Written:
 def write_rows(delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, *, overwrite: bool) -> Written:
     """Write `rows` to new files of `delta`, whose columns are `schema`, or will be where they `overwrite` what is there."""
     files = _Files(delta, schema)
-    counts = files.count(files.write(rows))
-    standing = int(data_files(delta)["num_records"].sum())
-    return Written(files.additions(counts), added=int(counts["rows"].sum()), removed=standing if overwrite else 0)
+    new = files.write(rows)
+    removed = _rows_of(data_files(delta)) if overwrite else 0
+    return Written(files.additions(new), _rows_of(new), removed)
 
 
 def write_replacement(delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, key: str, removed: pl.Series) -> Written:
     """Write what it takes for `delta`, whose columns are `schema`, to have `rows` and to lose those whose `key` is in `removed`."""
-    table, files = _Files(delta, schema), data_files(delta)
-    gone = table.read(files["path"]).select(key, FILE).filter(pl.col(key).is_in(removed.implode())).collect(engine="streaming")
-    leaving = files.filter(table.uris(files["path"]).is_in(gone[FILE].unique().implode()))
+    files, standing = _Files(delta, schema), data_files(delta)
+    gone = files.read(standing["path"]).select(key, FILE).filter(pl.col(key).is_in(removed.implode())).collect(engine="streaming")
+    leaving = standing.filter(files.uris(standing["path"]).is_in(gone[FILE].unique().implode()))
     went = pl.col(key).is_in(gone[key].implode())
-    paths = table.write(table.read(leaving["path"]).filter(~went), rows)
-    counts, updated = table.count(paths), int(table.read(paths).select(went.sum()).collect().item())
-    n_kept = int(leaving["num_records"].sum()) - gone.height
-    added = int(counts["rows"].sum()) - updated - n_kept
-    return Written([*table.additions(counts), *_removals(leaving)], added, removed=gone.height - updated)
+    new = files.write(files.read(leaving["path"]).filter(~went), rows)
+    updated = int(files.read(new["path"]).select(went.sum()).collect().item())
+    added = _rows_of(new) - updated - (_rows_of(leaving) - gone.height)
+    return Written([*files.additions(new), *_removals(leaving)], added, gone.height - updated)
+
+
+def _rows_of(files: pl.DataFrame) -> int:
+    return int(files["num_records"].sum())
 
 
 class _Files:
@@ -68,17 +71,17 @@ class _Files:
         """Their rows, with the URI of the file of each."""
         return read_files(self.uris(paths).to_list(), self._schema, self._options)
 
-    def write(self, *rows: pl.LazyFrame) -> pl.Series:
-        """Paths of the new files that all `rows` are in."""
+    def write(self, *rows: pl.LazyFrame) -> pl.DataFrame:
+        """The new files that all `rows` are in: `path` and `num_records`. One that came out without any is removed."""
         batch, paths = uuid4(), list[str]()
 
-        def path(file: FileProviderArgs) -> str:
+        def path_of(file: FileProviderArgs) -> str:
             paths.append(f"part-{file.index_in_partition:05d}-{batch}.parquet")
             return paths[-1]
 
         together = pl.concat([frame.select(self._schema.names()).cast(self._schema) for frame in rows])
         together.sink_parquet(
-            pl.PartitionBy(self._uri, file_path_provider=path, approximate_bytes_per_file=PACKED * FILE_BYTES),
+            pl.PartitionBy(self._uri, file_path_provider=path_of, approximate_bytes_per_file=PACKED * FILE_BYTES),
             compression="zstd",
             compression_level=1,
             row_group_size=ROW_GROUP,
@@ -86,30 +89,27 @@ class _Files:
             storage_options=self._options,
             engine="streaming",
         )
-        return pl.Series(paths, dtype=pl.String)
-
-    def count(self, paths: pl.Series) -> pl.DataFrame:
-        """How many `rows` each of the new files at `paths` has. One without any is removed."""
-        counts = self.read(paths).group_by(FILE).agg(rows=pl.len()).collect()
+        written = self.read(pl.Series(paths, dtype=pl.String)).group_by(FILE).agg(num_records=pl.len()).collect()
+        new = written.select(pl.col(FILE).str.strip_prefix(f"{self._uri}/").alias("path"), "num_records")
         filesystem, _ = open_filesystem(self._uri)
-        for uri in set(self.uris(paths)) - set(counts[FILE]):
-            filesystem.rm_file(uri)
-        return counts
+        for path in set(paths) - set(new["path"]):
+            filesystem.rm_file(f"{self._uri}/{path}")
+        return new
 
-    def additions(self, counts: pl.DataFrame) -> list[AddAction]:
+    def additions(self, new: pl.DataFrame) -> list[AddAction]:
         """What a commit says of new files."""
         filesystem, _ = open_filesystem(self._uri)
         now = _milliseconds()
         return [
             AddAction(
-                path=uri.removeprefix(f"{self._uri}/"),
-                size=filesystem.size(uri),
+                path=path,
+                size=filesystem.size(f"{self._uri}/{path}"),
                 partition_values={},
                 modification_time=now,
                 data_change=True,
                 stats=json.dumps({"numRecords": rows}),
             )
-            for uri, rows in counts.select(FILE, "rows").iter_rows()
+            for path, rows in new.select("path", "num_records").iter_rows()
         ]
 
 
