@@ -55,14 +55,14 @@ def mapped(
 def concurrently(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`function` of each of `items` in order, a few ahead of the consumer, in as many threads as Polars uses or `MOST_THREADS`."""
     threads = min(MOST_THREADS, pl.thread_pool_size())
-    ahead: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
-            ahead.append(pool.submit(function, item))
-            if len(ahead) > threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:

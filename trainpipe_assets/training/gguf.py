@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+import torch
+
 from trainpipe_assets.training.errors import first_line
 
 
@@ -18,7 +20,6 @@ def convert(file: Path, folder: Path) -> None:
     Raises:
         ValueError: the file holds no language model that transformers knows.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
