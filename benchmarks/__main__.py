@@ -15,7 +15,7 @@ import yaml
 from benchmarks import assets, data_plane, data_plane_extremes, language, loading, machine, report, text_scoring, training
 from benchmarks.dataset import Dataset, build, build_documents
 from benchmarks.measurement import Section
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, run_python
 from trainpipe_assets.pipeline.status import load_pipelines
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage import base_models
@@ -29,7 +29,13 @@ BUSY_WARNING = (
 )
 ROWS, FULL_ROWS = 1_000_000, 10_000_000  # of the data plane
 LONG = "extremes"  # only with --full, or asked for by name
+NATIVE_BF16 = "training-bf16"  # only where the processor computes bf16 natively, or asked for by name
+PRECISION = (
+    "from trainpipe_assets.settings import ComputeSettings; from trainpipe_assets.training.compute import resolve_compute; "
+    "print(resolve_compute(ComputeSettings(device='cpu')).precision)"
+)
 LANGUAGE_TOKENS = 3000  # three rows: a step of the language model takes seconds
+ANSWER_SECONDS = 120.0
 TRAIN_ROWS = 2000  # a whole epoch for each seed and trainer would take half an hour on two cores
 
 
@@ -43,6 +49,7 @@ class Benchmarks:
             "data-plane": self._data_plane,
             "extremes": self._extremes,
             "training": lambda: training.measure(self.dataset, self.settings, self.folder / "training"),
+            NATIVE_BF16: lambda: training.measure(self.dataset, self.settings, self.folder / "training", "bf16"),
             "text-scoring": self._text_scoring,
             "language": self._language,
             "assets": lambda: assets.measure_assets(self.workplace),
@@ -120,12 +127,18 @@ def main() -> int:
 
 
 def _run(benchmarks: Benchmarks, only: str | None, *, full: bool) -> Iterator[Section]:
+    left_out = {*(() if full else (LONG,)), *(() if _native_bf16() else (NATIVE_BF16,))}
     for name, measure in benchmarks.by_name.items():
-        if only == name or (only is None and (full or name != LONG)):
+        if only == name or (only is None and name not in left_out):
             started = time.perf_counter()
             section = measure()
             print(f"{report.as_text(section)}\n({name}: {time.perf_counter() - started:,.0f} s)\n", flush=True)
             yield section
+
+
+def _native_bf16() -> bool:
+    """Asked of a process of its own, since torch would stay in the memory of this one."""
+    return run_python(["-c", PRECISION], os.environ, ANSWER_SECONDS).stdout.split() == ["bf16"]
 
 
 def _about(seconds: float, busy: float, *, full: bool) -> str:
@@ -145,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure speed against the peers.")
     parser.add_argument(
         "--only",
-        choices=("loading", "data-plane", "extremes", "training", "text-scoring", "language", "assets", "no-op"),
+        choices=("loading", "data-plane", "extremes", "training", NATIVE_BF16, "text-scoring", "language", "assets", "no-op"),
         help="this one alone, printed and not written",
     )
     parser.add_argument("--full", action="store_true", help="10,000,000 rows, 10,000 files, 5 GB, and the whole training split: hours")

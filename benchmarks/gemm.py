@@ -1,9 +1,10 @@
-"""`python -m benchmarks.gemm`: the float32 matrix-product peak of this machine, as JSON on standard output.
+"""`python -m benchmarks.gemm [float32|bf16]`: the matrix-product peak of this machine in that precision, as JSON on standard output.
 
 The yardstick for training: no loop can compute faster than its matrix products do.
 """
 
 import json
+import sys
 import time
 
 import torch
@@ -14,9 +15,9 @@ SIZES = (1024, 2048, 3072)
 SECONDS_OF_EACH = 0.7
 
 
-def peak_gflops(size: int, seconds: float) -> float:
+def peak_gflops(size: int, seconds: float, dtype: torch.dtype) -> float:
     """The fastest of as many square products of `size` as fit into `seconds`, in GFLOP/s (2·size³ floating-point operations each)."""
-    left, right, out = (torch.rand(size, size) for _ in range(3))
+    left, right, out = (torch.rand(size, size, dtype=dtype) for _ in range(3))
     torch.mm(left, right, out=out)
     fastest, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -28,4 +29,5 @@ def peak_gflops(size: int, seconds: float) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(available_cores())
-    print(json.dumps({"gflops": max(peak_gflops(size, SECONDS_OF_EACH) for size in SIZES)}))
+    kind = torch.bfloat16 if "bf16" in sys.argv[1:] else torch.float32
+    print(json.dumps({"gflops": max(peak_gflops(size, SECONDS_OF_EACH, kind) for size in SIZES)}))

@@ -12,7 +12,7 @@ from benchmarks.dataset import Documents
 from benchmarks.language_spec import LanguageResult, LanguageTrainerSpec, Peer
 from benchmarks.measurement import Measurement, Section, paired
 from benchmarks.processes import run_python
-from trainpipe_assets.settings import LoraSettings, PipelineSettings
+from trainpipe_assets.settings import ComputeSettings, LoraSettings, PipelineSettings
 from trainpipe_assets.training.spec import TrainSpec
 
 PEERS: dict[Peer, str] = {"trainer": "HF Trainer", "sft": "TRL's SFTTrainer"}
@@ -66,6 +66,7 @@ def _spec(documents: Documents, settings: PipelineSettings, lora: LoraSettings |
         base_model=documents.base_model,
         model=settings.model.model_copy(update={"lora": lora}),
         training=settings.training.model_copy(update=changes),
+        compute=ComputeSettings(precision="float32"),
         work_dir=str(folder / "work"),
         output_dir=str(folder / "model"),
         fingerprint="benchmark",

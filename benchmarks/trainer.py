@@ -86,6 +86,7 @@ def _arguments(spec: TrainerSpec) -> TrainingArguments:
         optim="adamw_torch_fused",
         seed=settings.seed,
         use_cpu=True,
+        bf16=spec.training.compute.precision == "bf16",
         dataloader_pin_memory=False,
         save_strategy="no",
         logging_strategy="no",

@@ -8,19 +8,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.dataset import Dataset
 from benchmarks.measurement import Measurement, Section, paired
 from benchmarks.processes import run_python
 from benchmarks.trainer_spec import TrainerResult, TrainerSpec
-from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.settings import ComputeSettings, PipelineSettings
 from trainpipe_assets.training.spec import TrainSpec
+
+Precision = Literal["float32", "bf16"]
 
 SEEDS = (0, 1, 2)
 GROUPED_BATCH, PADDED_BATCH = 32, 16
 PADDED_STEPS, UNTIMED_STEPS = 7, 1
-AIM_PADDED, AIM_GROUPED, AIM_PEAK = 12.0, 1.4, 0.8
+AIMS: dict[Precision, tuple[float | None, ...]] = {"float32": (12.0, 1.4, 0.8), "bf16": (12.0, None, None)}  # padded, grouped, peak
 TRAINING_TIMEOUT, SHORT_TIMEOUT = 3600.0, 300.0
 
 
@@ -48,31 +50,32 @@ class Round:
         return 6.0 * self.encoder_parameters * self.timing["tokens_per_second"] / 1e9
 
 
-def measure(dataset: Dataset, settings: PipelineSettings, folder: Path) -> Section:
-    """Train `dataset` with the shipped `settings`, one epoch for each seed, with both loops."""
-    rounds = [_round(dataset, settings, _folder(folder, seed), seed) for seed in SEEDS]
-    return Section("Training", _reading(dataset), _measurements(rounds), _table(rounds))
+def measure(dataset: Dataset, settings: PipelineSettings, folder: Path, precision: Precision = "float32") -> Section:
+    """Train `dataset` with the shipped `settings`, one epoch for each seed, in `precision`, with both loops."""
+    rounds = [_round(dataset, settings, _folder(folder, precision, seed), seed, precision) for seed in SEEDS]
+    return Section(f"Training in {precision}", _reading(dataset, precision), _measurements(rounds, precision), _table(rounds))
 
 
 def finished_model(dataset: Dataset, settings: PipelineSettings, folder: Path) -> Path:
     """The model of the first seed: that of `measure` in the same `folder`, or one trained now."""
-    spec = _spec(dataset, settings, _folder(folder, SEEDS[0]) / "ours", SEEDS[0])
+    spec = _spec(dataset, settings, _folder(folder, "float32", SEEDS[0]) / "ours", SEEDS[0], "float32")
     _run("trainpipe_assets.training", [_written(spec, folder / "ours.json")], TRAINING_TIMEOUT)  # done at once if it was trained before
     return Path(spec.output_dir)
 
 
-def _folder(folder: Path, seed: int) -> Path:
-    return folder / f"seed-{seed}"
+def _folder(folder: Path, precision: Precision, seed: int) -> Path:
+    return folder / precision / f"seed-{seed}"
 
 
-def _round(dataset: Dataset, settings: PipelineSettings, folder: Path, seed: int) -> Round:
-    ours, grouped, padded = (_spec(dataset, settings, folder / name, seed) for name in ("ours", "grouped", "padded"))
+def _round(dataset: Dataset, settings: PipelineSettings, folder: Path, seed: int, precision: Precision) -> Round:
+    ours, grouped = (_spec(dataset, settings, folder / name, seed, precision) for name in ("ours", "grouped"))
+    padded = _spec(dataset, settings, folder / "padded", seed, "float32")  # the Trainer's default, which tutorials leave as it is
     peaks: list[float] = []
 
     def train_ours() -> None:
-        peaks.append(_gemm_peak())
+        peaks.append(_gemm_peak(precision))
         _run("trainpipe_assets.training", [_written(ours, folder / "ours.json")], TRAINING_TIMEOUT)
-        peaks.append(_gemm_peak())
+        peaks.append(_gemm_peak(precision))
 
     def train_grouped() -> float:
         return _trainer(TrainerSpec(training=grouped, batch_size=GROUPED_BATCH, padding="longest", grouped=True), folder / "grouped.json")
@@ -106,7 +109,7 @@ def _round(dataset: Dataset, settings: PipelineSettings, folder: Path, seed: int
     )
 
 
-def _spec(dataset: Dataset, settings: PipelineSettings, folder: Path, seed: int) -> TrainSpec:
+def _spec(dataset: Dataset, settings: PipelineSettings, folder: Path, seed: int, precision: Precision) -> TrainSpec:
     return TrainSpec(
         dataset_uri=dataset.uri,
         dataset_version=dataset.version,
@@ -114,6 +117,7 @@ def _spec(dataset: Dataset, settings: PipelineSettings, folder: Path, seed: int)
         base_model=dataset.base_model,
         model=settings.model,
         training=settings.training.model_copy(update={"seed": seed, "epochs": 1}),
+        compute=ComputeSettings(precision=precision),
         work_dir=str(folder / "work"),
         output_dir=str(folder / "model"),
         fingerprint=f"benchmark-{seed}",
@@ -137,8 +141,8 @@ def _score(spec: TrainSpec, path: Path) -> dict[str, Any]:
     return scored
 
 
-def _gemm_peak() -> float:
-    return float(json.loads(_run("benchmarks.gemm", [], SHORT_TIMEOUT))["gflops"])
+def _gemm_peak(precision: Precision) -> float:
+    return float(json.loads(_run("benchmarks.gemm", [precision], SHORT_TIMEOUT))["gflops"])
 
 
 def _run(module: str, arguments: list[str], timeout: float) -> str:
@@ -146,44 +150,47 @@ def _run(module: str, arguments: list[str], timeout: float) -> str:
     return run_python(["-m", module, *arguments], {**os.environ, **quiet}, timeout).stdout
 
 
-def _measurements(rounds: list[Round]) -> list[Measurement]:
+def _measurements(rounds: list[Round], precision: Precision) -> list[Measurement]:
+    name = "training" if precision == "float32" else f"training_{precision}"
+    padded, grouped, peak = AIMS[precision]
     speeds = [one.speed for one in rounds]
     accuracies, theirs = [one.accuracy for one in rounds], [one.grouped_accuracy for one in rounds]
     return [
-        Measurement("training_speed", "training speed of the pipeline", median(speeds), "examples/s"),
+        Measurement(f"{name}_speed", "training speed of the pipeline", median(speeds), "examples/s"),
         paired(
-            "training_share_of_peak",
-            "arithmetic of training against the machine's float32 matrix-product peak",
+            f"{name}_share_of_peak",
+            f"arithmetic of training against the machine's {precision} matrix-product peak",
             [one.gflops for one in rounds],
             [one.gemm for one in rounds],
             "GFLOP/s",
-            AIM_PEAK,
+            peak,
         ),
         paired(
-            "training_against_trainer_padded",
-            f"training speed against HF Trainer, padded to the longest input, batch {PADDED_BATCH}",
-            *(speeds, [one.padded for one in rounds], "examples/s", AIM_PADDED),
+            f"{name}_against_trainer_padded",
+            f"training speed against HF Trainer in float32, padded to the longest input, batch {PADDED_BATCH}",
+            *(speeds, [one.padded for one in rounds], "examples/s", padded),
         ),
         paired(
-            "training_against_trainer_grouped",
-            f"training speed against HF Trainer, grouped by length, batch {GROUPED_BATCH}",
-            *(speeds, [one.grouped for one in rounds], "examples/s", AIM_GROUPED),
+            f"{name}_against_trainer_grouped",
+            f"training speed against HF Trainer in {precision}, grouped by length, batch {GROUPED_BATCH}",
+            *(speeds, [one.grouped for one in rounds], "examples/s", grouped),
         ),
         Measurement(
-            "test_accuracy_mean",
+            f"{name}_test_accuracy_mean",
             f"test accuracy against the same Trainer, mean over {len(SEEDS)} seeds",
             *(mean(accuracies), "fraction", mean(theirs), mean(accuracies) / mean(theirs)),
         ),
         Measurement(
-            "test_accuracy_spread", "spread of that accuracy, largest less smallest", _spread(accuracies), "fraction", _spread(theirs)
+            f"{name}_test_accuracy_spread",
+            *("spread of that accuracy, largest less smallest", _spread(accuracies), "fraction", _spread(theirs)),
         ),
-        Measurement("training_padding", "padding among the tokens computed", median(_timings(rounds, "padding_fraction")), "fraction"),
-        Measurement("training_data_wait", "time spent waiting for data", median(_timings(rounds, "data_wait_fraction")), "fraction"),
+        Measurement(f"{name}_padding", "padding among the tokens computed", _middle(rounds, "padding_fraction"), "fraction"),
+        Measurement(f"{name}_data_wait", "time spent waiting for data", _middle(rounds, "data_wait_fraction"), "fraction"),
     ]
 
 
-def _timings(rounds: list[Round], name: str) -> list[float]:
-    return [one.timing[name] for one in rounds]
+def _middle(rounds: list[Round], name: str) -> float:
+    return median(one.timing[name] for one in rounds)
 
 
 def _spread(values: list[float]) -> float:
@@ -209,7 +216,9 @@ def _table(rounds: list[Round]) -> list[list[str]]:
     return [header, *rows]
 
 
-def _reading(dataset: Dataset) -> str:
+def _reading(dataset: Dataset, precision: Precision) -> str:
+    if precision != "float32":
+        return _READING_ALIKE.format(precision=precision)
     return _READING.format(
         train_rows=f"{dataset.train_rows:,}",
         test_rows=f"{dataset.test_rows:,}",
@@ -237,4 +246,10 @@ all. The loop, its batches and how it computes differ: `docs/log.md` tells what 
   encoder's layers, through which every token goes (no embeddings, pooler or head); tokens are real ones, without padding; the products
   inside the attention scores are left out. The peak is the fastest square float32 matrix product that torch does here, measured in a
   process of its own just before and just after each training.
+""".strip()
+
+_READING_ALIKE = """
+The same once more with ours and the grouped Trainer in {precision} autocast, which this machine computes natively, so that the pipeline
+chooses it where nothing is set. The padded Trainer stays in float32, its own default, which tutorials leave as it is; the peak is that of
+{precision} products.
 """.strip()

@@ -57,7 +57,7 @@ class Workplace:
 
     def definitions(self, **training: Any) -> dg.Definitions:
         """The pipeline with its resources."""
-        launcher = ForkingLauncher(device="cpu", threads=1, scratch=str(self.root / "scratch"), **training)
+        launcher = ForkingLauncher(device="cpu", precision="float32", threads=1, scratch=str(self.root / "scratch"), **training)
         resources = {
             "lake": self.lake,
             "launcher": launcher,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trainpipe_assets.training.batching import share_of
 from trainpipe_assets.training.checkpoint import clear_checkpoints
+from trainpipe_assets.training.compute import resolve_compute
 from trainpipe_assets.training.durable import exclusive
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
 from trainpipe_assets.training.job import Job, prepare
@@ -58,7 +59,9 @@ def run(spec: TrainSpec, report: Report, stop: Callable[[], bool] = lambda: Fals
         Interrupted: `stop` asked for it, or a model that is shared out needs smaller micro-batches.
         ValueError: the spec asks for what is not there or cannot be: data, base model, device, or an output folder in use.
     """
-    accelerator = join_processes(spec.compute, processes_here)
+    compute = resolve_compute(spec.compute, processes_here)
+    spec = spec.computed_in(compute.precision)
+    accelerator = join_processes(compute)
     with exclusive(Path(spec.work_dir), LOCK_PATIENCE_SECONDS) if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()  # nobody looks what is there before the main process holds the folder
         finished = find_finished(spec) or _train(prepare(spec, accelerator, stop), report)

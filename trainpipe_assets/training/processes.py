@@ -6,19 +6,13 @@ Every process must ask the same questions in the same order: an answer waits for
 import torch
 from accelerate import Accelerator
 
-from trainpipe_assets.settings import ComputeSettings
-from trainpipe_assets.training.compute import resolve_compute
+from trainpipe_assets.training.compute import Compute
 
 _ALL = torch.iinfo(torch.int64).max  # stands for a budget of None: everything at once
 
 
-def join_processes(settings: ComputeSettings, processes_here: int) -> Accelerator:
-    """This process on its device, in contact with the others.
-
-    Raises:
-        ValueError: a device or precision was named that this machine does not have.
-    """
-    compute = resolve_compute(settings, processes_here)
+def join_processes(compute: Compute) -> Accelerator:
+    """This process on its device, in contact with the others."""
     torch.set_num_threads(compute.threads)
     accelerator = Accelerator(cpu=compute.device == "cpu", mixed_precision="bf16" if compute.precision == "bf16" else "no")
     if accelerator.device.type == "cuda":

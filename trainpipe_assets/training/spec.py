@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from trainpipe_assets.settings import ComputeSettings, ModelSettings, Task, TrainingSettings
 
 WITHOUT_INFLUENCE = (
-    *("work_dir", "output_dir", "checkpoints_uri", "compute.", "training.checkpoint_seconds", "training.micro_batch_tokens"),
+    *("work_dir", "output_dir", "checkpoints_uri", "training.checkpoint_seconds", "training.micro_batch_tokens"),
+    *(f"compute.{name}" for name in ComputeSettings.model_fields if name != "precision"),
     *("dataset_uri", "dataset_version", "base_model", "model.base"),
 )
-"""What may differ between a checkpoint and the spec that resumes it: where things are and how to compute, not what. Maintenance gives the
-same examples a new table version; that they are the same is seen from their digest, and the weights come from the checkpoint."""
+"""What may differ between a checkpoint and the spec that resumes it: where things are and how to compute, but not
+in which precision. Maintenance gives the same examples a new table version; that they are the same is seen from their digest. The weights
+come from the checkpoint."""
 
 
 class TrainSpec(BaseModel):
@@ -40,6 +42,10 @@ class TrainSpec(BaseModel):
     )
     output_dir: str = Field(min_length=1, description="Local folder where the finished model appears, whole or not at all.")
     fingerprint: str = Field(min_length=1, description="Identity of the training: equal fingerprints, equal model.")
+
+    def computed_in(self, precision: str) -> "TrainSpec":
+        """The same with the precision that `auto` came to."""
+        return self.model_copy(update={"compute": self.compute.model_copy(update={"precision": precision})})
 
     @field_validator("labels")
     @classmethod

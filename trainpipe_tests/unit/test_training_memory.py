@@ -116,7 +116,7 @@ def test_when_one_process_of_two_runs_out_of_memory_both_go_on_in_smaller_micro_
     write_dataset(tmp_path / "dataset", make_rows(train=4000, validation=600))
     big_spec(tmp_path, "tight")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [sys.executable, *torchrun, "-m", "trainpipe_tests.tight_training", str(tmp_path / "tight" / "spec.json"), "1:12"]
+    command = [sys.executable, *torchrun, "-m", "trainpipe_tests.tight_training", str(tmp_path / "tight" / "spec.json"), "1:15"]
     child = subprocess.run(command, capture_output=True, text=True, timeout=550, check=False)
     assert child.returncode == 0, child.stderr
     assert "tokens, with the same effective batch" in child.stderr

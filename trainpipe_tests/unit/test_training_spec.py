@@ -46,7 +46,8 @@ def test_a_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
 
 def test_where_and_how_to_compute_do_not_make_another_training(tmp_path: Path) -> None:
     earlier = make_spec(tmp_path).model_dump(mode="json")
-    moved = make_spec(tmp_path, work_dir="/elsewhere", compute={"threads": 2}, dataset_version=7, training={"checkpoint_seconds": 5})
+    compute = {"precision": "float32", "threads": 2}
+    moved = make_spec(tmp_path, work_dir="/elsewhere", compute=compute, dataset_version=7, training={"checkpoint_seconds": 5})
     assert spec_differences(earlier, moved) == []
 
 
