@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,9 @@ class Plane:
         path.write_text(json.dumps(spec))
         done = run_python(["-m", "benchmarks.data_plane_stage", str(path), stage], os.environ, TIMEOUT, watch_memory=True)
         said = json.loads(done.stdout.splitlines()[-1])
-        return Stage(said["seconds"], max(sample.bytes for sample in done.memory), said["written"])
+        found = Stage(said["seconds"], max(sample.bytes for sample in done.memory), said["written"])
+        print(f"{self.folder.name}, {lake}: {stage} {found.seconds:.1f} s, {found.peak / MEBIBYTE:,.0f} MiB", file=sys.stderr, flush=True)
+        return found
 
 
 def _settle(path: Path) -> None:

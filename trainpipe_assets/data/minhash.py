@@ -69,7 +69,7 @@ def bands_and_rows(similarity: float) -> tuple[int, int]:
 def bands_and_sketches(texts: pl.Series, similarity: float) -> pl.DataFrame:
     """`near_bands` and `near_sketch` of each text. Texts that share a band are candidates, sketches are for `may_be_alike`."""
     bands, rows = bands_and_rows(similarity)
-    found = [(_bands(shingles, bands, rows), _sketches(shingles)) for shingles in _batches(texts)]
+    found = [(_bands(shingles, bands, rows), _sketches(shingles, SKETCH_WORDS)) for shingles in _batches(texts)]
     hashes = np.concatenate([np.empty((0, bands), np.int64), *(one for one, _ in found)])
     sketched = np.concatenate([np.empty((0, 1 + SKETCH_WORDS), np.uint64), *(one for _, one in found)])
     return pl.DataFrame(
@@ -80,14 +80,13 @@ def bands_and_sketches(texts: pl.Series, similarity: float) -> pl.DataFrame:
     )
 
 
-def sketches(texts: pl.Series) -> pl.Series:
-    """The `near_sketch` of each text alone."""
-    found = [_sketches(shingles) for shingles in _batches(texts)]
-    return pl.Series("near_sketch", np.concatenate([np.empty((0, 1 + SKETCH_WORDS), np.uint64), *found]), dtype=SKETCH)
+def sketches(texts: pl.Series, words: int = SKETCH_WORDS) -> NDArray[np.uint64]:
+    """A sketch of each text, [n, 1 + words]; that of `SKETCH_WORDS` is its `near_sketch`, and more of them tell more texts apart."""
+    return np.concatenate([np.empty((0, 1 + words), np.uint64), *(_sketches(shingles, words) for shingles in _batches(texts))])
 
 
 def may_be_alike(one: NDArray[np.uint64], other: NDArray[np.uint64], similarity: float) -> NDArray[np.bool_]:
-    """False where the sketches of two texts prove that their Jaccard index is below `similarity`; a row each, [n, 1 + SKETCH_WORDS].
+    """False where the sketches of two texts prove that their Jaccard index is below `similarity`; a row each, [n, 1 + words].
 
     A bit is set where a shingle falls on it. So at least as many shingles are missing from the other text as bits are, and what
     two texts have in common is at most what the smaller one has left.
@@ -162,10 +161,10 @@ def _orders(size: int) -> NDArray[np.int32]:
     return scattered.argsort(axis=0).astype(np.int32)
 
 
-def _sketches(shingles: Shingles) -> NDArray[np.uint64]:
+def _sketches(shingles: Shingles, words: int) -> NDArray[np.uint64]:
     """How many shingles each text has, repeats included, and the bits on which they fall."""
-    width = 64 * SKETCH_WORDS
+    width = 64 * words
     marks = np.zeros((len(shingles.starts) - 1) * width, bool)
     marks[shingles.places(width, shingles.hashes % np.uint64(width))] = True
-    bits = np.packbits(marks).view(np.uint64).reshape(-1, SKETCH_WORDS)
+    bits = np.packbits(marks).view(np.uint64).reshape(-1, words)
     return np.concatenate([shingles.lengths.astype(np.uint64)[:, None], bits], axis=1)

@@ -1,24 +1,31 @@
 """Texts that say nearly the same: candidates by locality-sensitive hashing, then the exact similarity of each pair that may be alike.
 
-What is compared of a text is `minhash.py`'s, which records count at all `deduplication.py`'s.
+What is compared of a text is `minhash.py`'s, which records count at all `deduplication.py`'s. scipy is imported where it computes, so that
+importing this module stays quick.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from trainpipe_assets.data.batches import concurrently, from_batches
 from trainpipe_assets.data.list_columns import list_column
-from trainpipe_assets.data.minhash import may_be_alike, shingles_of, sketches
-from trainpipe_assets.data.spilling import in_parts
+from trainpipe_assets.data.minhash import bands_and_rows, may_be_alike, shingles_of, sketches
+from trainpipe_assets.data.spilling import in_parts, spilled
+
+Numbers = NDArray[np.uint64]
 
 COMPARED = 16  # neighbours within a bucket that a text is compared with: bounds the work where thousands share boilerplate
-PART_BANDS = 4_000_000  # bands compared at a time, and pairs: they bound the memory
-PART_PAIRS = 1_000_000
+PART_BANDS = 2_000_000  # bands compared at a time, and pairs of texts that may be alike: they bound the memory
+PART_PAIRS = 500_000
+SKETCHED_PAIRS = 100_000  # whose sketches are compared at a time
 PAIRS = 50_000  # of texts compared exactly at a time
+FINE_SKETCH = 16  # words: of the pairs that the coarser ones leave, these leave a tenth, which is quicker than comparing them all
 
 _PAIRS = pl.Schema({"left": pl.UInt64, "right": pl.UInt64})
 
@@ -34,11 +41,16 @@ class Standing:
     groups: pl.DataFrame
     bands: pl.DataFrame
 
-    def open(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """Those of `pairs` that have to be compared."""
-        beside, settled = (_numbered(frame.lazy()).collect()["number"].unique().implode() for frame in (self.bands, self.groups))
-        left, right = pl.col("left"), pl.col("right")
-        return pairs.filter(~left.is_in(beside) & ~right.is_in(beside) & ~(left.is_in(settled) & right.is_in(settled)))
+    @cached_property
+    def _numbers(self) -> tuple[Numbers, Numbers]:
+        beside, settled = (_numbered(frame.lazy()).collect()["number"].unique().to_numpy() for frame in (self.bands, self.groups))
+        return beside, settled
+
+    def open(self, left: Numbers, right: Numbers) -> NDArray[np.bool_]:
+        """Which of these pairs have to be compared."""
+        beside, settled = self._numbers
+        known: NDArray[np.bool_] = np.isin(left, settled) & np.isin(right, settled)
+        return ~(np.isin(left, beside) | np.isin(right, beside) | known)
 
 
 def find_groups(texts: pl.LazyFrame, similarity: float, scratch: Path, standing: Standing | None = None) -> pl.DataFrame:
@@ -46,23 +58,18 @@ def find_groups(texts: pl.LazyFrame, similarity: float, scratch: Path, standing:
 
     `texts` has one row a text: `content_hash`, `clean_text`, `near_bands`, `near_sketch`; they are all there are, but for those
     `standing`. A group is named by its smallest content hash, so that it does not depend on the order in which texts arrived. Returns
-    `content_hash`, `duplicate_group`. Files go to the folder `scratch`.
+    `content_hash`, `duplicate_group`. Files go to the folder `scratch`; in memory are parts of the texts, and what is found.
     """
     numbered = _numbered(texts)
-    bands = numbered.select("number", pl.col("near_bands").alias("band")).explode("band")
+    known = spilled(numbered.select("number", "content_hash", "clean_text", "near_sketch"), scratch / "texts.parquet")
+    pairs = _pairs(numbered.select("number", band="near_bands").explode("band"), known, similarity, scratch, standing)
+    linked = pl.concat([_linked_of(part.collect(), known, similarity) for part in pairs])
+    names = _of(known.select("number", "content_hash"), _involved(linked))
+    named = linked.join(names, left_on="left", right_on="number").join(names, left_on="right", right_on="number", suffix="_right")
+    links = named.select(left="content_hash", right="content_hash_right")
     if standing is not None:
-        bands = pl.concat([bands, _numbered(standing.bands.lazy()).select("number", "band")])
-    n_bands = bands.select(pl.len()).collect().item()
-    parts = in_parts(bands, pl.col("band").reinterpret(signed=False), n_bands, PART_BANDS, scratch / "by-band")
-    sketched = numbered.select("number", "near_sketch")
-    candidates = (_candidates(part.collect()) for part in parts)
-    worth = [_worth_comparing(standing.open(found) if standing else found, sketched, similarity) for found in candidates]
-    pairs = pl.concat(worth).unique().sort("left", "right")
-    compared = numbered.select("number", "content_hash", "clean_text").join(_involved(pairs).lazy(), on="number", how="semi").collect()
-    alike = [_alike(part, compared, similarity) for part in pairs.iter_slices(PAIRS)]
-    names = dict(compared.select("number", "content_hash").iter_rows())
-    links = ((names[left], names[right]) for part in alike for left, right in part.iter_rows())
-    return _components(chain(standing.groups.iter_rows() if standing else (), links))
+        links = pl.concat([links, standing.groups.select(left="content_hash", right="duplicate_group")])
+    return _components(links)
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def changed_links(bands: pl.DataFrame, texts: pl.DataFrame, known: pl.DataFrame,
 
     Args:
         bands: `content_hash`, `band` of the new texts.
-        texts: their `content_hash`, `clean_text`, `near_sketch`, one row a text.
+        texts: their `content_hash`, `clean_text`, one row a text.
         known: `content_hash`, `clean_text`, `band` of the texts that share a band with them.
         similarity: from which on two texts are linked.
     """
@@ -89,7 +96,6 @@ def changed_links(bands: pl.DataFrame, texts: pl.DataFrame, known: pl.DataFrame,
     met, parted = around.select(left="new", right="number").unique(), _parted(around)
     others = known.filter(pl.col("clean_text").is_not_null()).select("content_hash", "clean_text").unique("content_hash")
     others = _numbered(others.lazy()).collect().join(_involved(pl.concat([met, parted])), on="number", how="semi")
-    others = others.with_columns(sketches(others["clean_text"]))
     numbered = pl.concat([_numbered(texts.lazy()).collect(), others.select(*texts.columns, "number")])
     gained, lost = (_involved(_linked(pairs, numbered, similarity)) for pairs in (met, parted))
     hashes = [others.join(numbers, on="number", how="semi")["content_hash"] for numbers in (gained, lost)]
@@ -119,10 +125,15 @@ def _parted(around: pl.DataFrame) -> pl.DataFrame:
 
 def _linked(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float) -> pl.DataFrame:
     """Those of `pairs` that are alike; a text that is not in `texts` is like none."""
-    there = texts.select("number")
-    pairs = pairs.join(there, left_on="left", right_on="number", how="semi").join(there, left_on="right", right_on="number", how="semi")
-    worth = _worth_comparing(pairs, texts.lazy().select("number", "near_sketch"), similarity)
-    return pl.concat([_alike(part, texts, similarity) for part in (worth.clear(), *worth.iter_slices(PAIRS))])
+    texts = texts.sort("number")
+    numbers, found = texts["number"].to_numpy(), sketches(texts["clean_text"], FINE_SKETCH)
+    there = pl.all_horizontal(pl.all().is_in(texts["number"].implode()))
+    worth = [pairs.clear()]
+    for part in pairs.filter(there).iter_slices(SKETCHED_PAIRS):
+        left, right = (found[np.searchsorted(numbers, part[side].to_numpy())] for side in part.columns)
+        worth.append(part.filter(may_be_alike(left, right, similarity)))
+    pairs = pl.concat(worth)
+    return pl.concat([_alike(part, texts, similarity) for part in (pairs.clear(), *pairs.iter_slices(PAIRS))])
 
 
 def _numbered(texts: pl.LazyFrame) -> pl.LazyFrame:
@@ -130,28 +141,60 @@ def _numbered(texts: pl.LazyFrame) -> pl.LazyFrame:
     return texts.with_columns(number=pl.col("content_hash").str.head(16).str.to_integer(base=16, dtype=pl.UInt64))
 
 
-def _candidates(bands: pl.DataFrame) -> pl.DataFrame:
-    """Pairs `left`, `right` of numbers that share a band; in a large bucket, each with its next neighbours in order of number."""
-    buckets = bands.filter(pl.col("band").is_duplicated()).sort("band", "number")
-    found = [pl.DataFrame(schema=_PAIRS)]
+def _count(rows: pl.LazyFrame) -> int:
+    return int(rows.select(pl.len()).collect().item())
+
+
+def _pairs(bands: pl.LazyFrame, known: pl.LazyFrame, similarity: float, scratch: Path, standing: Standing | None) -> Sequence[pl.LazyFrame]:
+    """Pairs of numbers that may be alike, in parts; each pair is in one of them, maybe repeatedly."""
+    n_bands = _count(known) * bands_and_rows(similarity)[0]
+    if standing is not None:
+        bands = pl.concat([bands, _numbered(standing.bands.lazy()).select("number", "band")])
+        n_bands += standing.bands.height
+    by_band = in_parts(bands, pl.col("band").reinterpret(signed=False), n_bands, PART_BANDS, scratch / "by-band")
+
+    def candidates(part: pl.LazyFrame) -> pl.DataFrame:
+        return pl.concat([pl.DataFrame(schema=_PAIRS), *_may_be_alike(part.collect(), known, similarity, standing)])
+
+    pairs = spilled(from_batches(lambda: concurrently(candidates, by_band), _PAIRS), scratch / "pairs.parquet")
+    return in_parts(pairs, pl.col("left"), _count(pairs), PART_PAIRS, scratch / "by-left")
+
+
+def _may_be_alike(bands: pl.DataFrame, known: pl.LazyFrame, similarity: float, standing: Standing | None) -> Iterator[pl.DataFrame]:
+    """Pairs `left`, `right` of numbers that share a band, as far as the sketches of the texts leave them; some of them repeatedly.
+
+    In a large bucket each is paired with its next neighbours in order of number.
+    """
+    in_order = bands["band"].sort()  # which is quicker than to count them
+    repeated = in_order.filter(in_order == in_order.shift()).unique()
+    buckets = bands.filter(pl.col("band").is_in(repeated.implode())).sort("band", "number")
+    band, number = (buckets[name].to_numpy() for name in ("band", "number"))
+    sketched = _of(known.select("number", "near_sketch"), buckets.select("number").unique()).sort("number")
+    if sketched.is_empty():
+        return
+    place = np.searchsorted(sketched["number"].to_numpy(), number)
+    found = sketched["near_sketch"].to_numpy()[np.minimum(place, len(sketched) - 1)]  # any for texts beside, which are passed over
     for distance in range(1, COMPARED + 1):
-        neighbour = buckets.with_columns(right=pl.col("number").shift(-distance), other=pl.col("band").shift(-distance))
-        pairs = neighbour.filter(pl.col("band") == pl.col("other")).select(left="number", right="right")
-        if pairs.is_empty():
-            break
-        found.append(pairs)
-    return pl.concat(found).unique()
+        shared = np.flatnonzero(band[distance:] == band[:-distance])
+        if not len(shared):
+            return
+        for start in range(0, len(shared), SKETCHED_PAIRS):
+            left = shared[start : start + SKETCHED_PAIRS]
+            if standing is not None:
+                left = left[standing.open(number[left], number[left + distance])]
+            left = left[may_be_alike(found[left], found[left + distance], similarity)]
+            yield pl.DataFrame({"left": number[left], "right": number[left + distance]}, schema=_PAIRS)
 
 
-def _worth_comparing(pairs: pl.DataFrame, sketched: pl.LazyFrame, similarity: float) -> pl.DataFrame:
-    """Those of `pairs` that the sketches of the texts leave."""
-    known = sketched.join(_involved(pairs).lazy(), on="number", how="semi").collect().sort("number")
-    numbers, found = known["number"].to_numpy(), known["near_sketch"].to_numpy()
-    kept = [pl.DataFrame(schema=_PAIRS)]
-    for part in pairs.iter_slices(PART_PAIRS):
-        left, right = (found[np.searchsorted(numbers, part[side].to_numpy())] for side in part.columns)
-        kept.append(part.filter(may_be_alike(left, right, similarity)))
-    return pl.concat(kept)
+def _linked_of(pairs: pl.DataFrame, known: pl.LazyFrame, similarity: float) -> pl.DataFrame:
+    """Those of `pairs`, each of which may come repeatedly, that are alike."""
+    different = pairs.unique().sort("left", "right")
+    return _linked(different, _of(known.select("number", "clean_text"), _involved(different)), similarity)
+
+
+def _of(known: pl.LazyFrame, numbers: pl.DataFrame) -> pl.DataFrame:
+    """What is `known` of the texts of these numbers. As a filter, not as a join, it reaches the reader, which then reads little ahead."""
+    return known.filter(pl.col("number").is_in(numbers["number"].implode())).collect(engine="streaming")
 
 
 def _involved(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -161,8 +204,8 @@ def _involved(pairs: pl.DataFrame) -> pl.DataFrame:
 def _alike(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float) -> pl.DataFrame:
     """Those of `pairs` whose Jaccard index is at least `similarity`."""
     needed = texts.join(_involved(pairs), on="number", how="semi")
-    found = shingles_of(needed["clean_text"])
-    lists = list_column("shingles", found.hashes, found.starts, pl.List(pl.UInt64))
+    hashed = shingles_of(needed["clean_text"])
+    lists = list_column("shingles", hashed.hashes, hashed.starts, pl.List(pl.UInt64))
     shingles = needed.select("number", lists.list.unique())
     joined = pairs.join(shingles, left_on="left", right_on="number").join(shingles, left_on="right", right_on="number", suffix="_right")
     shared = pl.col("shingles").list.set_intersection("shingles_right").list.len()
@@ -170,19 +213,15 @@ def _alike(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float) -> pl.Da
     return joined.filter(shared >= similarity * total).select("left", "right")
 
 
-def _components(pairs: Iterable[tuple[str, str]]) -> pl.DataFrame:
-    """The smallest name in the connected component of each name: `content_hash`, `duplicate_group`."""
-    parent: dict[str, str] = {}
+def _components(links: pl.DataFrame) -> pl.DataFrame:
+    """The smallest name in the connected component of each name in `links`: `content_hash`, `duplicate_group`."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for left, right in pairs:
-        first, second = sorted((root(left), root(right)))
-        parent[second] = first
-    columns = {"content_hash": list(parent), "duplicate_group": [root(name) for name in list(parent)]}
-    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+    names = pl.concat([links["left"], links["right"]]).unique().sort().alias("name")
+    numbers = names.to_frame().with_row_index("number")
+    left, right = (links.select(name=side).join(numbers, on="name", maintain_order="left")["number"].to_numpy() for side in links.columns)
+    graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(names), len(names)))
+    _, component = connected_components(graph, directed=False)
+    _, first, of_each = np.unique(component, return_index=True, return_inverse=True)
+    return pl.DataFrame({"content_hash": names, "duplicate_group": names.gather(first[of_each])})

@@ -109,7 +109,7 @@ def _groups(
     banded = fresh.select("content_hash", band="near_bands").explode("band").unique().collect()
     found = decided.sharing(pl.concat([banded["band"], freed]).unique(), "content_hash", "duplicate_group", "clean_text").unique()
     met = banded.filter(pl.col("band").is_in(found["band"].unique().implode()))
-    texts = _with_hash(fresh, met["content_hash"]).select("content_hash", "clean_text", "near_sketch").unique("content_hash").collect()
+    texts = _with_hash(fresh, met["content_hash"]).select("content_hash", "clean_text").unique("content_hash").collect()
     links = changed_links(met, texts, found.select("content_hash", "clean_text", "band"), similarity)
     loosened = pl.col("content_hash").is_in(links.lost.implode()) | pl.col("band").is_in(freed.implode())
     free = pl.concat([_with_hash(same, leaving)["duplicate_group"], found.filter(loosened)["duplicate_group"]]).unique()

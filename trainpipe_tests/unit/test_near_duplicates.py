@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainpipe_assets.data.minhash import LARGEST_SIGNATURE, bands_and_rows, bands_and_sketches, may_be_alike, sketches
-from trainpipe_assets.data.near_duplicates import COMPARED, changed_links, find_groups
+from trainpipe_assets.data.minhash import LARGEST_SIGNATURE, SKETCH_WORDS, bands_and_rows, bands_and_sketches, may_be_alike, sketches
+from trainpipe_assets.data.near_duplicates import COMPARED, FINE_SKETCH, changed_links, find_groups
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings, SplitSettings
 from trainpipe_tests.data_plane import Outcome, outcome
@@ -108,11 +108,11 @@ def test_pairs_near_the_threshold_are_found_as_often_as_banding_promises(words: 
     assert found == pytest.approx(promised, abs=0.03)
 
 
-@given(st.lists(st.text(max_size=80), min_size=2, max_size=40), st.floats(0.5, 1.0))
+@given(st.lists(st.text(max_size=80), min_size=2, max_size=40), st.floats(0.5, 1.0), st.sampled_from([SKETCH_WORDS, FINE_SKETCH]))
 @settings(deadline=None, max_examples=100)
-def test_sketches_never_rule_out_what_is_alike(texts: list[str], similarity: float) -> None:
+def test_sketches_never_rule_out_what_is_alike(texts: list[str], similarity: float, words: int) -> None:
     texts = texts + [text + "x" for text in texts]
-    sketched = sketches(pl.Series(texts, dtype=pl.String)).to_numpy()
+    sketched = sketches(pl.Series(texts, dtype=pl.String), words)
     for left, text in enumerate(texts):
         possible = may_be_alike(sketched[[left] * len(texts)], sketched, similarity)
         assert all(possible[right] for right, other in enumerate(texts) if jaccard(text, other) >= similarity)
@@ -162,7 +162,7 @@ def changed(known: list[str | None], before: int = 0) -> tuple[set[int], set[int
     """
     text = pl.Series([TEXT])
     hashes = [f"{2 * place:016x}" for place in range(len(known))]
-    coming = pl.DataFrame({"content_hash": [f"{2 * before - 1:016x}"], "clean_text": text}).with_columns(sketches(text))
+    coming = pl.DataFrame({"content_hash": [f"{2 * before - 1:016x}"], "clean_text": text})
     links = changed_links(
         coming.select("content_hash", band=pl.lit(7, pl.Int64)),
         coming,
