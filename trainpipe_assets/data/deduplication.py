@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import polars_hash  # noqa: F401  # gives expressions their `chash`
 
-from trainpipe_assets.data.batches import concurrently, from_batches, in_turn
+from trainpipe_assets.data.batches import concurrently, in_turn
 from trainpipe_assets.data.minhash import BANDS, SKETCH, bands_and_sketches
 from trainpipe_assets.data.near_duplicates import Standing, find_groups
 from trainpipe_assets.data.spilling import in_parts, spilled
@@ -70,28 +70,34 @@ def decide(
     first of a group is kept. Of the texts of other records `standing` tells. Files go to `scratch`.
     """
 
-    def judge(repeated: pl.LazyFrame) -> pl.DataFrame:
-        return _judge_repeated(repeated.collect(), drop_duplicates=settings.drop_duplicates, differ=differ)
-
     columns = parts[0].collect_schema()
     schema = pl.Schema({**columns, "rule": pl.String(), "reason": pl.String(), "stands": pl.Boolean()})
-    divided = list(concurrently(_divided, parts))
-    judged = spilled(from_batches(lambda: concurrently(judge, (repeated for _, repeated in divided)), schema), scratch / "judged.parquet")
-    alone = in_turn([alone for alone, _ in divided])
+
+    def judge(number: int, repeated: pl.LazyFrame) -> pl.LazyFrame:
+        judged = _judge_repeated(repeated.collect(), drop_duplicates=settings.drop_duplicates, differ=differ)
+        return spilled(judged.lazy().select(schema.names()), scratch / "judged" / f"{number}.parquet")
+
+    alone, repeated = zip(*concurrently(_divided, parts), strict=True)
+    judged = list(concurrently(lambda numbered: judge(*numbered), enumerate(repeated)))
     passed = pl.col("rule").is_null()
-    kept = pl.concat([alone, judged.filter(passed).select(columns.names())])
-    rejected = judged.filter(~passed).drop("stands")
-    near = settings.near_duplicates
-    if near.action == "off":
-        return Decided(*(frame.with_columns(duplicate_group=pl.col("content_hash")) for frame in (kept, rejected)))
-    texts = ("content_hash", "clean_text", "near_bands", "near_sketch")
-    groups = find_groups(pl.concat([alone.select(texts), judged.filter("stands").select(texts)]), near.similarity, scratch, standing)
-    decided = Decided(_grouped(kept, groups), _grouped(rejected, groups))
-    return _drop_near_duplicates(decided, groups) if near.action == "drop" else decided
+    kept = [*alone, *(part.filter(passed).select(columns.names()) for part in judged)]
+    rejected = [part.filter(~passed).drop("stands") for part in judged]
+    near, groups = settings.near_duplicates, None
+    if near.action != "off":
+        texts = ("content_hash", "clean_text", "near_bands", "near_sketch")
+        compared = in_turn([part.select(texts) for part in (*alone, *(part.filter("stands") for part in judged))])
+        groups = find_groups(compared, near.similarity, scratch, standing)
+    decided = Decided(*(in_turn([_grouped(part, groups) for part in frames]) for frames in (kept, rejected)))
+    return _drop_near_duplicates(decided, groups) if groups is not None and near.action == "drop" else decided
 
 
-def _grouped(records: pl.LazyFrame, groups: pl.DataFrame) -> pl.LazyFrame:
-    """`records` with the `duplicate_group` of their text, which is its own hash where it is nearly like no other."""
+def _grouped(records: pl.LazyFrame, groups: pl.DataFrame | None) -> pl.LazyFrame:
+    """A part of the records with the `duplicate_group` of their text, which is its own hash where it is nearly like no other.
+
+    Of all records in one query, the join would hold millions before it begins.
+    """
+    if groups is None:
+        return records.with_columns(duplicate_group=pl.col("content_hash"))
     grouped = records.join(groups.lazy(), on="content_hash", how="left")
     return grouped.with_columns(pl.col("duplicate_group").fill_null(pl.col("content_hash")))
 

@@ -125,7 +125,7 @@ def _parted(around: pl.DataFrame) -> pl.DataFrame:
 
 def _linked(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float) -> pl.DataFrame:
     """Those of `pairs` that are alike; a text that is not in `texts` is like none."""
-    texts = texts.sort("number")
+    texts = texts.join(_involved(pairs), on="number", how="semi").sort("number")
     numbers, found = texts["number"].to_numpy(), sketches(texts["clean_text"], FINE_SKETCH)
     there = pl.all_horizontal(pl.all().is_in(texts["number"].implode()))
     worth = [pairs.clear()]
