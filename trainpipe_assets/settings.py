@@ -555,7 +555,8 @@ class ComputeSettings(Settings):
         "none keeps them whole on each, which is faster.",
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
-        default="auto", description="auto is bf16 where the device computes it natively, else float32."
+        default="auto",
+        description="auto is bf16 where the device computes it natively, else float32; for the figures of a report it is always float32.",
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; by default the cores shared out.")
     price_per_hour: float | None = Field(

@@ -29,14 +29,14 @@ def score_documents(folder: str, documents: pl.DataFrame, max_length: int, compu
     """
     import torch
 
-    from trainpipe_assets.training.compute import resolve_compute
+    from trainpipe_assets.training.compute import resolve_scoring
     from trainpipe_assets.training.model import load_tokenizer, load_trained_language_model
     from trainpipe_assets.training.tasks.causal import HITS, LOSS, CausalLM, as_sums
     from trainpipe_assets.training.tasks.packing import use_packed_attention
     from trainpipe_assets.training.tasks.pieces import cut_documents
 
     _be_quiet()
-    resolved, model = resolve_compute(compute), load_trained_language_model(folder)
+    resolved, model = resolve_scoring(compute), load_trained_language_model(folder)
     pieces = cut_documents(documents.select("row_id", "input_ids", "loss_mask"), max_length)
     with threads(resolved.threads):
         torch.nn.Module.to(model, resolved.device)
@@ -57,11 +57,11 @@ def generate(folder: str, documents: pl.DataFrame, count: int, longest: int, com
     """
     import torch
 
-    from trainpipe_assets.training.compute import resolve_compute
+    from trainpipe_assets.training.compute import resolve_scoring
     from trainpipe_assets.training.model import load_tokenizer, load_trained_language_model, longest_input
 
     _be_quiet()
-    resolved, model, tokenizer = resolve_compute(compute), load_trained_language_model(folder), load_tokenizer(folder)
+    resolved, model, tokenizer = resolve_scoring(compute), load_trained_language_model(folder), load_tokenizer(folder)
     room = longest_input(model, tokenizer) - longest
     samples = []
     with threads(resolved.threads), torch.inference_mode():

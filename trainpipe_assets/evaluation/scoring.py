@@ -35,13 +35,13 @@ def score(
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from trainpipe_assets.training.compute import resolve_compute
+    from trainpipe_assets.training.compute import resolve_scoring
     from trainpipe_assets.training.model import load_trained
     from trainpipe_assets.training.scoring import score as score_batches
     from trainpipe_assets.training.tasks.choice import TEXT_TASKS
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights: it would fill the run's log
-    resolved, answering = resolve_compute(compute), TEXT_TASKS[task]
+    resolved, answering = resolve_scoring(compute), TEXT_TASKS[task]
     model = load_trained(model_folder)
     held = _checked(examples, model, model_folder)
     with threads(resolved.threads):

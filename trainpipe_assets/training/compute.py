@@ -39,6 +39,17 @@ def resolve_compute(settings: ComputeSettings, processes_here: int = 1) -> Compu
     return Compute(device, _resolve_precision(settings.precision, device), threads_of_each(settings, processes_here))
 
 
+def resolve_scoring(settings: ComputeSettings) -> Compute:
+    """The compute that the figures of a report come from: in float32 unless bf16 is asked for by name.
+
+    So they are the same on every machine but for rounding, and those that the finished model gives in plain transformers.
+
+    Raises:
+        ValueError: a device or precision was named that this machine does not have.
+    """
+    return resolve_compute(settings.model_copy(update={"precision": "float32"}) if settings.precision == "auto" else settings)
+
+
 def describe_hardware(device: torch.device) -> dict[str, Any]:
     """Names and sizes of what a training ran on, with the library versions that matter to its numbers."""
     return {

@@ -298,6 +298,19 @@ def test_scores_do_not_depend_on_the_batches(model_folder, tokenized, batch_toke
     assert found == pytest.approx(score(model_folder, tokenized, CPU, 128), abs=1e-5)
 
 
+def test_a_report_is_in_float32_also_where_training_is_not_unless_bf16_is_asked_for(model_folder, tokenized, monkeypatch):
+    from trainpipe_assets.training import compute
+
+    monkeypatch.setattr(compute, "_has_native_bf16", lambda _device: True)
+    exact, found, rounded = (
+        score(model_folder, tokenized, ComputeSettings(device="cpu", precision=precision, threads=1), 128)
+        for precision in ("float32", "auto", "bf16")
+    )
+    assert (found == exact).all()
+    assert not (rounded == exact).all()
+    assert rounded == pytest.approx(exact, abs=0.05)
+
+
 def test_scoring_leaves_the_threads_of_the_process_as_they_were(model_folder, tokenized):
     import torch
 
