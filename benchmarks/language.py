@@ -66,7 +66,7 @@ def _spec(documents: Documents, settings: PipelineSettings, lora: LoraSettings |
         base_model=documents.base_model,
         model=settings.model.model_copy(update={"lora": lora}),
         training=settings.training.model_copy(update=changes),
-        compute=ComputeSettings(precision="float32"),
+        compute=ComputeSettings(device="cpu", precision="float32"),
         work_dir=str(folder / "work"),
         output_dir=str(folder / "model"),
         fingerprint="benchmark",

@@ -5,7 +5,6 @@ They come through pip, so that a mirror or a proxy that pip is set up for serves
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 import secrets
@@ -21,6 +20,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
+
+from trainpipe_assets.storage.objects import sha256_of
 
 BASE_MODEL = "samples/all-MiniLM-L6-v2"  # below the folder of models
 MODEL_FILES = ("config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -142,7 +143,7 @@ def download(archive: Archive, folder: Path) -> Path:
 def _unpack(archive: Archive, fetch: Fetch, install: Callable[[Path], None]) -> None:
     with tempfile.TemporaryDirectory() as work:
         fetched = fetch(archive, Path(work))
-        found = _sha256(fetched)
+        found = sha256_of(fetched)
         if found != archive.sha256:
             raise ValueError(
                 f"{archive.name} is not the file expected: its SHA-256 is {found}, expected {archive.sha256}. "
@@ -244,7 +245,7 @@ def _marker(folder: Path) -> Path:
 
 def _mark(folder: Path, archive: Archive, names: list[str]) -> None:
     temporary = _marker(folder).with_suffix(f".{secrets.token_hex(8)}.tmp")
-    temporary.write_text(json.dumps({"archive": archive.sha256, "files": {name: _sha256(folder / name) for name in names}}, indent=2))
+    temporary.write_text(json.dumps({"archive": archive.sha256, "files": {name: sha256_of(folder / name) for name in names}}, indent=2))
     temporary.replace(_marker(folder))
 
 
@@ -252,11 +253,6 @@ def _is_complete(folder: Path, archive: Archive, names: Iterable[str]) -> bool:
     """Whether `folder` holds what was unpacked from `archive`, unaltered."""
     try:
         marker = json.loads(_marker(folder).read_text())
-        return bool(marker["archive"] == archive.sha256) and all(_sha256(folder / name) == marker["files"][name] for name in names)
+        return bool(marker["archive"] == archive.sha256) and all(sha256_of(folder / name) == marker["files"][name] for name in names)
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -50,6 +50,8 @@ METRICS: dict[Task, tuple[GateMetric, ...]] = {
 """The metrics that a gate can look at, the one of `auto` first."""
 UNBOUNDED = frozenset({"rmse", "mae", "perplexity", "log_loss"})
 """Metrics that are no shares of 1, so that a loss in them can be larger than 1."""
+LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "perplexity", "rmse", "mae", "hamming_loss"})
+"""Metrics of which the smaller value is the better one."""
 
 
 class SourceSettings(Settings):
@@ -606,6 +608,10 @@ class PipelineSettings(Settings):
             raise ValueError(f"the gate of task {self.task} looks at {' or '.join(METRICS[self.task])}, found {metric}")
         if metric not in UNBOUNDED and gate.max_regression > 1.0:
             raise ValueError(f"evaluation.gate.max_regression is {gate.max_regression:g}, but {metric} lies between 0 and 1")
+        if metric in LOWER_IS_BETTER and gate.min_value:
+            raise ValueError(f"evaluation.gate.min_value is a floor, but lower is better for {metric}: set max_value instead")
+        if metric not in LOWER_IS_BETTER and gate.max_value is not None:
+            raise ValueError(f"evaluation.gate.max_value is a ceiling, but higher is better for {metric}: set min_value instead")
         return self
 
     @model_validator(mode="after")

@@ -53,7 +53,8 @@ class Workplace:
     @property
     def lake(self) -> Lake:
         """The lake in the folder."""
-        return Lake(root=str(self.root / "lake"), landing=str(self.root / "landing"), models=str(self.root / "models"))
+        places = {place: str(self.root / place) for place in ("landing", "models", "scratch")}
+        return Lake(root=str(self.root / "lake"), **places)
 
     def definitions(self, **training: Any) -> dg.Definitions:
         """The pipeline with its resources."""

@@ -52,7 +52,8 @@ class Installation:
     @property
     def lake(self) -> Lake:
         """Where its tables and models are."""
-        return Lake(root=self.environment["TRAINPIPE_LAKE"], landing=self.environment["TRAINPIPE_LANDING"], models=str(self.models))
+        places = {place: self.environment[f"TRAINPIPE_{place.upper()}"] for place in ("landing", "scratch")}
+        return Lake(root=self.environment["TRAINPIPE_LAKE"], models=str(self.models), **places)
 
     def land(self, name: str, content: bytes, age: float = 3600.0) -> Path:
         """Put a file into the landing folder of `reviews`, `age` seconds old."""

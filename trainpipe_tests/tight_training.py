@@ -35,9 +35,9 @@ class Thief:
         self.at_work = threading.Lock()
 
     def __call__(self, progress: Progress) -> None:
-        if progress.step in self.rooms:
+        if progress.record.step in self.rooms:
             with self.at_work:
-                self.leave(self.rooms[progress.step])
+                self.leave(self.rooms[progress.record.step])
 
     def undisturbed(self, prepare: Callable[[Stepper, Any], PreparedBatch]) -> Callable[[Stepper, Any], PreparedBatch]:
         """`prepare`, which makes a batch in a thread of its own, never at the same time."""

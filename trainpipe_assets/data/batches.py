@@ -4,51 +4,50 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar, cast
+from typing import TypeVar
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from polars.io.plugins import register_io_source
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Choose = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 MOST_THREADS = 4  # each holds a batch in memory
+BATCH_BYTES = 64 << 20  # of a batch that a function is given, where it has more than one row
 
 
 def from_batches(batches: Callable[[], Iterator[pl.DataFrame]], schema: pl.Schema) -> pl.LazyFrame:
-    """A frame of the rows that `batches` yields, called anew each time the frame is consumed. It is always read whole."""
-
-    def source(
-        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
-    ) -> Iterator[pl.DataFrame]:
-        del n_rows, batch_size
-        for batch in batches():
-            selected = batch if with_columns is None else batch.select(with_columns)
-            yield selected if predicate is None else selected.filter(predicate)
-
-    return register_io_source(source, schema=schema, is_pure=False)
+    """A frame of the rows that `batches` yields, called anew each time the frame is consumed."""
+    return _made_of(lambda chosen: (chosen(batch.lazy()).collect() for batch in batches()), schema)
 
 
 def in_turn(frames: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
     """The rows of all `frames`, of the same columns. As one query, each of them would be read ahead at the same time."""
 
-    def source(
-        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
-    ) -> Iterator[pl.DataFrame]:
-        del n_rows, batch_size
+    def batches(chosen: Choose) -> Iterator[pl.DataFrame]:
         for frame in frames:
-            selected = frame if with_columns is None else frame.select(with_columns)
-            chosen = selected if predicate is None else selected.filter(predicate)
-            yield from chosen.collect_batches(engine="streaming")
+            yield from chosen(frame).collect_batches(engine="streaming")
 
-    return register_io_source(source, schema=frames[0].collect_schema(), is_pure=False)
+    return _made_of(batches, frames[0].collect_schema())
 
 
 def mapped(
-    frame: pl.LazyFrame, function: Callable[[pl.DataFrame], pl.DataFrame], schema: pl.Schema, rows: int, *, threads: bool = False
+    frame: pl.LazyFrame,
+    function: Callable[[pl.DataFrame], pl.DataFrame],
+    schema: pl.Schema,
+    rows: int,
+    *,
+    threads: bool = False,
+    most_bytes: int = BATCH_BYTES,
 ) -> pl.LazyFrame:
-    """`function`, whose result has `schema`, of at most `rows` rows of `frame` at a time, in several threads where that is safe."""
-    slices = partial(_slices, frame, rows)
+    """`function`, whose result has `schema`, of at most `rows` rows of `frame` at a time, in several threads where that is safe.
+
+    Where rows are long there are fewer, about `most_bytes` together.
+    """
+    slices = partial(_slices, frame, rows, most_bytes)
     return from_batches(lambda: concurrently(function, slices()) if threads else map(function, slices()), schema)
 
 
@@ -65,16 +64,45 @@ def concurrently(function: Callable[[Item], Result], items: Iterable[Item]) -> I
             yield pending.popleft().result()
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each made by a thread of its own while the consumer is at work on the one before."""
-    nothing = object()
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, nothing)
-        while (item := coming.result()) is not nothing:
-            coming = pool.submit(next, items, nothing)
-            yield cast(Item, item)
+def count_rows(frame: pl.LazyFrame) -> int:
+    """How many rows there are."""
+    return int(frame.select(pl.len()).collect().item())
 
 
-def _slices(frame: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
+def runs(sizes: NDArray[np.int64], most: int, most_items: int | None = None) -> Iterator[slice]:
+    """All items of these `sizes` in order, as many at a time as have `most` together and are no more than `most_items`; or one."""
+    ends, start = np.cumsum(sizes), 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        stop = stop if most_items is None else min(stop, start + most_items)
+        yield slice(start, stop)
+        start = stop
+
+
+def _made_of(batches: Callable[[Choose], Iterator[pl.DataFrame]], schema: pl.Schema) -> pl.LazyFrame:
+    """A frame of what `batches` yields, which chooses the columns and the rows that the consumer wants."""
+
+    def source(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        del batch_size
+
+        def chosen(frame: pl.LazyFrame) -> pl.LazyFrame:
+            selected = frame if with_columns is None else frame.select(with_columns)
+            return selected if predicate is None else selected.filter(predicate)
+
+        left = n_rows
+        for batch in batches(chosen):
+            yield batch if left is None else batch.head(left)
+            left = None if left is None else left - min(left, len(batch))
+            if left == 0:
+                return
+
+    return register_io_source(source, schema=schema, is_pure=False)
+
+
+def _slices(frame: pl.LazyFrame, rows: int, most_bytes: int) -> Iterator[pl.DataFrame]:
     for chunk in frame.collect_batches(chunk_size=rows, engine="streaming"):
-        yield from chunk.iter_slices(rows)
+        bytes_each = chunk.estimated_size() / max(1, len(chunk))
+        yield from chunk.iter_slices(max(1, min(rows, int(most_bytes / max(1.0, bytes_each)))))

@@ -12,8 +12,9 @@ from pathlib import Path
 import polars as pl
 
 from trainpipe_assets.data import minhash
-from trainpipe_assets.data.batches import mapped
-from trainpipe_assets.data.deduplication import by_text, content_hash, decide, with_near_bands
+from trainpipe_assets.data.batches import count_rows, mapped
+from trainpipe_assets.data.content_hash import content_hash
+from trainpipe_assets.data.deduplication import by_text, decide, with_near_bands
 from trainpipe_assets.data.documents import clean_documents
 from trainpipe_assets.data.labels import Labels, Rule, labels_of_task
 from trainpipe_assets.data.languages import judge_languages
@@ -80,16 +81,12 @@ def clean(
     """Clean `records` (schema `RAW_DATA`) as if they were all there is. The result reads files in the folder `scratch`."""
     labels = _labels(task, kind, settings)
     judge = partial(_judge, settings=settings, kind=kind, rules=rules, labels=labels)
-    parts = by_text(_judged(records, judge), _count(records), scratch / "all")
+    parts = by_text(_judged(records, judge), count_rows(records), scratch / "all")
     return _decided(parts, settings, split, scratch, labels)
 
 
 def _labels(task: Task, kind: SourceKind, settings: CleaningSettings) -> Labels | None:
     return labels_of_task(task, settings) if kind in LABELLED else None
-
-
-def _count(rows: pl.LazyFrame) -> int:
-    return int(rows.select(pl.len()).collect().item())
 
 
 def _judged(records: pl.LazyFrame, judge: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.LazyFrame:
@@ -191,13 +188,13 @@ def clean_changes(
     examples, rejected = changes.own("cleaned_features"), changes.own("rejected_rows")
     labels = _labels(task, kind, settings)
     judge = partial(_judge, settings=settings, kind=kind, rules=rules, labels=labels)
-    n_coming = changes.source.rows if changes.rebuild else _count(changes.added)
+    n_coming = changes.source.rows if changes.rebuild else count_rows(changes.added)
     parts = by_text(_judged(changes.added, judge), n_coming, scratch / "coming")
     if changes.removed is None or examples is None or rejected is None:
         result = _decided(parts, settings, split, scratch, labels)
         return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
     decided = DecidedRecords(examples, rejected)
-    found = touched(pl.concat(parts), changes.removed, decided, settings.near_duplicates)
+    found = touched(pl.concat(parts), changes.removed, decided, settings.near_duplicates, scratch)
     again = found.records.select("row_id")
     if again.height:
         records = changes.source.scan().filter(pl.col("row_id").is_in(again["row_id"].implode()))

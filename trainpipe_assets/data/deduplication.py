@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-import polars_hash  # noqa: F401  # gives expressions their `chash`
 
 from trainpipe_assets.data.batches import concurrently, in_turn
+from trainpipe_assets.data.content_hash import leading_bits
 from trainpipe_assets.data.minhash import BANDS, SKETCH, bands_and_sketches
 from trainpipe_assets.data.near_duplicates import Standing, find_groups
 from trainpipe_assets.data.spilling import in_parts, spilled
@@ -20,18 +20,6 @@ FIRST = ("source_file", "line_number", "row_id")  # which of several equal recor
 Differ = Callable[[pl.Expr, pl.Expr], pl.Expr]  # whether the labels of equal texts contradict each other
 
 PART_ROWS = 200_000  # records compared with each other at a time: bounds the memory
-HASH_DIGITS = 32
-
-
-def content_hash(text: pl.Expr) -> pl.Expr:
-    """The first 128 bits of the BLAKE3 of the case-folded text, in hexadecimal: the same on every machine and in every version."""
-    digest: pl.Expr = text.str.to_lowercase().chash.blake3()  # type: ignore[attr-defined]  # polars_hash adds it
-    return digest.str.head(HASH_DIGITS)
-
-
-def leading_bits(digest: pl.Expr) -> pl.Expr:
-    """The first 64 bits of a content hash, as a number."""
-    return digest.str.head(16).str.to_integer(base=16, dtype=pl.UInt64)
 
 
 def with_near_bands(candidates: pl.DataFrame, settings: NearDuplicateSettings) -> pl.DataFrame:

@@ -3,7 +3,6 @@
 What any other program puts there is as welcome; this is the careful way by hand.
 """
 
-import hashlib
 import os
 import secrets
 import shutil
@@ -17,7 +16,7 @@ from trainpipe_assets.data.reading.readers import parse_file
 from trainpipe_assets.data.reading.records import UnreadableFile
 from trainpipe_assets.data.sources import LandedFile, is_ignored
 from trainpipe_assets.settings import SourceSettings
-from trainpipe_assets.storage.objects import send
+from trainpipe_assets.storage.objects import send, sha256_of
 from trainpipe_assets.storage.uris import absolute, is_remote
 
 CHECKED_RECORDS = 100  # a file none of whose first records can be used is refused
@@ -85,7 +84,7 @@ def _first_records(path: Path, settings: SourceSettings) -> pl.DataFrame:
 
 def _copy(path: Path, folder: Path) -> str:
     target = folder / path.name
-    if target.is_file() and _sha256(target) == _sha256(path):
+    if target.is_file() and sha256_of(target) == sha256_of(path):
         return str(target)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".landing-{secrets.token_hex(8)}"
@@ -115,10 +114,5 @@ def _sync_folder(folder: Path) -> None:
 def _upload(path: Path, root: str) -> str:
     """Put the file under `root`, unless the same is there. An object store shows an object only when it is whole."""
     uri = f"{root}/{path.name}"
-    send(path, uri, _sha256(path))
+    send(path, uri, sha256_of(path))
     return uri
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

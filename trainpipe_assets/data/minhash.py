@@ -9,11 +9,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from trainpipe_assets.data.batches import runs
+from trainpipe_assets.data.list_columns import offsets
 from trainpipe_assets.data.mixing import mix
 
 ALGORITHM = 3  # raise it when the same text would get other bands: the tables are then rebuilt
@@ -22,6 +25,10 @@ RECALL = 0.99  # of pairs exactly as similar as the threshold; more similar ones
 LARGEST_SIGNATURE = 128  # hashes of a text at most
 SKETCH_WORDS = 4  # of 64 bits
 BATCH = 1_000  # texts hashed at a time: what is computed about their shingles stays within the processor's cache
+BATCH_LETTERS = 1_000_000  # of these texts, where they are long
+ROUNDING = 1e-9  # of a product of a similarity and a number of shingles
+
+Counts = TypeVar("Counts", NDArray[Any], pl.Expr)
 
 BANDS = pl.List(pl.Int64)
 SKETCH = pl.Array(pl.UInt64, 1 + SKETCH_WORDS)
@@ -95,8 +102,12 @@ def may_be_alike(one: NDArray[np.uint64], other: NDArray[np.uint64], similarity:
     missing = np.bitwise_count(bits & ~other_bits).sum(axis=1, dtype=np.int64)
     other_missing = np.bitwise_count(other_bits & ~bits).sum(axis=1, dtype=np.int64)
     common = np.minimum(one[:, 0].astype(np.int64) - missing, other[:, 0].astype(np.int64) - other_missing)
-    possible: NDArray[np.bool_] = common >= similarity * (common + missing + other_missing)
-    return possible
+    return reaches(common, common + missing + other_missing, similarity)
+
+
+def reaches(common: Counts, total: Counts, similarity: float) -> Counts:
+    """Whether the Jaccard index of sets with so many shingles in `common`, of so many in `total`, is at least `similarity`."""
+    return common >= similarity * total - ROUNDING
 
 
 def shingles_of(texts: pl.Series) -> Shingles:
@@ -114,7 +125,7 @@ def shingles_of(texts: pl.Series) -> Shingles:
     ends = np.cumsum(lengths)
     for back in range(1, SHINGLE):
         within[ends - back] = False
-    return Shingles(mix(hashes[within[:n_hashes]]), np.concatenate([[0], np.cumsum(lengths - SHINGLE + 1)]))
+    return Shingles(mix(hashes[within[:n_hashes]]), offsets(lengths - SHINGLE + 1))
 
 
 def _odd(count: int) -> NDArray[np.uint64]:
@@ -122,7 +133,8 @@ def _odd(count: int) -> NDArray[np.uint64]:
 
 
 def _batches(texts: pl.Series) -> Iterator[Shingles]:
-    return (shingles_of(texts.slice(start, BATCH)) for start in range(0, len(texts), BATCH))
+    letters = texts.str.len_chars().to_numpy().astype(np.int64)
+    return (shingles_of(texts[batch]) for batch in runs(letters, BATCH_LETTERS, BATCH))
 
 
 def _bands(shingles: Shingles, bands: int, rows: int) -> NDArray[np.int64]:

@@ -28,14 +28,17 @@ def in_parts(frame: pl.LazyFrame, key: pl.Expr, n_rows: int, part_rows: int, fol
     n_parts = -(-n_rows // part_rows)
     if n_parts <= 1:
         return [spilled(frame, folder / "all.parquet")]
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
 
     def file_of(part: FileProviderArgs) -> _Handed:
         return _Handed(folder / f"{part.partition_keys.item()}-{part.index_in_partition}.parquet", "wb")
 
     part = (key % n_parts).alias("part")
-    _sink(frame, pl.PartitionBy(folder, key=part, include_key=False, approximate_bytes_per_file=None, file_path_provider=file_of))
-    return [pl.scan_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+    # Without a limit on their bytes, so that a part is one file.
+    one_file_each = pl.PartitionBy(folder, key=part, include_key=False, approximate_bytes_per_file=None, file_path_provider=file_of)
+    _sink(frame, one_file_each)
+    files = sorted(folder.glob("*.parquet"))
+    return [pl.scan_parquet(path) for path in files] or [spilled(frame, folder / "none.parquet")]
 
 
 class _Handed(FileIO):

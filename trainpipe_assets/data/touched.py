@@ -3,15 +3,26 @@
 How they are decided is `cleaning.py`'s and `deduplication.py`'s. Of the tables only those columns are read that are needed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 
+from trainpipe_assets.data.batches import count_rows
+from trainpipe_assets.data.content_hash import with_number
+from trainpipe_assets.data.minhash import bands_and_rows
 from trainpipe_assets.data.near_duplicates import Standing, changed_links
+from trainpipe_assets.data.spilling import in_parts
 from trainpipe_assets.settings import NearDuplicateSettings
 
 GROUP_RULES = ("duplicate", "conflicting_label", "near_duplicate")  # rules that depend on other records
+PART_BANDS = 16_000_000  # of new texts, that are looked for among the known ones at a time: they bound the memory
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+
+_GOING = pl.Schema({"content_hash": pl.String(), "near_bands": pl.List(pl.Int64)})
 
 
 class DecidedRecords:
@@ -69,11 +80,12 @@ class Touched:
         )
 
 
-def touched(coming: pl.LazyFrame, removed: pl.DataFrame, decided: DecidedRecords, near: NearDuplicateSettings) -> Touched:
+def touched(coming: pl.LazyFrame, removed: pl.DataFrame, decided: DecidedRecords, near: NearDuplicateSettings, scratch: Path) -> Touched:
     """The records already processed, and still there, in a group that a record that comes or goes may belong to.
 
     Those are the groups with its text, and those with a text that it may be linked to: whatever else a group is linked to is in the
-    group itself. `coming` has `row_id`, `content_hash`, `clean_text` and `clean_label`, with `near_bands` and `near_sketch`.
+    group itself. `coming` has `row_id`, `content_hash`, `clean_text` and `clean_label`, with `near_bands` and `near_sketch`. Files go to
+    the folder `scratch`.
     """
     new = coming.select("row_id", "content_hash", "clean_label").collect()
     going = decided.where("row_id", removed["row_id"], "content_hash", "near_bands") if len(removed) else pl.DataFrame(schema=_GOING)
@@ -81,20 +93,21 @@ def touched(coming: pl.LazyFrame, removed: pl.DataFrame, decided: DecidedRecords
     same = decided.where("content_hash", hashes, "row_id", "content_hash", "duplicate_group", "label", "stands")
     again, loosened = same, pl.Series([], dtype=pl.String)
     if near.action != "off":
-        groups, loosened = _groups(coming, new, going, same, decided, near.similarity)
+        groups, loosened = _groups(coming, new, going, same, decided, near.similarity, scratch)
         again = decided.where("duplicate_group", groups, "row_id", "content_hash", "duplicate_group")
     known = pl.concat([removed.select("row_id"), new.select("row_id")])
     records = again.select("row_id", "content_hash", "duplicate_group").join(known, on="row_id", how="anti")
     return Touched(records, loosened, pl.concat([hashes, records["content_hash"]]).unique())
 
 
-Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
-
-_GOING = pl.Schema({"content_hash": pl.String(), "near_bands": pl.List(pl.Int64)})
-
-
 def _groups(
-    coming: pl.LazyFrame, new: pl.DataFrame, going: pl.DataFrame, same: pl.DataFrame, decided: DecidedRecords, similarity: float
+    coming: pl.LazyFrame,
+    new: pl.DataFrame,
+    going: pl.DataFrame,
+    same: pl.DataFrame,
+    decided: DecidedRecords,
+    similarity: float,
+    scratch: Path,
 ) -> tuple[pl.Series, pl.Series]:
     """All groups that are touched, and those of them with links that may not hold any more or that only now come to be.
 
@@ -103,17 +116,30 @@ def _groups(
     """
     standing = same.filter("stands")
     contradicted = standing.join(new, on="content_hash").filter(pl.col("label").ne_missing(pl.col("clean_label")))["content_hash"]
-    leaving = pl.concat([going["content_hash"], contradicted]).unique()
     freed = pl.concat([_exploded(going["near_bands"]), _bands_of(_with_hash(coming, contradicted))]).unique()
-    fresh = coming.filter(pl.col("content_hash").is_not_null() & ~pl.col("content_hash").is_in(standing["content_hash"].implode()))
-    banded = fresh.select("content_hash", band="near_bands").explode("band").unique().collect()
-    found = decided.sharing(pl.concat([banded["band"], freed]).unique(), "content_hash", "duplicate_group", "clean_text").unique()
-    met = banded.filter(pl.col("band").is_in(found["band"].unique().implode()))
-    texts = _with_hash(fresh, met["content_hash"]).select("content_hash", "clean_text").unique("content_hash").collect()
-    links = changed_links(met, texts, found.select("content_hash", "clean_text", "band"), similarity)
-    loosened = pl.col("content_hash").is_in(links.lost.implode()) | pl.col("band").is_in(freed.implode())
-    free = pl.concat([_with_hash(same, leaving)["duplicate_group"], found.filter(loosened)["duplicate_group"]]).unique()
-    return pl.concat([same["duplicate_group"], free, _with_hash(found, links.gained)["duplicate_group"]]).unique(), free
+    fresh = with_number(coming.filter(pl.col("content_hash").is_not_null()))
+    fresh = fresh.filter(~pl.col("content_hash").is_in(standing["content_hash"].implode()))
+    gained = [same["duplicate_group"]]
+    loosened = [_with_hash(same, pl.concat([going["content_hash"], contradicted]))["duplicate_group"]]
+    for bands in _bands_in_parts(fresh, similarity, scratch):
+        found = decided.sharing(pl.concat([bands["band"], freed]).unique(), "content_hash", "duplicate_group", "clean_text").unique()
+        met = bands.filter(pl.col("band").is_in(found["band"].unique().implode()))
+        texts = fresh.filter(pl.col("number").is_in(met["number"].unique().implode())).select("number", "clean_text")
+        links = changed_links(met, texts.unique("number").collect(), found.select("content_hash", "clean_text", "band"), similarity)
+        loose = pl.col("content_hash").is_in(links.lost.implode()) | pl.col("band").is_in(freed.implode())
+        loosened.append(found.filter(loose)["duplicate_group"])
+        gained.append(_with_hash(found, links.gained)["duplicate_group"])
+        freed = freed.clear()  # looked for with the first part
+    free = pl.concat(loosened).unique()
+    return pl.concat([*gained, free]).unique(), free
+
+
+def _bands_in_parts(texts: pl.LazyFrame, similarity: float, scratch: Path) -> Iterator[pl.DataFrame]:
+    """`number`, `band` of `texts`, those of a bucket in one part; at least one part."""
+    bands = texts.select("number", band="near_bands").explode("band")
+    n_bands = count_rows(texts) * bands_and_rows(similarity)[0]
+    parts = in_parts(bands, pl.col("band").reinterpret(signed=False), n_bands, PART_BANDS, scratch / "new-bands")
+    return (part.collect() for part in parts)
 
 
 def _with_hash(records: Frame, hashes: pl.Series) -> Frame:

@@ -6,8 +6,8 @@ Judges numbers that `evaluate.py` took; it measures nothing and stores nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainpipe_assets.evaluation.intervals import LOWER_IS_BETTER, Estimate, written
-from trainpipe_assets.settings import GateSettings, Task
+from trainpipe_assets.evaluation.intervals import Estimate, written
+from trainpipe_assets.settings import LOWER_IS_BETTER, GateSettings, Task
 
 BASELINES: Mapping[Task, str] = {
     "text-classification": "always predicting the most frequent label",

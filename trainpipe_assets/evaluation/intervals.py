@@ -13,7 +13,6 @@ from trainpipe_assets.evaluation import metrics
 from trainpipe_assets.evaluation.metrics import ClassCounts, FloatArray, IntArray
 
 HEADLINE_METRICS = ("accuracy", "macro_f1", "log_loss", "calibration_error")
-LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "perplexity", "rmse", "mae", "hamming_loss"})
 
 PERCENTILES = (2.5, 97.5)
 NORMAL_QUANTILE = 1.959963984540054  # 97.5% point of the standard normal

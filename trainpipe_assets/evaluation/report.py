@@ -18,8 +18,9 @@ from trainpipe_assets.evaluation import plots
 from trainpipe_assets.evaluation.evaluate import Evaluation, SliceRow
 from trainpipe_assets.evaluation.figures import DARK, LIGHT, Theme
 from trainpipe_assets.evaluation.history import Comparison, Judged
-from trainpipe_assets.evaluation.intervals import HEADLINE_METRICS, LOWER_IS_BETTER, Estimate, written
+from trainpipe_assets.evaluation.intervals import HEADLINE_METRICS, Estimate, written
 from trainpipe_assets.evaluation.language import LanguageEvaluation
+from trainpipe_assets.settings import LOWER_IS_BETTER
 
 TEMPLATE, LANGUAGE_TEMPLATE = "report.html.j2", "language_report.html.j2"
 MAX_TEXT = 600  # characters of a text that the page shows

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
@@ -36,6 +35,7 @@ from trainpipe_assets.storage import base_models
 from trainpipe_assets.storage.artifacts import Artifact, read_manifest
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.increments import Increment, Upstream
+from trainpipe_assets.storage.scratch import scratch_folder
 from trainpipe_assets.storage.uris import join
 
 
@@ -91,14 +91,14 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         ins={"raw_data": upstream(keys["raw_data"], cleaned_features=keys["cleaned_features"], rejected_rows=keys["rejected_rows"])},
         retry_policy=retry,
     )
-    def cleaned_features(raw_data: Upstream) -> Iterator[dg.Output[Increment]]:
-        with TemporaryDirectory(prefix="trainpipe-") as scratch:
+    def cleaned_features(lake: Lake, raw_data: Upstream) -> Iterator[dg.Output[Increment]]:
+        with scratch_folder(Path(lake.scratch)) as scratch:
             with explained():
                 rules = settings.validation.record_rules
                 require_columns(settings.validation.rules, raw_data.table.scan(), settings.source)
                 changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split, rules, settings.task)
                 found = cleaning.clean_changes(
-                    changes, settings.cleaning, settings.split, Path(scratch), settings.source.kind, rules, settings.task
+                    changes, settings.cleaning, settings.split, scratch, settings.source.kind, rules, settings.task
                 )
             examples, rejected = found
             yield versioned(rejected, output_name="rejected_rows")

@@ -11,12 +11,11 @@ import polars as pl
 from trainpipe_assets.data.document_tokens import refused_chats
 from trainpipe_assets.data.ingestion import find_drift
 from trainpipe_assets.data.validation_findings import findings, message
-from trainpipe_assets.evaluation.intervals import LOWER_IS_BETTER
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.metadata import markdown_table
 from trainpipe_assets.pipeline.outputs import described_drift
 from trainpipe_assets.pipeline.resources import Lake
-from trainpipe_assets.settings import PipelineSettings, SourceSettings
+from trainpipe_assets.settings import LOWER_IS_BETTER, PipelineSettings, SourceSettings
 from trainpipe_assets.storage import base_models
 from trainpipe_assets.storage.delta import Table
 

@@ -6,13 +6,13 @@ The one place that reads TRAINPIPE_* variables, and only when definitions are bu
 import os
 
 import dagster as dg
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from trainpipe_assets.pipeline.launcher import LocalLauncher
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.uris import CHECKPOINTS, MODELS, TABLES, absolute, is_remote, is_s3, join
 
-DEFAULT_LAKE, DEFAULT_LANDING, DEFAULT_MODELS = "data/lake", "data/landing", "data/models"
+DEFAULT_LAKE, DEFAULT_LANDING, DEFAULT_MODELS, DEFAULT_SCRATCH = "data/lake", "data/landing", "data/models", "data/scratch"
 
 
 class Lake(dg.ConfigurableResource[None]):
@@ -21,6 +21,7 @@ class Lake(dg.ConfigurableResource[None]):
     root: str = Field(default=DEFAULT_LAKE, description="Root of tables and models: a local folder or s3://bucket/prefix.")
     landing: str = Field(default=DEFAULT_LANDING, description="Root of the landing folders.")
     models: str = Field(default=DEFAULT_MODELS, description="Local folder of base models.")
+    scratch: str = Field(default=DEFAULT_SCRATCH, description="Local folder for what a step sets down while it works.")
 
     @field_validator("root", "landing")
     @classmethod
@@ -29,11 +30,12 @@ class Lake(dg.ConfigurableResource[None]):
             raise ValueError(f"{uri!r} is neither a local folder nor an s3:// URI; correct TRAINPIPE_LAKE or TRAINPIPE_LANDING")
         return uri
 
-    @field_validator("models")
+    @field_validator("models", "scratch")
     @classmethod
-    def _local_folder(cls, folder: str) -> str:
+    def _local_folder(cls, folder: str, field: ValidationInfo) -> str:
         if is_remote(folder):
-            raise ValueError(f"{folder!r} is not a local folder; base models are read from local disk, correct TRAINPIPE_MODELS")
+            why = {"models": "base models are read from local disk", "scratch": "steps set down files on local disk"}[str(field.field_name)]
+            raise ValueError(f"{folder!r} is not a local folder; {why}, correct TRAINPIPE_{str(field.field_name).upper()}")
         return folder
 
     def table_uri(self, key: dg.AssetKey) -> str:
@@ -54,7 +56,7 @@ class Lake(dg.ConfigurableResource[None]):
 
 
 def lake_from_environment() -> Lake:
-    """The lake that TRAINPIPE_LAKE, TRAINPIPE_LANDING and TRAINPIPE_MODELS name.
+    """The lake that TRAINPIPE_LAKE, TRAINPIPE_LANDING, TRAINPIPE_MODELS and TRAINPIPE_SCRATCH name.
 
     AWS_REGION is made known to boto3, which looks for AWS_DEFAULT_REGION only.
 
@@ -75,6 +77,7 @@ def lake_from_environment() -> Lake:
         root=root,
         landing=os.environ.get("TRAINPIPE_LANDING") or DEFAULT_LANDING,
         models=os.environ.get("TRAINPIPE_MODELS") or DEFAULT_MODELS,
+        scratch=os.environ.get("TRAINPIPE_SCRATCH") or DEFAULT_SCRATCH,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from trainpipe_assets.storage.model_cache import cached
-from trainpipe_assets.storage.objects import read_sha256, send, stored
+from trainpipe_assets.storage.objects import read_sha256, send, sha256_of, stored
 from trainpipe_assets.storage.s3 import explained
 from trainpipe_assets.storage.uris import absolute, is_remote, join, open_filesystem
 
@@ -61,8 +61,7 @@ def file_sha256(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _file_sha256(path: Path, _version: tuple[int, ...]) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def seal(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

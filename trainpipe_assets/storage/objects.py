@@ -52,6 +52,12 @@ def send(path: Path, uri: str, sha256: str) -> bool:
     return True
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of the bytes that lie in a local file now, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_sha256(uri: str) -> str:
     """SHA-256 of the object at `uri`, read from its first byte to its last."""
     filesystem, path = open_filesystem(uri)

@@ -51,7 +51,7 @@ def resolve_scoring(settings: ComputeSettings) -> Compute:
 
 
 def describe_hardware(device: torch.device) -> dict[str, Any]:
-    """Names and sizes of what a training ran on, with the library versions that matter to its numbers."""
+    """Names and sizes of what a training ran on, and its peak memory so far."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": _cpu_model(),
@@ -75,15 +75,14 @@ def library_versions() -> dict[str, str]:
 
 def _resolve_device(asked: str, processes_here: int) -> str:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if asked == "auto":
-        return next(device for device, available in present.items() if available)
-    if not present[asked]:
+    device = next(device for device, available in present.items() if available) if asked == "auto" else asked
+    if not present[device]:
         found = ", ".join(device for device, available in present.items() if available)
         raise ValueError(f"compute.device is {asked!r}, but torch {torch.__version__} finds only {found} here; choose one of those or auto")
-    if asked == "cuda" and processes_here > torch.cuda.device_count():
-        found = f"compute.processes is {processes_here}, but this machine has {torch.cuda.device_count()} GPUs"
-        raise ValueError(f"{found}; ask for so many at most")
-    return asked
+    if device == "cuda" and processes_here > torch.cuda.device_count():
+        found = f"compute.processes is {processes_here}, but this machine has {torch.cuda.device_count()} GPU(s)"
+        raise ValueError(f"{found}; ask for so many at most, or for compute.device 'cpu'")
+    return device
 
 
 def _resolve_precision(asked: str, device: str) -> str:

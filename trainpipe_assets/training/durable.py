@@ -3,7 +3,6 @@
 Also the lock that keeps two trainings out of one work folder. Knows nothing of what is in the folders.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -55,9 +54,3 @@ def _force_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of the bytes that lie there now, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainpipe_assets.training.durable import sha256_of, whole_folder
+from trainpipe_assets.storage.objects import sha256_of
+from trainpipe_assets.training.durable import whole_folder
 from trainpipe_assets.training.spec import TrainSpec
 
 RECORD, WEIGHTS = "training.json", "model.safetensors"

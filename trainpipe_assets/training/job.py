@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from trainpipe_assets.prefetching import one_ahead
 from trainpipe_assets.storage.mirror import Mirror
 from trainpipe_assets.training.checkpoint import Checkpoints
 from trainpipe_assets.training.crowding import Cores
@@ -18,7 +19,7 @@ from trainpipe_assets.training.distribution import Distribution, distribution_of
 from trainpipe_assets.training.dropout import use_fast_dropout
 from trainpipe_assets.training.efficiency import matmul_rate
 from trainpipe_assets.training.memory import available_bytes, fitting_micro_batch
-from trainpipe_assets.training.micro_batches import PreparedBatch, one_ahead
+from trainpipe_assets.training.micro_batches import PreparedBatch
 from trainpipe_assets.training.model import frozen_digest, load_tokenizer
 from trainpipe_assets.training.optimizer import build_optimizer
 from trainpipe_assets.training.processes import agree, together
@@ -78,14 +79,14 @@ class Job:
         """This process's share of each batch of the epoch that was not taken yet."""
         batches = self.task.plan(self.train, self.spec.training, self.epoch)
         left = batches[self.state.step - self.epoch * len(batches) :]
-        return self.meter.fed(one_ahead(self.stepper.prepare, left))
+        return self.meter.fed(one_ahead(map(self.stepper.prepare, left)))
 
     def measure(self, batch: PreparedBatch, record: StepRecord) -> Progress:
         """Count the step of `batch`, and its padding as this process, whose share is like the others', saw it."""
         lengths, own = (self.train.lengths_of(indices) for indices in (batch.effective, batch.share))
         rectangle = sum(micro_batch.input_ids.numel() for micro_batch in batch.micro_batches)
         self.meter.count(len(lengths), int(lengths.sum()), int(own.sum()), rectangle)
-        return self.meter.progress(record.step, self.total_steps, record.epoch, record.loss, record.learning_rate)
+        return self.meter.progress(record, self.total_steps)
 
     def warn(self, **symptoms: str | None) -> None:
         """Say what was found, and keep it, the first time of each kind."""

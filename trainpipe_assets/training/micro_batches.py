@@ -1,17 +1,13 @@
-"""The tensors of one forward pass, and making those of the next step while the device computes this one."""
+"""The tensors of one forward pass, and of one process's share of a step."""
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from trainpipe_assets.training.batching import Indices
 from trainpipe_assets.training.tasks.packing import Packed
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -56,16 +52,3 @@ class PreparedBatch:
     micro_batches: tuple[MicroBatch, ...]
     idle: tuple[MicroBatch, ...] = ()
     """Passes that count for nothing: they keep this process in step with others that have more micro-batches."""
-
-
-def one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """`make(item)` for each item in order, the next one made in a thread while the caller works on this one."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-        pending: Future[Made] | None = None
-        for item in items:
-            following = pool.submit(make, item)
-            if pending is not None:
-                yield pending.result()
-            pending = following
-        if pending is not None:
-            yield pending.result()

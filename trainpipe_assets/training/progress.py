@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from trainpipe_assets.training.efficiency import OUTSIDE_STEPS, in_short
+from trainpipe_assets.training.state import StepRecord
 from trainpipe_assets.training.timeline import Phase, Timeline
 
 Item = TypeVar("Item")
@@ -21,13 +22,10 @@ LOG_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Progress:
-    """One step's report. Rates are over this process's training; `seconds_left` counts all epochs that are planned."""
+    """The report of one step. Rates are over the time of this process's steps; `seconds_left` counts all epochs that are planned."""
 
-    step: int
+    record: StepRecord
     total_steps: int
-    epoch: int
-    loss: float
-    learning_rate: float
     examples_per_second: float
     tokens_per_second: float
     seconds_left: float
@@ -35,7 +33,8 @@ class Progress:
 
     def __str__(self) -> str:
         return (
-            f"step {self.step}/{self.total_steps}, epoch {self.epoch}: loss {self.loss:.4f}, learning rate {self.learning_rate:.2e}, "
+            f"step {self.record.step}/{self.total_steps}, epoch {self.record.epoch}: loss {self.record.loss:.4f}, "
+            f"learning rate {self.record.learning_rate:.2e}, "
             f"{self.examples_per_second:,.1f} examples/s, {self.tokens_per_second:,.0f} tokens/s, {self.time_goes}, "
             f"{self.seconds_left:,.0f} s left"
         )
@@ -74,33 +73,38 @@ class Meter:
         self.own_tokens += own_tokens
         self.rectangle += rectangle
 
-    def progress(self, step: int, total: int, epoch: int, loss: float, learning_rate: float) -> Progress:
-        """The report of `step`, which must have been counted."""
+    def progress(self, record: StepRecord, total_steps: int) -> Progress:
+        """The report of the step of `record`, which must have been counted."""
         phases = self.timeline.seconds()
-        elapsed = max(sum(phases.values()) - phases[Phase.START], 1e-9)
+        elapsed, stepping = _elapsed(phases), _stepping(phases)
         return Progress(
-            step=step,
-            total_steps=total,
-            epoch=epoch,
-            loss=loss,
-            learning_rate=learning_rate,
-            examples_per_second=self.examples / elapsed,
-            tokens_per_second=self.tokens / elapsed,
-            seconds_left=(total - step) * elapsed / max(self.steps, 1),
+            record=record,
+            total_steps=total_steps,
+            examples_per_second=self.examples / stepping if stepping else 0.0,
+            tokens_per_second=self.tokens / stepping if stepping else 0.0,
+            seconds_left=(total_steps - record.step) * elapsed / max(self.steps, 1),
             time_goes=in_short(phases),
         )
 
     def summary(self, phases: Mapping[str, float]) -> dict[str, float]:
         """Totals since the first batch was asked for. Only `seconds` include validation and checkpoints; rates are over `step_seconds`."""
-        stepping = sum(seconds for phase, seconds in phases.items() if phase not in OUTSIDE_STEPS)
+        stepping = _stepping(phases)
         return {
-            "seconds": sum(phases.values()) - phases[Phase.START],
+            "seconds": _elapsed(phases),
             "step_seconds": stepping,
             "examples_per_second": self.examples / stepping if stepping else 0.0,
             "tokens_per_second": self.tokens / stepping if stepping else 0.0,
             "padding_fraction": 1.0 - self.own_tokens / self.rectangle if self.rectangle else 0.0,
             "data_wait_fraction": phases[Phase.DATA] / stepping if stepping else 0.0,
         }
+
+
+def _elapsed(phases: Mapping[str, float]) -> float:
+    return sum(phases.values()) - phases[Phase.START]
+
+
+def _stepping(phases: Mapping[str, float]) -> float:
+    return sum(seconds for phase, seconds in phases.items() if phase not in OUTSIDE_STEPS)
 
 
 def periodic_log(log: Callable[[str], None], seconds: float = LOG_SECONDS, clock: Clock = time.monotonic) -> Report:
@@ -110,7 +114,7 @@ def periodic_log(log: Callable[[str], None], seconds: float = LOG_SECONDS, clock
     def report(progress: Progress) -> None:
         nonlocal last
         now = clock()
-        if last is None or now - last >= seconds or progress.step == progress.total_steps:
+        if last is None or now - last >= seconds or progress.record.step == progress.total_steps:
             last = now
             log(str(progress))
 
@@ -123,11 +127,12 @@ def bar_report(stream: Any) -> Report:
 
     def report(progress: Progress) -> None:
         nonlocal bar
+        step = progress.record.step
         if bar is None:
-            bar = tqdm(total=progress.total_steps, initial=progress.step - 1, file=stream, unit="step", dynamic_ncols=True)
-        bar.set_postfix(loss=f"{progress.loss:.4f}", examples_s=f"{progress.examples_per_second:.1f}", refresh=False)
-        bar.update(progress.step - bar.n)
-        if progress.step == progress.total_steps:
+            bar = tqdm(total=progress.total_steps, initial=step - 1, file=stream, unit="step", dynamic_ncols=True)
+        bar.set_postfix(loss=f"{progress.record.loss:.4f}", examples_s=f"{progress.examples_per_second:.1f}", refresh=False)
+        bar.update(step - bar.n)
+        if step == progress.total_steps:
             bar.close()
 
     return report

@@ -11,14 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from trainpipe_assets.settings import ComputeSettings, ModelSettings, Task, TrainingSettings
 
-WITHOUT_INFLUENCE = (
-    *("work_dir", "output_dir", "checkpoints_uri", "training.checkpoint_seconds", "training.micro_batch_tokens"),
-    *(f"compute.{name}" for name in ComputeSettings.model_fields if name != "precision"),
-    *("dataset_uri", "dataset_version", "base_model", "model.base"),
-)
-"""What may differ between a checkpoint and the spec that resumes it: where things are and how to compute, but not
-in which precision. Maintenance gives the same examples a new table version; that they are the same is seen from their digest. The weights
-come from the checkpoint."""
+_PLACES = {"work_dir", "output_dir", "checkpoints_uri", "training.checkpoint_seconds", "training.micro_batch_tokens"}
+_COMPUTE = {f"compute.{name}" for name in ComputeSettings.model_fields} - {"compute.precision"}
+_SEEN_OTHERWISE = {"dataset_uri", "dataset_version", "base_model", "model.base"}
+WITHOUT_INFLUENCE = _PLACES | _COMPUTE | _SEEN_OTHERWISE
+"""What may differ between a checkpoint and the spec that resumes it: where things are, and how to compute but for the precision.
+
+Maintenance gives the same examples a new table version; that they are the same is seen from their digest. The weights come from the
+checkpoint.
+"""
 
 
 class TrainSpec(BaseModel):
@@ -96,7 +97,7 @@ def spec_differences(earlier: Mapping[str, Any], spec: TrainSpec) -> list[str]:
     return [
         f"{key} was {then.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and not key.startswith(WITHOUT_INFLUENCE)
+        if then.get(key) != now.get(key) and key not in WITHOUT_INFLUENCE
     ]
 
 

@@ -65,13 +65,14 @@ class Stepper:
 
     def prepare(self, effective: Indices) -> PreparedBatch:
         """This process's share of the batch `effective`, as tensors. Any thread may call it."""
+        budget = self.micro_batch_tokens  # read once: another thread may shrink it meanwhile
         own, processes = self.accelerator.process_index, self.accelerator.num_processes
         shares = {rank: share_of(effective, rank, processes) for rank in (range(processes) if self.distribution.in_step else (own,))}
-        runs = {rank: self.task.cut(self.examples, share, self.micro_batch_tokens) for rank, share in shares.items()}
+        runs = {rank: self.task.cut(self.examples, share, budget) for rank, share in shares.items()}
         idle = max(map(len, runs.values())) - len(runs[own])
         made, unused = ([self._micro_batch(run) for run in chosen] for chosen in (runs[own], [effective[:1]] * idle))
         weight = self.task.weight(self.examples, effective)
-        return PreparedBatch(effective, shares[own], self.micro_batch_tokens, weight, tuple(made), tuple(unused))
+        return PreparedBatch(effective, shares[own], budget, weight, tuple(made), tuple(unused))
 
     def _micro_batch(self, run: Indices) -> MicroBatch:
         made = self.task.micro_batch(self.examples, run, self.pad_id)

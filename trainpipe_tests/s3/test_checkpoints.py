@@ -133,7 +133,7 @@ def test_a_server_that_fails_costs_the_copy_and_not_the_training(
     with faulty_proxy(s3_server.endpoint) as proxy, aws_environment({**s3_server.environment, "AWS_ENDPOINT_URL": proxy.endpoint}):
 
         def fail(progress: Progress) -> None:
-            if progress.step == 2:
+            if progress.record.step == 2:
                 proxy.fail(Faults(("no answer",)))
 
         finished = run(spec, fail)

@@ -2,41 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
 
 import polars as pl
-import pytest
 from psutil import Process
 
-from trainpipe_assets.data.batches import ahead, in_turn
+from trainpipe_assets.data.batches import from_batches, in_turn, mapped
 from trainpipe_assets.data.spilling import in_parts
-
-PATIENCE_SECONDS = 30.0
-
-
-def test_the_next_item_is_made_while_the_consumer_is_at_work() -> None:
-    begun = Event()
-
-    def items() -> Iterator[int]:
-        yield 1
-        begun.set()
-        yield 2
-
-    coming = ahead(items())
-    assert next(coming) == 1
-    assert begun.wait(PATIENCE_SECONDS)
-    assert list(coming) == [2]
-
-
-def test_what_was_made_before_a_failure_is_delivered() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise ValueError("the file breaks off")
-
-    coming = ahead(items())
-    assert next(coming) == 1
-    with pytest.raises(ValueError, match="breaks off"):
-        next(coming)
 
 
 def test_only_the_columns_asked_for_are_computed() -> None:
@@ -45,6 +16,36 @@ def test_only_the_columns_asked_for_are_computed() -> None:
 
     frames = [pl.LazyFrame({"a": [n, n + 1]}).with_columns(b=pl.col("a").map_batches(fail, return_dtype=pl.Int64)) for n in (0, 10)]
     assert in_turn(frames).filter(pl.col("a") > 0).select("a").collect()["a"].to_list() == [1, 10, 11]
+
+
+def test_no_more_rows_are_made_than_were_asked_for() -> None:
+    made = []
+
+    def batches() -> Iterator[pl.DataFrame]:
+        for number in range(5):
+            made.append(number)
+            yield pl.DataFrame({"a": [2 * number, 2 * number + 1]})
+
+    frame = from_batches(batches, pl.Schema({"a": pl.Int64}))
+    assert frame.head(3).collect()["a"].to_list() == [0, 1, 2]
+    assert made == [0, 1]
+    assert in_turn([frame, frame]).head(11).collect()["a"].to_list() == [*range(10), 0]
+
+
+def test_long_rows_come_in_smaller_batches() -> None:
+    sizes = []
+
+    def note(batch: pl.DataFrame) -> pl.DataFrame:
+        sizes.append((len(batch), batch["text"].str.len_bytes().sum()))
+        return batch
+
+    schema = pl.Schema({"text": pl.String})
+    texts = pl.LazyFrame({"text": ["short"] * 40 + ["x" * 1_000_000] * 40})
+    halves = (texts.head(40), texts.tail(40))
+    assert pl.concat([mapped(half, note, schema, rows=20, most_bytes=5_000_000) for half in halves]).collect().equals(texts.collect())
+    assert max(rows for rows, _ in sizes) <= 20
+    assert max(size for _, size in sizes) <= 5_000_000
+    assert len(sizes) < 20
 
 
 def test_parts_hold_all_rows_and_those_of_a_key_together(tmp_path: Path) -> None:

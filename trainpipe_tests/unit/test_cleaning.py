@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainpipe_assets.data import cleaning, deduplication, near_duplicates
+from trainpipe_assets.data import alike, cleaning, deduplication, near_duplicates
 from trainpipe_assets.data.cleaning import clean_changes
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
 from trainpipe_assets.settings import CleaningSettings, SplitSettings
@@ -192,7 +192,7 @@ def test_many_records_are_cleaned_in_parts_with_the_same_result(action: str, mon
     rows = pl.concat([records("f", *several), records("g", *texts[:20], ("", "positive"), (texts[5][0], "negative"))])
     rules = CleaningSettings.model_validate({"near_duplicates": {"action": action}})
     at_once = outcome(rows, rules, SPLIT)
-    for module, name, few in [(deduplication, "PART_ROWS", 50), (near_duplicates, "PART_BANDS", 900), (near_duplicates, "PAIRS", 7)]:
+    for module, name, few in [(deduplication, "PART_ROWS", 50), (near_duplicates, "PART_BANDS", 900), (alike, "COMPARED_LETTERS", 400)]:
         monkeypatch.setattr(module, name, few)
     monkeypatch.setattr(cleaning, "BATCH_ROWS", 11)
     in_parts = outcome(rows, rules, SPLIT)

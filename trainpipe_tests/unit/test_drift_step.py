@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from trainpipe_assets.data.deduplication import content_hash
+from trainpipe_assets.data.content_hash import content_hash
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import CHECK, DriftStep, compare_with_model, sample, unanswered_drift
 from trainpipe_assets.schemas import CLEANED_FEATURES, EVAL_REPORT

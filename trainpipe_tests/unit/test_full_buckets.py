@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from trainpipe_assets.data import near_duplicates
+from trainpipe_assets.data import buckets, touched
 from trainpipe_tests.data_plane import DataPlane, put
 from trainpipe_tests.pipelines import read_words
 from trainpipe_tests.unit.test_increment_laws import LandingFolder
@@ -31,7 +31,8 @@ def land(plane: DataPlane, name: str, n_rows: int, seed: int) -> None:
 
 @pytest.mark.parametrize("action", ["group", "drop"])
 def test_files_one_after_another_come_to_the_tables_of_one_clean_run(action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_duplicates, "COMPARED", 2)
+    monkeypatch.setattr(buckets, "COMPARED", 2)
+    monkeypatch.setattr(touched, "PART_BANDS", 700)
     read_words(write_tiny_base(tmp_path / "base"))
     settings = {"cleaning": {"near_duplicates": {"action": action}}}
     plane = DataPlane(str(tmp_path / "lake"), tmp_path / "landing", tmp_path / "base", settings)
@@ -52,7 +53,8 @@ class FullBuckets(LandingFolder):
     @initialize(action=st.sampled_from(["group", "drop"]))
     def set_up(self, action: str) -> None:
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(near_duplicates, "COMPARED", 2)
+        self.patch.setattr(buckets, "COMPARED", 2)
+        self.patch.setattr(touched, "PART_BANDS", 700)
         self.start({"cleaning": {"near_duplicates": {"action": action}}})
         self.land_or_replace("standing.csv", 600, 0)
         self.run()

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainpipe_assets.data.alike import FINE_SKETCH
+from trainpipe_assets.data.buckets import COMPARED
+from trainpipe_assets.data.content_hash import with_number
 from trainpipe_assets.data.minhash import LARGEST_SIGNATURE, SKETCH_WORDS, bands_and_rows, bands_and_sketches, may_be_alike, sketches
-from trainpipe_assets.data.near_duplicates import COMPARED, FINE_SKETCH, changed_links, find_groups
+from trainpipe_assets.data.near_duplicates import changed_links, find_groups
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings, SplitSettings
 from trainpipe_tests.data_plane import Outcome, outcome
@@ -162,9 +165,9 @@ def changed(known: list[str | None], before: int = 0) -> tuple[set[int], set[int
     """
     text = pl.Series([TEXT])
     hashes = [f"{2 * place:016x}" for place in range(len(known))]
-    coming = pl.DataFrame({"content_hash": [f"{2 * before - 1:016x}"], "clean_text": text})
+    coming = with_number(pl.DataFrame({"content_hash": [f"{2 * before - 1:016x}"], "clean_text": text}))
     links = changed_links(
-        coming.select("content_hash", band=pl.lit(7, pl.Int64)),
+        coming.select("number", band=pl.lit(7, pl.Int64)),
         coming,
         pl.DataFrame({"content_hash": hashes, "clean_text": pl.Series(known, dtype=pl.String)}).with_columns(band=pl.lit(7, pl.Int64)),
         0.8,

@@ -209,6 +209,9 @@ def test_numbers_come_back_in_their_own_units() -> None:
         ({"training": {"label_smoothing": 0.1}}, "label_smoothing is for classes"),
         ({"evaluation": {"gate": {"metric": "accuracy"}}}, "looks at rmse or mae or r2"),
         ({"evaluation": {"gate": {"metric": "r2", "max_regression": 2}}}, "r2 lies between 0 and 1"),
+        ({"evaluation": {"gate": {"metric": "rmse", "min_value": 0.9}}}, "lower is better for rmse: set max_value"),
+        ({"evaluation": {"gate": {"min_value": 0.9}}}, "lower is better for rmse: set max_value"),
+        ({"evaluation": {"gate": {"metric": "r2", "max_value": 0.9}}}, "higher is better for r2: set min_value"),
         ({"validation": {"rules": [{"kind": "class_balance", "name": "even", "min_share": 0.1}]}}, "is about labels"),
     ],
 )

@@ -44,7 +44,8 @@ def test_auto_takes_the_best_that_is_native(
         ({"device": "cuda"}, 0, "compute.device is 'cuda', but torch .* finds only cpu"),
         ({"device": "mps"}, 1, "compute.device is 'mps'.*finds only cuda, cpu"),
         ({"precision": "bf16"}, 0, "compute.precision is 'bf16'.*choose float32 or auto"),
-        ({"device": "cuda"}, 1, "compute.processes is 2, but this machine has 1 GPUs"),
+        ({"device": "cuda"}, 1, r"compute.processes is 2, but this machine has 1 GPU\(s\)"),
+        ({"device": "auto"}, 1, r"compute.processes is 2, but this machine has 1 GPU\(s\); ask for so many at most, or for .*'cpu'"),
     ],
 )
 def test_what_is_asked_for_by_name_and_not_there_is_refused(

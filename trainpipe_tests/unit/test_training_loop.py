@@ -64,8 +64,8 @@ def test_each_step_is_in_the_history_and_reported(root: Path, unstopped: Finishe
     reports: list[Progress] = []
     again = run(spec_of(root, "reported"), reports.append)
     history = again.record["history"]
-    assert [row["step"] for row in history] == [report.step for report in reports] == list(range(1, len(history) + 1))
-    assert [row["loss"] for row in history] == [report.loss for report in reports]
+    assert [row["step"] for row in history] == [report.record.step for report in reports] == list(range(1, len(history) + 1))
+    assert [row["loss"] for row in history] == [report.record.loss for report in reports]
     assert set(history[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm"}
     assert reports[-1].total_steps == len(history)
 
@@ -97,7 +97,7 @@ def test_a_fault_between_steps_loses_nothing_that_was_checkpointed(root: Path, u
     spec = spec_of(root, "fault")
 
     def fail_once(progress: Progress) -> None:
-        if progress.step == 7:
+        if progress.record.step == 7:
             raise ConnectionError("the power failed")
 
     with pytest.raises(ConnectionError):

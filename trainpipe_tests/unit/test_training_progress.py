@@ -1,14 +1,12 @@
 """Speed, time left and waiting, by a clock that the test moves."""
 
 import io
-import time
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
-from trainpipe_assets.training.micro_batches import one_ahead
 from trainpipe_assets.training.progress import Meter, Progress, bar_report, periodic_log
+from trainpipe_assets.training.state import StepRecord
 from trainpipe_assets.training.timeline import Phase, Timeline
 
 
@@ -23,7 +21,11 @@ class Clock:
 
 
 def progress(step: int, total: int = 4) -> Progress:
-    return Progress(step, total, 1, 0.5, 1e-4, 40.0, 1000.0, 12.0, "97% computing")
+    return Progress(record_of(step), total, 40.0, 1000.0, 12.0, "97% computing")
+
+
+def record_of(step: int) -> StepRecord:
+    return StepRecord(step=step, epoch=1, loss=0.5, learning_rate=1e-4, grad_norm=1.0)
 
 
 def test_waiting_for_data_is_told_from_training_and_both_from_the_rest() -> None:
@@ -53,15 +55,19 @@ def test_waiting_for_data_is_told_from_training_and_both_from_the_rest() -> None
     }
 
 
-def test_time_left_is_that_of_the_steps_left() -> None:
+def test_time_left_counts_validations_and_rates_do_not() -> None:
     clock = Clock()
     meter = Meter(Timeline(clock))
     clock.now = 7.0
     meter.timeline.enter(Phase.OTHER)
     meter.count(10, 100, 100, 100)
     clock.now = 9.0
-    found = meter.progress(step=51, total=101, epoch=3, loss=0.4, learning_rate=1e-3)
-    assert (found.examples_per_second, found.tokens_per_second, found.seconds_left) == (5.0, 50.0, 100.0)
+    with meter.timeline.phase(Phase.VALIDATION):
+        clock.now = 12.0
+    found = meter.progress(record_of(51), total_steps=101)
+    assert (found.examples_per_second, found.tokens_per_second, found.seconds_left) == (5.0, 50.0, 250.0)
+    summary = meter.summary(meter.timeline.seconds())
+    assert (summary["examples_per_second"], summary["seconds"]) == (5.0, 5.0)
 
 
 def test_a_training_that_takes_no_step_still_has_a_summary() -> None:
@@ -86,26 +92,3 @@ def test_the_bar_of_a_resumed_training_starts_where_it_goes_on() -> None:
         report(progress(step))
     assert "4/4" in terminal.getvalue()
     assert "0/4" not in terminal.getvalue()
-
-
-def test_batches_are_made_in_order_and_the_next_one_while_this_one_is_used() -> None:
-    made = []
-
-    def make(item: int) -> int:
-        made.append(item)
-        return item * 10
-
-    batches = one_ahead(make, range(5))
-    assert next(batches) == 0
-    for _ in range(1000):
-        if 1 in made:
-            break
-        time.sleep(0.005)
-    assert made == [0, 1]
-    assert list(batches) == [10, 20, 30, 40]
-    assert list(one_ahead(make, [])) == []
-
-
-def test_a_batch_that_cannot_be_made_fails_the_caller() -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(one_ahead(lambda item: 1 // item, np.array([1, 0, 1]).tolist()))

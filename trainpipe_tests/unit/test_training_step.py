@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import plan_batches
 from trainpipe_assets.training.distribution import Distribution
+from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.model import load_classifier, load_language_model
 from trainpipe_assets.training.optimizer import build_optimizer
 from trainpipe_assets.training.step import NonFiniteLoss, Stepper
@@ -110,6 +111,20 @@ def test_out_of_memory_shrinks_the_micro_batch_and_keeps_the_step(base: Path, ca
     assert limited.micro_batch_tokens <= 200
     assert "do not fit the memory" in caplog.text
     assert all(micro_batch.input_ids.numel() <= 200 for micro_batch in limited.prepare(BATCH).micro_batches)
+
+
+def test_a_batch_made_while_the_micro_batches_shrink_knows_how_it_was_cut(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepper, make = make_stepper(base, micro_batch_tokens=512), Stepper._micro_batch
+
+    def shrink_meanwhile(stepper: Stepper, run: np.ndarray) -> MicroBatch:
+        stepper.micro_batch_tokens = 32
+        return make(stepper, run)
+
+    monkeypatch.setattr(Stepper, "_micro_batch", shrink_meanwhile)
+    effective = np.arange(len(stepper.examples.lengths))
+    made, again = stepper.prepare(effective), stepper.prepare(effective)
+    assert (made.budget, again.budget) == (512, 32)
+    assert len(made.micro_batches) < len(again.micro_batches)
 
 
 def test_an_example_that_does_not_fit_by_itself_is_a_clear_error(base: Path) -> None:

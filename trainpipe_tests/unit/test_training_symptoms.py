@@ -58,7 +58,7 @@ def test_a_loss_that_jumps_is_named_and_survives_a_resumption(root: Path, monkey
     seen: list[int] = []
 
     def note(progress: Progress) -> None:
-        seen.append(progress.step)
+        seen.append(progress.record.step)
 
     with pytest.raises(Interrupted):
         run(spec, note, lambda: bool(seen) and seen[-1] >= 50)
