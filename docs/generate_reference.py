@@ -1,7 +1,7 @@
 """Writes `docs/reference/settings.md` and `docs/reference/tables.md` from the code, so that they cannot differ from it.
 
 `python docs/generate_reference.py` writes them; `trainpipe_tests/unit/test_reference.py` fails where they are out of date. What a
-setting means is said in `settings.py`, what a column means in `schemas.py`.
+setting means is said in `settings/`, what a column means in `schemas.py`.
 """
 
 import json

@@ -1,0 +1,40 @@
+"""What happens by itself."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from trainpipe_assets.settings.base import Settings
+
+
+class AutomationSettings(Settings):
+    """When the pipeline runs by itself."""
+
+    retrain: Literal["on_arrival", "on_drift"] = Field(
+        default="on_arrival",
+        description="What the sensor trains for: on_arrival for any new data; on_drift only where it differs from what the current model "
+        "was trained on. New data is ingested, cleaned and tokenized either way.",
+    )
+    min_new_rows: int = Field(default=1, ge=1, description="Retrain once at least so many rows are pending.")
+    sensor_seconds: int = Field(default=30, ge=5, le=86_400, description="Seconds between looks at the landing folder.")
+    schedule: str | None = Field(
+        default="0 3 * * *", description="Cron expression of the nightly run, which trains only with retrain: on_arrival; null for none."
+    )
+    timezone: str = Field(default="UTC", description="Time zone of the schedule.")
+    enabled: bool = Field(default=True, description="Start sensor and schedule switched on.")
+    freshness_hours: float | None = Field(
+        default=48.0, gt=0.0, description="The report is expected to be renewed within so many hours; null for no expectation."
+    )
+    max_retries: int = Field(default=3, ge=0, le=20, description="Retries, with back-off, of a step that a storage fault broke.")
+
+
+class MaintenanceSettings(Settings):
+    """Housekeeping of the tables: compaction, checkpoints of the log, and the deletion of files that only old versions use."""
+
+    schedule: str | None = Field(default="0 4 * * 0", description="Cron expression of the maintenance job; null for none.")
+    retention_hours: int = Field(
+        default=168,
+        ge=24,
+        le=87_600,
+        description="Versions replaced within so many hours stay readable; those that a model was made from stay for ever.",
+    )

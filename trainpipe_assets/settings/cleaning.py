@@ -1,0 +1,113 @@
+"""How a record becomes an example, and which split it is in."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainpipe_assets.settings.base import Fraction, Settings
+
+LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
+PersonalData = Literal["email", "phone", "card", "iban", "ip"]
+
+
+class NearDuplicateSettings(Settings):
+    """Texts that are nearly the same: by the Jaccard index of their sets of five-character shingles."""
+
+    action: Literal["group", "drop", "off"] = Field(
+        default="group",
+        description="group keeps them in one split; drop also rejects all but the first of each group; off does not look for them.",
+    )
+    similarity: float = Field(default=0.8, ge=0.5, le=1.0, description="Similarity from which two texts are nearly the same.")
+
+
+class CleaningSettings(Settings):
+    """How a record becomes an example, and which records do not."""
+
+    unicode_form: Literal["NFC", "NFKC"] = Field(default="NFKC", description="Unicode normal form of the text.")
+    unescape_html: bool = Field(default=True, description="Turn HTML entities (&amp;) into their characters.")
+    min_chars: int = Field(default=2, ge=1, le=100_000, description="Shortest text kept, in characters after normalisation.")
+    max_chars: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000_000,
+        description="Longest text kept, in characters after normalisation; by default 20,000, and for causal-lm any.",
+    )
+    labels: tuple[str, ...] | None = Field(
+        default=None,
+        description="Labels allowed, in the order of their ids; by default those found in the data, sorted.",
+    )
+    label_aliases: dict[str, str] = Field(
+        default_factory=dict, description="Other spellings of labels, e.g. {pos: positive}. Case and outer space never matter."
+    )
+    label_separator: str = Field(
+        default=",",
+        min_length=1,
+        max_length=10,
+        description="multi-label-classification: what stands between the labels of a text, where they are no list.",
+    )
+    target_range: tuple[float, float] | None = Field(
+        default=None, description="text-regression: smallest and largest number allowed, both included; by default any finite number."
+    )
+    target_tolerance: float = Field(
+        default=0.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="text-regression: numbers of the same text that differ from the first one's by no more than this repeat it; "
+        "others contradict it, and then none is kept.",
+    )
+    drop_duplicates: bool = Field(default=True, description="Reject all but the first of the records with the same normalised text.")
+    redact: tuple[PersonalData, ...] = Field(
+        default=(), description="Personal data to replace by the name of its kind: email, phone, card, iban, ip."
+    )
+    phone_region: str | None = Field(
+        default=None,
+        pattern="^[A-Z]{2}$",
+        description="Country (ISO 3166) whose phone numbers are also found without a country code; by default only numbers with one.",
+    )
+    languages: tuple[LanguageCode, ...] = Field(
+        default=(), description="Languages (ISO 639, e.g. en) whose texts are kept; by default all. Takes about a millisecond a text."
+    )
+    language_confidence: Fraction = Field(
+        default=0.5, description="Confidence from which a text counts as being in another language; one that could be either is kept."
+    )
+    language_min_bytes: int = Field(
+        default=20,
+        ge=1,
+        le=10_000,
+        description="A shorter text, in bytes of UTF-8 (20 Latin letters, 7 Chinese characters), is kept: nobody can tell its language.",
+    )
+    near_duplicates: NearDuplicateSettings = Field(default_factory=NearDuplicateSettings, description="Texts that are nearly the same.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CleaningSettings":
+        if self.max_chars is not None and self.max_chars < self.min_chars:
+            raise ValueError(f"cleaning.max_chars ({self.max_chars}) is smaller than cleaning.min_chars ({self.min_chars})")
+        if self.target_range is not None and not self.target_range[0] < self.target_range[1]:
+            raise ValueError(f"cleaning.target_range needs a smaller number and then a larger one, found {list(self.target_range)}")
+        if self.labels is not None:
+            if len(set(self.labels)) < max(2, len(self.labels)):
+                raise ValueError(f"cleaning.labels needs two or more different labels, found {list(self.labels)}")
+            unknown = sorted(set(self.label_aliases.values()) - set(self.labels))
+            if unknown:
+                raise ValueError(f"cleaning.label_aliases leads to {unknown}, which cleaning.labels does not list ({list(self.labels)})")
+        return self
+
+
+class SplitSettings(Settings):
+    """The shares of the examples that validate and test; the rest trains.
+
+    The split of an example is a function of its duplicate group and the seed alone.
+    """
+
+    validation: Fraction = Field(default=0.1, description="Share of examples for validation during training.")
+    test: Fraction = Field(default=0.1, description="Share of examples for the final evaluation.")
+    seed: int = Field(default=0, ge=0, description="Another seed gives another split.")
+    min_examples: int = Field(default=8, ge=1, description="Fewest examples that each of the three splits must have.")
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> "SplitSettings":
+        if self.validation + self.test >= 1.0:
+            raise ValueError(f"split.validation + split.test is {self.validation + self.test:g}: nothing is left to train on")
+        if not self.validation or not self.test:
+            raise ValueError("split.validation and split.test must both be above 0: early stopping and the gate need them")
+        return self

@@ -1,0 +1,84 @@
+"""Where text arrives and how its files are read."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from trainpipe_assets.settings.base import Settings
+
+FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
+SourceKind = Literal["labelled", "multi-labelled", "text", "prompt-completion", "chat"]
+ColumnType = Annotated[str, Field(pattern=r"^(string|integer|number|boolean|time|list|object|any)\??$")]
+
+
+class SourceSettings(Settings):
+    """Where text arrives and how its files are read."""
+
+    uri: str = Field(
+        default="",
+        description="Folder or bucket prefix where files arrive. A relative one lies under TRAINPIPE_LANDING.",
+    )
+    format: FileFormat | Literal["auto"] = Field(
+        default="auto",
+        description="File format; auto tells it from the name (.csv .tsv .jsonl .ndjson .parquet, each also with .gz or .zst).",
+    )
+    kind: SourceKind = Field(
+        default="labelled",
+        description="What a record is: labelled is a text and its label, or the number that text-regression learns; multi-labelled is a "
+        "text and any number of labels, for multi-label-classification. For causal-lm it is text, prompt-completion, or chat: a list of "
+        "messages, each {role, content}.",
+    )
+    text_column: str = Field(default="text", min_length=1, description="Column that holds the text.")
+    label_column: str = Field(default="label", min_length=1, description="Column that holds the label, labels or number.")
+    prompt_column: str = Field(default="prompt", min_length=1, description="Column that holds the prompt, where kind is prompt-completion.")
+    completion_column: str = Field(
+        default="completion", min_length=1, description="Column that holds the completion, where kind is prompt-completion."
+    )
+    messages_column: str = Field(
+        default="messages", min_length=1, description="Column that holds the messages, where kind is chat: a list, or one as JSON."
+    )
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="Field delimiter of CSV and TSV; by default ',' and tab."
+    )
+    quote_char: str | None = Field(
+        default=None,
+        max_length=1,
+        description="Quote character of CSV and TSV, '' for none; by default '\"' for CSV and none for TSV.",
+    )
+    max_record_bytes: int = Field(
+        default=1_048_576, ge=64, le=64 * 1_048_576, description="A longer record is rejected, with its first 1,000 characters kept."
+    )
+    schema_drift: Literal["accept", "quarantine", "stop"] = Field(
+        default="accept",
+        description="What becomes of a file whose columns differ from those agreed on: it is read all the same, all its records are "
+        "rejected, or the run stops. Another order of the columns is only reported.",
+    )
+    expected_columns: dict[str, ColumnType] | None = Field(
+        default=None,
+        description="Columns that each file has beside those that other settings name, with their types: string, integer, number, "
+        "boolean, time, list, object or any; with a question mark behind it the column may be missing. By default those of the first "
+        "file by path.",
+    )
+    settle_seconds: float = Field(
+        default=2.0, ge=0.0, le=3600.0, description="A file younger than this must keep its size for as long before it is read."
+    )
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that a record needs, by the setting that names each: that of `raw_data.text`, then that of `raw_data.label`."""
+        settings = {
+            "labelled": ("text_column", "label_column"),
+            "multi-labelled": ("text_column", "label_column"),
+            "text": ("text_column",),
+            "prompt-completion": ("prompt_column", "completion_column"),
+            "chat": ("messages_column",),
+        }
+        return {setting: getattr(self, setting) for setting in settings[self.kind]}
+
+    @field_validator("uri")
+    @classmethod
+    def _no_parent_steps(cls, uri: str) -> str:
+        if ".." in PurePosixPath(uri).parts:
+            raise ValueError(f"source.uri {uri!r} steps out of its folder with '..'; name the folder itself")
+        return uri
