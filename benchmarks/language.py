@@ -103,7 +103,10 @@ def _measurements(tuning: Tuning, documents: Documents) -> list[Measurement]:
         paired(
             f"language_{way}_against_{peer}",
             f"{tuning.name}: tokens of documents tuned on, against {name}",
-            *([speeds[None]], [speeds[peer]], "tokens/s", AIM),
+            [speeds[None]],
+            [speeds[peer]],
+            "tokens/s",
+            AIM,
         )
         for peer, name in PEERS.items()
     ]

@@ -51,7 +51,8 @@ def _speed(result: TextScoringResult) -> Measurement:
         f"scoring the test split, from text to probabilities, against transformers' pipeline, batch {result.batch_size}",
         [result.texts / one.ours for one in result.rounds],
         [result.texts / one.theirs for one in result.rounds],
-        *("examples/s", AIM),
+        "examples/s",
+        AIM,
     )
 
 

@@ -113,9 +113,9 @@ def _require_order(name: str, low: float | None, high: float | None, low_setting
 RecordRule = RangeRule | PatternRule | AllowedRule
 ValidationRule = Annotated[RecordRule | ClassBalanceRule | NullRateRule | RowCountRule, Field(discriminator="kind")]
 RULES_OF_CLEANING = (
-    *("unreadable", "missing_text", "missing_label", "unknown_label", "not_a_list", "not_a_number", "out_of_range", "missing_completion"),
-    *("no_conversation", "empty_text", "too_short", "too_long", "language", "conflicting_label", "duplicate", "near_duplicate"),
-)
+    "unreadable", "missing_text", "missing_label", "unknown_label", "not_a_list", "not_a_number", "out_of_range", "missing_completion",
+    "no_conversation", "empty_text", "too_short", "too_long", "language", "conflicting_label", "duplicate", "near_duplicate",
+)  # fmt: skip
 
 
 class ValidationSettings(Settings):

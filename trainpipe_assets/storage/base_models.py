@@ -17,9 +17,9 @@ from trainpipe_assets.storage.s3 import explained
 from trainpipe_assets.storage.uris import absolute, is_s3, open_filesystem
 
 _FILES = (
-    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
-    *("chat_template.jinja", "*.safetensors*"),
-)
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
+    "chat_template.jinja", "*.safetensors*",
+)  # fmt: skip
 _CONVERTER = ("-m", "trainpipe_assets.training.gguf")  # a process of its own: torch must not come into this one
 CONVERT_SECONDS = 3600
 

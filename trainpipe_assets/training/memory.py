@@ -104,7 +104,9 @@ def fitting_micro_batch(need: Need, available: int, micro_batch_tokens: int | No
     log.warning(
         "a batch does not fit the memory at once: %s. Going on in micro-batches of %d tokens, with the same effective batch "
         "(training.micro_batch_tokens: %d makes it a choice)",
-        *(found, fitting * need.longest, fitting * need.longest),
+        found,
+        fitting * need.longest,
+        fitting * need.longest,
     )
     return fitting * need.longest
 

@@ -188,7 +188,10 @@ class Stepper:
             torch.cuda.empty_cache()
         log.warning(
             "%d examples of %d tokens do not fit the memory (%s): going on in micro-batches of %d tokens, with the same effective batch",
-            *(examples, longest, failure, self.micro_batch_tokens),
+            examples,
+            longest,
+            failure,
+            self.micro_batch_tokens,
         )
 
     def _describe_non_finite(self, batch: PreparedBatch, step: int, learning_rate: float, loss: float, norm: float) -> str:
