@@ -20,10 +20,7 @@ from pydantic import Field, field_validator
 from trainpipe_assets.settings import ComputeSettings
 from trainpipe_assets.storage.artifacts import Artifact, read_file
 from trainpipe_assets.storage.uris import is_remote
-from trainpipe_assets.training.spec import TrainSpec, save_spec
-
-GRACE_SECONDS = 20.0  # after a cancel: time for every rank to leave a checkpoint before it is killed
-USER_MISTAKE = 2  # exit code of the training program for a message that a person has to act on
+from trainpipe_assets.training.spec import GRACE_SECONDS, TrainSpec, save_spec
 
 
 class Launcher(ComputeSettings, dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # generic only for typed resource values

@@ -20,11 +20,10 @@ from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pi
 
 from trainpipe_assets.training.cores import threads_of_each
 from trainpipe_assets.training.progress import Report, bar_report, periodic_log
-from trainpipe_assets.training.spec import TrainSpec, load_spec
+from trainpipe_assets.training.spec import GRACE_SECONDS, TrainSpec, load_spec
 
-USER_MISTAKE = 2
+USER_MISTAKE = 2  # exit code for a message that a person has to act on
 LOOK_AGAIN_SECONDS = 0.5
-GRACE_SECONDS = 20.0  # to leave a checkpoint once the parent is gone
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 
 log = logging.getLogger("trainpipe_assets.training")

@@ -119,9 +119,10 @@ def operations_per_token(model: Any) -> int:
 
 
 @lru_cache
-def matmul_rate(device: torch.device, dtype: torch.dtype, threads: int, seconds: float = 0.2) -> float:
-    """Operations per second of the fastest square matrix product within `seconds`: 2·size³ operations each, by as many `threads` as now."""
-    size, at_once = (1024, 1) if device.type == "cpu" else (4096, 10)  # a wait for the device costs more than a Python call
+def matmul_rate(device: torch.device, dtype: torch.dtype, threads: int, seconds: float = 0.2, size: int | None = None) -> float:
+    """Operations per second of the fastest square matrix product within `seconds`, 2·size³ operations each, by as many `threads` as now."""
+    usual, at_once = (1024, 1) if device.type == "cpu" else (4096, 10)  # a wait for the device costs more than a Python call
+    size = size or usual
     numbers = torch.Generator(device).manual_seed(0)  # a GPU multiplies numbers that are all the same faster; nobody else's are drawn
     left, right, product = (torch.rand((size, size), dtype=dtype, device=device, generator=numbers) for _ in range(3))
     fastest, end = float("inf"), time.perf_counter() + seconds

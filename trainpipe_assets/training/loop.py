@@ -24,7 +24,7 @@ from trainpipe_assets.training.processes import agree, join_processes
 from trainpipe_assets.training.progress import Report
 from trainpipe_assets.training.record import describe_training
 from trainpipe_assets.training.scoring import score
-from trainpipe_assets.training.spec import TrainSpec
+from trainpipe_assets.training.spec import GRACE_SECONDS, TrainSpec
 from trainpipe_assets.training.state import StepRecord
 from trainpipe_assets.training.step import MemoryRanOut
 from trainpipe_assets.training.symptoms import spike, unmoved, weights_sample
@@ -38,8 +38,8 @@ VALIDATION_TOKENS = 4
 LOCK_PATIENCE_SECONDS = 30.0
 """How long to wait for a training that was stopped in the same work folder to leave it."""
 
-MIRROR_PATIENCE_SECONDS = 10.0
-"""How long a training that ends waits for its last checkpoint to be copied: half of what a canceled one is given to leave."""
+MIRROR_PATIENCE_SECONDS = GRACE_SECONDS / 2
+"""How long a training that ends waits for its last checkpoint to be copied."""
 
 
 class Interrupted(Exception):

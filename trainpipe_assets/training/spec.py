@@ -22,6 +22,10 @@ checkpoint.
 """
 
 
+GRACE_SECONDS = 20.0
+"""What a training that is to stop is given to leave a checkpoint, before it is killed."""
+
+
 class TrainSpec(BaseModel):
     """One training: its pinned inputs, its settings and where its files go."""
 
