@@ -15,6 +15,7 @@ import transformers
 
 from trainpipe_assets.settings import ComputeSettings
 from trainpipe_assets.training.cores import available_cores, threads_of_each
+from trainpipe_assets.training.products import onednn_is_faster
 
 NATIVE_BF16_ON_CPU = ("amx_bf16", "avx512_bf16")
 """CPU features that multiply bf16 natively; without one it runs some 100 times slower than float32."""
@@ -57,6 +58,7 @@ def describe_hardware(device: torch.device) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
+        "products": "oneDNN" if device.type == "cpu" and onednn_is_faster() else "torch",
         "system": f"{platform.system()} {platform.machine()}",
         "peak_memory_bytes": _peak_memory_bytes(),
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,

@@ -5,12 +5,13 @@ Pure but for `matmul_rate`, which measures what the device could do.
 
 import time
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 
 from trainpipe_assets.training.crowding import crowded
+from trainpipe_assets.training.products import onednn_is_faster, product
 from trainpipe_assets.training.timeline import Phase
 
 COMPUTING = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
@@ -120,17 +121,22 @@ def operations_per_token(model: Any) -> int:
 
 @lru_cache
 def matmul_rate(device: torch.device, dtype: torch.dtype, threads: int, seconds: float = 0.2, size: int | None = None) -> float:
-    """Operations per second of the fastest square matrix product within `seconds`, 2·size³ operations each, by as many `threads` as now."""
+    """Operations per second of the fastest square matrix product within `seconds`, 2·size³ operations each, by as many `threads` as now.
+
+    By the library that trainings use for them here.
+    """
     usual, at_once = (1024, 1) if device.type == "cpu" else (4096, 10)  # a wait for the device costs more than a Python call
     size = size or usual
     numbers = torch.Generator(device).manual_seed(0)  # a GPU multiplies numbers that are all the same faster; nobody else's are drawn
-    left, right, product = (torch.rand((size, size), dtype=dtype, device=device, generator=numbers) for _ in range(3))
+    left, right, out = (torch.rand((size, size), dtype=dtype, device=device, generator=numbers) for _ in range(3))
+    by_onednn = device.type == "cpu" and dtype == torch.float32 and onednn_is_faster()
+    multiply = partial(product, left, right) if by_onednn else partial(torch.mm, left, right, out=out)
     fastest, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end or fastest == float("inf"):
         _synchronize(device)
         began = time.perf_counter()
         for _ in range(at_once):
-            torch.mm(left, right, out=product)
+            multiply()
         _synchronize(device)
         fastest = min(fastest, (time.perf_counter() - began) / at_once)
     return 2.0 * size**3 / fastest

@@ -23,6 +23,7 @@ from trainpipe_assets.training.micro_batches import PreparedBatch
 from trainpipe_assets.training.model import frozen_digest, load_tokenizer
 from trainpipe_assets.training.optimizer import build_optimizer
 from trainpipe_assets.training.processes import agree, together
+from trainpipe_assets.training.products import use_fast_products
 from trainpipe_assets.training.progress import Meter, Progress
 from trainpipe_assets.training.sequences import Sequences
 from trainpipe_assets.training.spec import TrainSpec
@@ -130,6 +131,7 @@ def _load_model(spec: TrainSpec, task: Task[Any], accelerator: Accelerator, spli
     task.spare_work(model)
     if accelerator.device.type == "cpu":
         use_fast_dropout(model)
+        use_fast_products(model)
     return model
 
 

@@ -20,6 +20,7 @@ from transformers import (
 
 from trainpipe_assets.training.errors import first_line
 from trainpipe_assets.training.first_token import skip_unused_tokens
+from trainpipe_assets.training.products import use_fast_products
 
 Problem = Literal["single_label_classification", "regression", "multi_label_classification"]
 
@@ -59,6 +60,7 @@ def load_trained_language_model(folder: str | Path) -> PreTrainedModel:
     _require_folder(folder)
     model = _ready(_load(str(folder), "model", None, AutoModelForCausalLM), folder)
     model.train(False)
+    use_fast_products(model)
     return model
 
 
@@ -72,6 +74,7 @@ def load_trained(folder: str | Path) -> PreTrainedModel:
     model = _load(str(folder), "model", None)
     model.train(False)
     skip_unused_tokens(model)
+    use_fast_products(model)
     return model
 
 
