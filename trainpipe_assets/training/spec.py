@@ -46,7 +46,7 @@ class TrainSpec(BaseModel):
         default=None, description="Where checkpoints are also kept, sent in the background: another machine goes on from there."
     )
     output_dir: str = Field(min_length=1, description="Local folder where the finished model appears, whole or not at all.")
-    fingerprint: str = Field(min_length=1, description="Identity of the training: equal fingerprints, equal model.")
+    fingerprint: str = Field(min_length=1, description="Identity of the training: equal fingerprints, equal model but for rounding.")
 
     def computed_in(self, precision: str) -> "TrainSpec":
         """The same with the precision that `auto` came to."""
