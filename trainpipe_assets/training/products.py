@@ -14,9 +14,13 @@ from torch import nn
 
 @lru_cache
 def onednn_is_faster() -> bool:
-    """Whether this processor has AVX-512 and is not one that MKL uses it on: a fact of the machine, so that trainings repeat to the bit."""
+    """Whether this processor has AVX-512 and is not one that MKL uses it on: a fact of the machine, so that trainings repeat to the bit.
+
+    Where oneDNN is turned off in torch, it is not.
+    """
     found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_f")) and "AMD" in str(found.get("cpu_name")) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    overlooked = bool(found.get("avx512_f")) and "AMD" in str(found.get("cpu_name"))
+    return overlooked and torch.backends.mkldnn.enabled and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def use_fast_products(model: nn.Module) -> None:

@@ -83,6 +83,16 @@ def test_the_processor_decides_and_nothing_that_is_measured(
         onednn_is_faster.cache_clear()
 
 
+def test_where_onednn_is_turned_off_it_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMD)
+    onednn_is_faster.cache_clear()
+    try:
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert not onednn_is_faster()
+    finally:
+        onednn_is_faster.cache_clear()
+
+
 def classifier(root: Path, name: str) -> TrainSpec:
     if not (root / "base").exists():
         write_tiny_base(root / "base")
