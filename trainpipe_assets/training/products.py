@@ -20,7 +20,7 @@ def onednn_is_faster() -> bool:
     """
     found = torch.cpu.get_capabilities()
     overlooked = bool(found.get("avx512_f")) and "AMD" in str(found.get("cpu_name"))
-    return overlooked and torch.backends.mkldnn.enabled and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return overlooked and bool(torch.backends.mkldnn.enabled) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def use_fast_products(model: nn.Module) -> None:
