@@ -65,7 +65,7 @@ def status(pipeline: str | None, as_json: bool) -> None:
 
     lake = _lake()
     settings = _or_exit(_load_pipelines, pipeline)
-    report: dict[str, Any] = {name: _or_exit(pipeline_status, lake, chosen) for name, chosen in settings.items()}
+    report: dict[str, Any] = {name: _or_exit(pipeline_status, lake, name, chosen) for name, chosen in settings.items()}
     text = "\n\n".join(describe(name, found) for name, found in report.items())
     click.echo(json.dumps({"pipelines": report}, indent=2) if as_json else text)
 

@@ -2,13 +2,13 @@
 
 import functools
 import warnings
-from pathlib import Path
 
 import dagster as dg
 
-import trainpipe_assets.defs
 from trainpipe_assets.pipeline.automation import run_failure_alert
+from trainpipe_assets.pipeline.component import component_tree
 from trainpipe_assets.pipeline.executor import signing_in_process_executor
+from trainpipe_assets.pipeline.failures import end_with, one_message
 from trainpipe_assets.pipeline.io_managers import DeltaIOManager, ModelIOManager
 from trainpipe_assets.pipeline.resources import lake_from_environment, launcher_from_environment
 
@@ -18,6 +18,14 @@ from trainpipe_assets.pipeline.resources import lake_from_environment, launcher_
 def defs() -> dg.Definitions:
     """All definitions of this code location; made once for the process, where a single run asks for them six times."""
     warnings.filterwarnings("ignore", category=dg.BetaWarning)  # data versions and code references: used on purpose
+    try:
+        with one_message():
+            return _all()
+    except ValueError as error:
+        end_with(str(error))
+
+
+def _all() -> dg.Definitions:
     lake = lake_from_environment()
     shared = dg.Definitions(
         resources={
@@ -38,5 +46,5 @@ def _pipelines() -> dg.Definitions:
     `dg.load_from_defs_folder` would also import every component type of every installed package, to list them to Dagster+: half
     the time of loading.
     """
-    tree = dg.ComponentTree.from_module(trainpipe_assets.defs, project_root=Path(__file__).parents[1])
+    tree = component_tree()
     return dg.Definitions.merge(tree.build_defs(tree.defs_module_path), dg.Definitions(component_tree=tree))

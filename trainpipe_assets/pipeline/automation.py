@@ -1,6 +1,7 @@
 """When pipelines run: jobs, the sensor that retrains when data arrives, the nightly schedule, and the alert.
 
-The sensor keeps no cursor: what has arrived is the difference between the landing folder and the lake.
+The sensor keeps no cursor: what has arrived is the difference between the landing folder and the lake, and what a failed run left
+undone is a difference between tables.
 """
 
 import hashlib
@@ -19,18 +20,14 @@ from trainpipe_assets.data.sources import list_landed, split_settled
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import unanswered_drift
 from trainpipe_assets.pipeline.executor import give_up_dead_runs
-from trainpipe_assets.pipeline.keys import PipelineKeys
+from trainpipe_assets.pipeline.keys import DATA, MODEL, MONITORS, PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
+from trainpipe_assets.pipeline.runs import RETRY_AFTER_SECONDS, PipelineRuns
+from trainpipe_assets.pipeline.undone import UPSTREAM, undone
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
 
-DATA = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")
-MODEL = ("fine_tuned_model", "eval_report")
-MONITORS = ("drift_report",)
-ASSETS = (*DATA, *MONITORS, *MODEL)
-UNFINISHED = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
-              dg.DagsterRunStatus.CANCELING)  # fmt: skip
-RETRY_AFTER_SECONDS = 3600  # the same arrivals are requested again, after a failed run, at most so often
+UNDONE_TAG, DRIFT_TAG = "trainpipe/undone", "trainpipe/drift"
 WEBHOOK_TIMEOUT_SECONDS = 10
 
 
@@ -61,18 +58,19 @@ def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
         jobs=[prepare, retrain] if on_drift else [retrain],
         minimum_interval_seconds=settings.automation.sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING if status else dg.DefaultSensorStatus.STOPPED,
-        description=f"Retrains when new data has arrived and settled{' and has drifted' if on_drift else ''}; never while a run of the "
-        "same pipeline is under way.",
+        description=f"Retrains when new data has arrived and settled{' and has drifted' if on_drift else ''}, or when a run that failed "
+        "left work undone; never while a run of the same pipeline is under way.",
     )
     def new_data(context: dg.SensorEvaluationContext, lake: Lake) -> dg.RunRequest | dg.SkipReason:
         give_up_dead_runs(context.instance)
-        busy = unfinished_run(context.instance, (ingest.name, prepare.name, retrain.name), [keys[asset] for asset in ASSETS])
+        runs = PipelineRuns(context.instance, name, keys)
+        busy = runs.under_way()
         if busy is not None:
             return dg.SkipReason(f"run {busy} of this pipeline is under way; what has arrived is looked at when it is done")
         arrivals = look_for_data(settings, lake, keys["raw_data"], now=time.time())
-        if not on_drift:
-            return arrivals
-        return train_on_drift(arrivals, settings, lake, keys, prepare=prepare.name, retrain=retrain.name, now=time.time())
+        if on_drift:
+            return prepare_and_train_on_drift(arrivals, runs, settings, lake, now=time.time())
+        return arrivals if isinstance(arrivals, dg.RunRequest) else finish(arrivals, runs, settings, lake, now=time.time())
 
     schedules = []
     if settings.automation.schedule is not None:
@@ -89,15 +87,6 @@ def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
             )
         )
     return dg.Definitions(jobs=[ingest, prepare, retrain], schedules=schedules, sensors=[new_data])
-
-
-def unfinished_run(instance: dg.DagsterInstance, job_names: Sequence[str], keys: Sequence[dg.AssetKey]) -> str | None:
-    """Id of a run, queued or in progress, that touches the pipeline; None where there is none."""
-    for record in instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED))):
-        run = record.dagster_run
-        if run.job_name in job_names or set(keys) & set(run.asset_selection or ()):
-            return run.run_id
-    return None
 
 
 def look_for_data(settings: PipelineSettings, lake: Lake, raw_key: dg.AssetKey, now: float) -> dg.RunRequest | dg.SkipReason:
@@ -124,31 +113,48 @@ def look_for_data(settings: PipelineSettings, lake: Lake, raw_key: dg.AssetKey, 
     return dg.RunRequest(run_key=_situation(table, [f"{file.path} {file.version}" for file in new], withdrawn, now), tags=tags)
 
 
-def train_on_drift(
-    arrivals: dg.RunRequest | dg.SkipReason,
-    settings: PipelineSettings,
-    lake: Lake,
-    keys: PipelineKeys,
-    *,
-    prepare: str,
-    retrain: str,
-    now: float,
+def finish(
+    arrivals: dg.SkipReason, runs: PipelineRuns, settings: PipelineSettings, lake: Lake, now: float, *, job: str = "retrain"
 ) -> dg.RunRequest | dg.SkipReason:
-    """What becomes of a tick's `arrivals` where only drift is a reason to train; read from the lake alone.
+    """A run of `job` where one before it, that failed, left work of its undone; else `arrivals`, or why there is none."""
+    left_out = {*(() if settings.drift.enabled else MONITORS), *(MODEL if job == "prepare" else ())}
+    tables = {name: find(lake.table_uri(runs.keys[name])) for name in ("raw_data", *UPSTREAM) if name not in left_out}
+    behind, raw = undone(tables), tables["raw_data"]
+    if not behind or raw is None:
+        return arrivals
+    found = f"{', '.join(behind)} do not cover raw_data as it stands"
+    return _again(runs, job, UNDONE_TAG, raw.data_version, found, now)
+
+
+def prepare_and_train_on_drift(
+    arrivals: dg.RunRequest | dg.SkipReason, runs: PipelineRuns, settings: PipelineSettings, lake: Lake, now: float
+) -> dg.RunRequest | dg.SkipReason:
+    """What becomes of a tick's `arrivals` where only drift is a reason to train.
 
     New data is prepared first, and with that compared. Where it had drifted, the next tick asks for the training, until a model was
     trained on it and evaluated. While there is no current model to compare with, new data is a reason to train.
     """
-    evaluations = find(lake.table_uri(keys["eval_report"]))
+    evaluations, examples, tokens = (
+        find(lake.table_uri(runs.keys[name])) for name in ("eval_report", "cleaned_features", "tokenized_dataset")
+    )
     model = current_model(evaluations)
+    job = "retrain" if model is None else "prepare"
     if isinstance(arrivals, dg.RunRequest):
-        job = retrain if model is None else prepare
-        return dg.RunRequest(run_key=arrivals.run_key, tags=arrivals.tags, job_name=job)
-    drifted = unanswered_drift(find(lake.table_uri(keys["drift_report"])), evaluations, model, settings.drift) if model else None
-    if drifted is None:
-        return arrivals
-    run_key = f"drift-{drifted}-{int(now // RETRY_AFTER_SECONDS)}"
-    return dg.RunRequest(run_key=run_key, tags={"trainpipe/drift": drifted}, job_name=retrain)
+        return dg.RunRequest(run_key=arrivals.run_key, tags=arrivals.tags, job_name=f"{runs.name}_{job}")
+    left = finish(arrivals, runs, settings, lake, now, job=job)
+    if left is not arrivals or model is None or not undone({"tokenized_dataset": tokens, "eval_report": evaluations}):
+        return left
+    drifted = unanswered_drift(find(lake.table_uri(runs.keys["drift_report"])), model, settings.drift, examples)
+    return arrivals if drifted is None else _again(runs, "retrain", DRIFT_TAG, drifted, "what arrived has drifted", now)
+
+
+def _again(runs: PipelineRuns, job: str, tag: str, value: str, found: str, now: float) -> dg.RunRequest | dg.SkipReason:
+    """A run of `job` for what was `found`, unless that has been tried often enough, or just now."""
+    why_not = runs.why_not_again(tag, value, now)
+    if why_not is not None:
+        return dg.SkipReason(f"{found}, but {why_not}")
+    run_key = f"{tag}-{value}-{runs.asked_for(tag, value)}"
+    return dg.RunRequest(run_key=run_key, tags={tag: value}, job_name=f"{runs.name}_{job}")
 
 
 def _situation(table: Table | None, new: Sequence[str], withdrawn: Sequence[str], now: float) -> str:

@@ -1,11 +1,13 @@
 """The component: one folder under `defs/` with a `defs.yaml` becomes one training pipeline."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel
 
+import trainpipe_assets.defs
 from trainpipe_assets.pipeline.assets import build_assets
 from trainpipe_assets.pipeline.automation import build_automation
 from trainpipe_assets.pipeline.checks import build_checks
@@ -38,6 +40,11 @@ class TrainingPipeline(dg.Component, dg.Resolvable):
         if not self.settings.enabled:
             return dg.Definitions()
         return build_pipeline(context.path.name, self.settings)
+
+
+def component_tree() -> dg.ComponentTree:
+    """What is declared under `defs/`."""
+    return dg.ComponentTree.from_module(trainpipe_assets.defs, project_root=Path(trainpipe_assets.defs.__path__[0]).parents[1])
 
 
 def build_pipeline(name: str, settings: PipelineSettings) -> dg.Definitions:

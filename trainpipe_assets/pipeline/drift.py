@@ -16,7 +16,7 @@ import polars as pl
 from trainpipe_assets.evaluation import drift
 from trainpipe_assets.evaluation.drift import TEXT_CHARS, DriftComparison, compare
 from trainpipe_assets.evaluation.drift_plot import drift_plot
-from trainpipe_assets.pipeline.current_model import newest_trained_version, trained_version
+from trainpipe_assets.pipeline.current_model import trained_version
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
 from trainpipe_assets.schemas import DRIFT_REPORT
 from trainpipe_assets.settings import DriftSettings
@@ -62,7 +62,7 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
     """
     history = find(history_uri)
     rows = history.scan().collect() if history else pl.DataFrame(schema=DRIFT_REPORT)
-    known = of_model(rows, model.fingerprint if model else "", settings)
+    known = standing(of_model(rows, model.fingerprint if model else "", settings), examples)
     sides = _sides(model, examples, known, settings)
     metadata: dict[str, Any] = {"compared": isinstance(sides, Sides), **({"model_fingerprint": model.fingerprint} if model else {})}
     if isinstance(sides, NothingToCompare) or model is None:
@@ -75,7 +75,8 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
         metadata |= _shown(new.row(0, named=True)) | _pictures(comparison)
     nothing = pl.DataFrame(schema={"row_id": pl.String})
     made_by = fingerprint("drift_report", drift.VERSION)
-    increment = Increment(history_uri, history, new.lazy(), nothing, made_by, upstream=0, empty=history is not None and new.is_empty())
+    covered = history is not None and history.upstream == examples.content and new.is_empty()
+    increment = Increment(history_uri, history, new.lazy(), nothing, made_by, upstream=examples.content, empty=covered)
     return DriftStep(increment, metadata, _verdict(pl.concat([known, new]), metadata, settings))
 
 
@@ -92,15 +93,35 @@ def telling(comparisons: pl.DataFrame) -> dict[str, Any] | None:
     return found.row(-1, named=True) if found.height else None
 
 
-def unanswered_drift(drift_history: Table | None, evaluations: Table | None, model: Artifact, settings: DriftSettings) -> str | None:
-    """Id of a comparison that found drift from `model`, the current one, in examples that no evaluated model was trained on yet."""
+def standing(comparisons: pl.DataFrame, examples: Table | None) -> pl.DataFrame:
+    """Of `comparisons` those that still tell of `examples`: a drift does not, of which most examples were withdrawn since."""
+    drifted = comparisons.filter("drifted")
+    if examples is None or drifted.is_empty():
+        return comparisons
+    gone = [row["comparison_id"] for row in drifted.iter_rows(named=True) if _was_withdrawn(row, examples)]
+    return comparisons.filter(~pl.col("comparison_id").is_in(gone))
+
+
+def _was_withdrawn(comparison: Mapping[str, Any], examples: Table) -> bool:
+    """Whether more than half of the arrival is gone by now; not, where that cannot be told any more."""
+    since, upto = comparison["since_version"], comparison["dataset_version"]
+    if examples.content <= upto:
+        return False
+    changed = difference(examples, upto)
+    then = find(examples.uri, upto) if changed else None
+    arrived = _arrivals(then, since) if then else None
+    if changed is None or then is None or arrived is None:
+        return False
+    gone = then.scan().join(changed.removed, on="row_id", how="semi").join(changed.added, on="content_hash", how="anti").select("row_id")
+    return bool(2 * arrived.join(gone, on="row_id", how="semi").select(pl.len()).collect().item() > comparison["n_arrived"])
+
+
+def unanswered_drift(drift_history: Table | None, model: Artifact, settings: DriftSettings, examples: Table | None) -> str | None:
+    """Id of a comparison that found drift from `model`, the current one, in examples that are still there."""
     if drift_history is None:
         return None
-    newest = telling(of_model(drift_history.scan().collect(), model.fingerprint, settings))
-    if newest is None or not newest["drifted"]:
-        return None
-    trained_on = newest_trained_version(evaluations, EXAMPLES)
-    return None if trained_on is not None and trained_on >= newest["dataset_version"] else str(newest["comparison_id"])
+    newest = telling(standing(of_model(drift_history.scan().collect(), model.fingerprint, settings), examples))
+    return str(newest["comparison_id"]) if newest is not None and newest["drifted"] else None
 
 
 def _judge(settings: DriftSettings) -> str:

@@ -17,6 +17,7 @@ from trainpipe_assets.evaluation.history import Judged
 from trainpipe_assets.evaluation.report import ReportContext, summary_markdown
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.measures import MEASURES, Trial
+from trainpipe_assets.pipeline.provenance import dataset_digest
 from trainpipe_assets.schemas import EVAL_REPORT
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings
 from trainpipe_assets.storage.artifacts import Artifact, read_manifest
@@ -65,15 +66,25 @@ def evaluate_model(
     previous = _previous_model(rows, model)
     identity = _identity(model, previous, examples, settings)
     known = rows.filter(pl.col("evaluation_id") == identity)
+    covered = _covered(model, tokens, history)
     if not known.is_empty():
-        return EvaluationStep(_increment(history_uri, history, rows.clear(), empty=True), _known_metadata(known.row(-1, named=True)))
+        return EvaluationStep(_increment(history_uri, history, rows.clear(), covered), _known_metadata(known.row(-1, named=True)))
     measure, comparable = MEASURES[model.task], previous if previous is not None and previous.task == model.task else None
     found = measure.take(Trial(model, comparable, base, examples, compute, settings))
     row, context = _described(found, identity, model, previous, tokens, now)
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
     _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
     metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **measure.shown(found), **_known_metadata(row)}
-    return EvaluationStep(_increment(history_uri, history, pl.DataFrame([row], schema=EVAL_REPORT), empty=False), metadata)
+    return EvaluationStep(_increment(history_uri, history, pl.DataFrame([row], schema=EVAL_REPORT), covered), metadata)
+
+
+def _covered(model: Artifact, tokens: Table, history: Table | None) -> int:
+    """The content of `tokens` that is evaluated with this: as it stands where `model` was trained on just that, else as before."""
+    trained_on = model.manifest["dataset"]
+    same = trained_on["uri"] == tokens.uri and trained_on["version"] >= tokens.content
+    if same or trained_on["digest"] == dataset_digest(tokens):
+        return tokens.content
+    return (history.upstream or 0) if history else 0
 
 
 def _require_same_dataset(model: Artifact, tokens: Table) -> None:
@@ -106,9 +117,10 @@ def _identity(model: Artifact, previous: Artifact | None, examples: pl.DataFrame
     return f"{fingerprint(VERSION, model.fingerprint, against, rows, settings):016x}"
 
 
-def _increment(uri: str, history: Table | None, row: pl.DataFrame, *, empty: bool) -> Increment:
+def _increment(uri: str, history: Table | None, row: pl.DataFrame, covered: int) -> Increment:
     nothing = pl.DataFrame(schema={"row_id": pl.String})
-    return Increment(uri, history, row.lazy(), nothing, fingerprint("eval_report", VERSION), upstream=0, empty=empty)
+    empty = row.is_empty() and history is not None and history.upstream == covered
+    return Increment(uri, history, row.lazy(), nothing, fingerprint("eval_report", VERSION), upstream=covered, empty=empty)
 
 
 def _reports_of(model: Artifact) -> str:

@@ -70,12 +70,17 @@ def give_up_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     dead = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY)):
         run = record.dagster_run
-        signature = run.tags.get(PROCESS_TAG)
-        if signature is not None and _is_gone(json.loads(signature)):
+        if is_dead(run):
             instance.report_run_failed(run, "the process of this run is gone without a word (killed, or out of memory); run again to go on")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead.append(run.run_id)
     return dead
+
+
+def is_dead(run: dg.DagsterRun) -> bool:
+    """Whether the process that executed the run is known to be gone: it ran on this machine, and does not any more."""
+    signature = run.tags.get(PROCESS_TAG)
+    return signature is not None and _is_gone(json.loads(signature))
 
 
 def _signature(process: psutil.Process) -> dict[str, Any]:

@@ -5,12 +5,20 @@ and shows the message alone. All other exceptions pass: they are faults of stora
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import NoReturn
 
 import dagster as dg
-from pydantic import ValidationError
+from dagster.components.resolved.errors import ResolutionException
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from yaml import YAMLError
 
+from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.s3_problems import S3Unreachable
 
 
@@ -54,7 +62,58 @@ def explained() -> Iterator[None]:
         raise dg.Failure(description=message, allow_retries=isinstance(error, S3Unreachable)) from None
 
 
-def one_line(error: ValidationError) -> str:
-    """Each value that was refused: where it stands, what was found, what is allowed."""
-    problems = (f"{'.'.join(map(str, item['loc'])) or error.title}: found {item['input']!r}, {item['msg']}" for item in error.errors())
-    return "; ".join(problems)
+def end_with(message: str) -> NoReturn:
+    """Fail the loading of the code with the message alone, in whatever process of Dagster it is."""
+    _Stacks.hide()
+    raise dg.DagsterInvalidDefinitionError(message) from None
+
+
+@contextmanager
+def one_message() -> Iterator[None]:
+    """Turn what is wrong with a `defs.yaml` or a variable into a `ValueError` that says where, what, and what is allowed.
+
+    Dagster wraps what a component says into errors that draw the whole tree of components; the first of the chain is what matters.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = _first_cause(error)
+        if not isinstance(cause, ValueError | YAMLError | ResolutionException | dg.DagsterError):
+            raise
+        raise ValueError(one_line(cause) if isinstance(cause, ValidationError) else str(cause).rstrip()) from None
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _first_cause(error.__cause__)
+
+
+def one_line(error: ValidationError, variables: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Each value that was refused: where it stands, what was found, what is allowed. `variables` are those that fields are from."""
+    return "; ".join(_refused(item, error.title, variables) for item in error.errors())
+
+
+def _refused(item: ErrorDetails, title: str, variables: Mapping[str, str]) -> str:
+    """One value; of a `defs.yaml` Dagster knows file and line, and has put them behind the key."""
+    position = item.get("ctx", {}).get("source_position")
+    path = ".".join(map(str, item["loc"])).partition(" at ")[0]
+    where = f"{_short(position.filename)}:{position.start.line}: {path}" if position else variables.get(path, path) or title
+    if item["type"] == "extra_forbidden":
+        near = closest_key(path.removeprefix("attributes.").split("."))
+        return f"{where}: there is no such key{f'; did you mean {near}?' if near else ''}"
+    return f"{where}: found {item['input']!r}, {item['msg'].removeprefix('Value error, ')}"
+
+
+def _short(path: str) -> str:
+    """From the folder that the command was started in, where it is below that."""
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def closest_key(path: list[str]) -> str | None:
+    """The key of `PipelineSettings` that a misspelt one is most like, beside it; None where none is."""
+    settings: type[BaseModel] = PipelineSettings
+    for name in path[:-1]:
+        annotation = settings.model_fields[name].annotation if name in settings.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        settings = annotation
+    return next(iter(get_close_matches(path[-1], settings.model_fields, n=1)), None)

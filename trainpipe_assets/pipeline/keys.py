@@ -1,8 +1,14 @@
-"""The names of a pipeline's assets in Dagster's catalog."""
+"""The names of a pipeline's assets and jobs in Dagster's catalog."""
 
 from dataclasses import dataclass
 
 import dagster as dg
+
+DATA = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")
+MODEL = ("fine_tuned_model", "eval_report")
+MONITORS = ("drift_report",)
+ASSETS = (*DATA, *MONITORS, *MODEL)
+JOBS = ("ingest", "prepare", "retrain")
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ The one place that reads TRAINPIPE_* variables, and only when definitions are bu
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dagster as dg
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from trainpipe_assets.pipeline.failures import one_line
 from trainpipe_assets.pipeline.launcher import LocalLauncher
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.uris import CHECKPOINTS, MODELS, TABLES, absolute, is_remote, is_s3, join
@@ -27,7 +30,7 @@ class Lake(dg.ConfigurableResource[None]):
     @classmethod
     def _known_place(cls, uri: str) -> str:
         if is_remote(uri) and not is_s3(uri):
-            raise ValueError(f"{uri!r} is neither a local folder nor an s3:// URI; correct TRAINPIPE_LAKE or TRAINPIPE_LANDING")
+            raise ValueError("it is neither a local folder nor an s3:// URI")
         return uri
 
     @field_validator("models", "scratch")
@@ -35,7 +38,7 @@ class Lake(dg.ConfigurableResource[None]):
     def _local_folder(cls, folder: str, field: ValidationInfo) -> str:
         if is_remote(folder):
             why = {"models": "base models are read from local disk", "scratch": "steps set down files on local disk"}[str(field.field_name)]
-            raise ValueError(f"{folder!r} is not a local folder; {why}, correct TRAINPIPE_{str(field.field_name).upper()}")
+            raise ValueError(f"it is not a local folder; {why}")
         return folder
 
     def table_uri(self, key: dg.AssetKey) -> str:
@@ -61,8 +64,8 @@ def lake_from_environment() -> Lake:
     AWS_REGION is made known to boto3, which looks for AWS_DEFAULT_REGION only.
 
     Raises:
-        pydantic.ValidationError: one of them names a place that cannot be used.
-        ValueError: AWS_S3_ALLOW_UNSAFE_RENAME is set, by which commits to a lake on S3 would be lost.
+        ValueError: one of them names a place that cannot be used; or AWS_S3_ALLOW_UNSAFE_RENAME is set, by which commits to a lake on S3
+            would be lost.
     """
     root = os.environ.get("TRAINPIPE_LAKE") or DEFAULT_LAKE
     unsafe = os.environ.get("AWS_S3_ALLOW_UNSAFE_RENAME", "")
@@ -73,20 +76,32 @@ def lake_from_environment() -> Lake:
         )
     if region := os.environ.get("AWS_REGION"):
         os.environ.setdefault("AWS_DEFAULT_REGION", region)
-    return Lake(
-        root=root,
-        landing=os.environ.get("TRAINPIPE_LANDING") or DEFAULT_LANDING,
-        models=os.environ.get("TRAINPIPE_MODELS") or DEFAULT_MODELS,
-        scratch=os.environ.get("TRAINPIPE_SCRATCH") or DEFAULT_SCRATCH,
-    )
+    with _told_by_variable(root="TRAINPIPE_LAKE"):
+        return Lake(
+            root=root,
+            landing=os.environ.get("TRAINPIPE_LANDING") or DEFAULT_LANDING,
+            models=os.environ.get("TRAINPIPE_MODELS") or DEFAULT_MODELS,
+            scratch=os.environ.get("TRAINPIPE_SCRATCH") or DEFAULT_SCRATCH,
+        )
 
 
 def launcher_from_environment() -> LocalLauncher:
     """The launcher with the compute that TRAINPIPE_DEVICE, _PROCESSES, _SHARDING, _PRECISION, _THREADS and _PRICE_PER_HOUR speak of.
 
     Raises:
-        pydantic.ValidationError: one of them has a value that is not allowed.
+        ValueError: one of them has a value that is not allowed.
     """
     names = ("device", "processes", "sharding", "precision", "threads", "price_per_hour", "scratch")
     given = {name: os.environ.get(f"TRAINPIPE_{name.upper()}") for name in names}
-    return LocalLauncher.model_validate({name: value for name, value in given.items() if value})
+    with _told_by_variable():
+        return LocalLauncher.model_validate({name: value for name, value in given.items() if value})
+
+
+@contextmanager
+def _told_by_variable(**others: str) -> Iterator[None]:
+    """Name the variable, not the field, where a value is refused; `others` are those that are not named after their field."""
+    try:
+        yield
+    except ValidationError as error:
+        fields = [str(item["loc"][0]) for item in error.errors() if item["loc"]]
+        raise ValueError(one_line(error, {field: others.get(field, f"TRAINPIPE_{field.upper()}") for field in fields})) from None

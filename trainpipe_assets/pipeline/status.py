@@ -1,21 +1,27 @@
 """Where a pipeline stands: what has arrived, what is pending, the current model and its verdict.
 
-Read from the landing folder, the lake and the manifests alone, so that it is true with or without a Dagster instance.
+Read from the landing folder, the lake and the manifests, so that it is true with or without a Dagster instance. Only whether a run is
+under way is known to none but the instance.
 """
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from sqlalchemy.exc import SQLAlchemyError
 
-import trainpipe_assets
 from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.sources import list_landed
-from trainpipe_assets.pipeline.component import TrainingPipeline
-from trainpipe_assets.pipeline.drift import of_model, telling
+from trainpipe_assets.pipeline.component import TrainingPipeline, component_tree
+from trainpipe_assets.pipeline.drift import of_model, standing, telling
+from trainpipe_assets.pipeline.failures import one_message
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
+from trainpipe_assets.pipeline.runs import PipelineRuns
+from trainpipe_assets.pipeline.undone import undone
 from trainpipe_assets.settings import DriftSettings, PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.uris import is_remote
@@ -28,14 +34,12 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
     """The settings of every pipeline under `defs/` that is enabled, by name; of one where `only` names it.
 
     Raises:
-        ValueError: there is no pipeline of that name, or it is not enabled.
+        ValueError: there is no pipeline of that name, or it is not enabled, or a `defs.yaml` has a mistake.
     """
-    folder = Path(trainpipe_assets.__file__).parent
-    tree = dg.ComponentTree.for_project(folder)
-    found = {
-        path.parent.name: tree.load_component(path.parent.relative_to(folder / "defs"))
-        for path in sorted((folder / "defs").rglob("defs.yaml"))
-    }
+    with one_message():
+        tree = component_tree()
+        folders = [path.parent for path in sorted(tree.defs_module_path.rglob("defs.yaml"))]
+        found = {folder.name: tree.load_component(folder.relative_to(tree.defs_module_path)) for folder in folders}
     known = {name: component.settings for name, component in found.items() if isinstance(component, TrainingPipeline)}
     pipelines = {name: settings for name, settings in known.items() if settings.enabled}
     if only in known and only not in pipelines:
@@ -49,9 +53,10 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
     return {only: pipelines[only]}
 
 
-def pipeline_status(lake: Lake, settings: PipelineSettings) -> dict[str, Any]:
-    """`pending_files`, `withdrawn_files`, `tables`, `rejected`, `model`, `gate` and `drift` of one pipeline, ready for JSON.
+def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[str, Any]:
+    """`run`, `pending_files`, `withdrawn_files`, `undone`, `tables`, `rejected`, `model`, `gate` and `drift`, ready for JSON.
 
+    `undone` names the tables that do not cover all of what they are made from, because a run failed or was canceled.
     `model` and `drift` speak of the current model, the newest whose gate passed; `gate` and `latest` of the newest evaluation.
     """
     keys = PipelineKeys(settings.key_prefix)
@@ -62,16 +67,29 @@ def pipeline_status(lake: Lake, settings: PipelineSettings) -> dict[str, Any]:
     history = evaluation_history(tables["eval_report"])
     passed = [row for row in history if row["gate_passed"]]
     return {
+        "run": run_under_way(name, settings),
         "landing": landing,
         "pending_files": [file.path for file in pending(landed, raw)],
         "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}),
+        "undone": undone({name: table for name, table in tables.items() if settings.drift.enabled or name != "drift_report"}),
         "tables": {name: {"version": table.version, "rows": table.rows, "uri": table.uri} for name, table in tables.items() if table},
         "rejected": rejected_by_rule(tables["rejected_rows"]),
         "model": describe_model(passed[-1]) if passed else None,
         "gate": describe_gate(history[-1]) if history else None,
         "latest": describe_model(history[-1]) if history else None,
-        "drift": describe_drift(tables["drift_report"], passed[-1]["model_fingerprint"], settings.drift) if passed else None,
+        "drift": describe_drift(tables, passed[-1]["model_fingerprint"], settings.drift) if passed else None,
     }
+
+
+def run_under_way(name: str, settings: PipelineSettings) -> str | None:
+    """Id of a run of the pipeline that is queued or in progress; None also without DAGSTER_HOME, or where the instance cannot be opened."""
+    if not os.environ.get("DAGSTER_HOME"):
+        return None
+    try:
+        with dg.DagsterInstance.get() as instance:
+            return PipelineRuns(instance, name, PipelineKeys(settings.key_prefix)).under_way()
+    except (dg.DagsterError, ValueError, OSError, SQLAlchemyError):  # `trainpipe doctor` says what is wrong with it
+        return None
 
 
 def evaluation_history(table: Table | None) -> list[dict[str, Any]]:
@@ -108,9 +126,11 @@ def describe_gate(evaluation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe_drift(table: Table | None, model_fingerprint: str, settings: DriftSettings) -> dict[str, Any] | None:
+def describe_drift(tables: Mapping[str, Table | None], model_fingerprint: str, settings: DriftSettings) -> dict[str, Any] | None:
     """The newest comparison with a model that found drift, else the newest; None where nothing was compared with it."""
-    found = telling(of_model(table.scan().collect(), model_fingerprint, settings)) if table else None
+    table = tables["drift_report"]
+    comparisons = of_model(table.scan().collect(), model_fingerprint, settings) if table else None
+    found = telling(standing(comparisons, tables["cleaned_features"])) if comparisons is not None else None
     if found is None:
         return None
     return {
@@ -124,6 +144,8 @@ def describe_drift(table: Table | None, model_fingerprint: str, settings: DriftS
 def describe(name: str, status: dict[str, Any]) -> str:
     """A status in a few lines for a person."""
     lines = [f"pipeline {name}"]
+    if status["run"]:
+        lines.append(f"  run        {status['run']} is under way")
     rows = {table: f"{facts['rows']:,}" for table, facts in status["tables"].items()}
     if rows:
         lines.append(
@@ -140,6 +162,8 @@ def describe(name: str, status: dict[str, Any]) -> str:
     lines.append(f"  pending    {len(waiting)} file(s){named}")
     if status["withdrawn_files"]:
         lines.append(f"  withdrawn  {len(status['withdrawn_files'])} file(s), their rows go with the next run")
+    if status["undone"] and not status["run"]:
+        lines.append(f"  undone     {', '.join(status['undone'])} do not cover what was ingested: a run failed or was canceled, run again")
     lines += [*_model_lines(status), *_drift_lines(status["drift"])]
     return "\n".join(lines)
 

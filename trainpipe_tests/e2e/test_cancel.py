@@ -27,6 +27,7 @@ def test_a_canceled_run_is_over_and_the_next_one_goes_on(tmp_path: Path) -> None
         place.land("words.csv", as_csv(examples(400, seed=11)))
         run_id = services.launch("reviews_retrain", {"ops": {"fine_tuned_model": {"config": LONG}}})
         wait_until(lambda: bool(trainings_of(place)) and any(_checkpoints(place)), PATIENCE, "training is under way", pause=0.1)
+        assert place.status()["run"] == run_id
         services.cancel(run_id)
         wait_until(lambda: services.runs()[0]["status"] == "CANCELED", CANCEL_SECONDS, "the run is canceled")
         wait_until(lambda: not trainings_of(place), CANCEL_SECONDS, "its training has ended")
@@ -35,6 +36,8 @@ def test_a_canceled_run_is_over_and_the_next_one_goes_on(tmp_path: Path) -> None
         print(services.log.read_text()[-6000:])  # shown where this fails
         services.kill()
     assert any(_checkpoints(place))
+    found = place.status()
+    assert (found["run"], found["undone"]) == (None, ["eval_report"])
     assert "Materialized value eval_report" in place.materialize("--config-json", SHORT)
 
 

@@ -11,12 +11,15 @@ import dagster as dg
 import psutil
 import pytest
 
+from trainpipe_assets.pipeline import automation
 from trainpipe_assets.pipeline.automation import failure_line, look_for_data, run_failure_alert
 from trainpipe_assets.pipeline.executor import PROCESS_TAG, give_up_dead_runs, sign
+from trainpipe_assets.pipeline.status import describe, pipeline_status
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.pipelines import Workplace, make_workplace
 
 ROWS = examples(60, seed=5)
+ENOUGH = examples(200, seed=6)  # to train on
 
 
 @pytest.fixture
@@ -118,6 +121,69 @@ def test_no_second_run_while_one_is_under_way(place: Workplace, instance: dg.Dag
     busy = outcome()
     assert isinstance(busy, dg.SkipReason)
     assert run.run_id in (busy.skip_message or "")
+
+
+def sensed(place: Workplace, monkeypatch: pytest.MonkeyPatch, hours: int = 0) -> dg.RunRequest | dg.SkipReason:
+    """What a tick of the sensor says so many hours from now."""
+    now = time.time() + 3600 * hours
+    monkeypatch.setattr(automation.time, "time", lambda: now)  # type: ignore[attr-defined]
+    definitions = place.definitions()
+    context = dg.build_sensor_context(
+        instance=place.instance, repository_def=definitions.get_repository_def(), resources={"lake": place.lake}
+    )
+    outcome = definitions.resolve_sensor_def("words_new_data")(context)
+    monkeypatch.undo()
+    assert isinstance(outcome, dg.RunRequest | dg.SkipReason)
+    return outcome
+
+
+def test_what_a_failed_run_left_undone_is_asked_for_an_hour_later_and_not_for_ever(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_workplace(tmp_path, instance, training={"epochs": 1, "batch_tokens": 256})
+    place.land("a.csv", as_csv(ENOUGH))
+    config = place.root / "models" / "tiny" / "config.json"
+    kept = config.read_bytes()
+    config.unlink()
+    assert not place.run().success
+    assert pipeline_status(place.lake, "words", place.settings)["undone"] == ["tokenized_dataset", "eval_report"]
+    assert "failed; it is tried again 60 minutes after its end" in skipped(sensed(place, monkeypatch))
+    for attempt in range(3):
+        request = sensed(place, monkeypatch, hours=1)
+        assert isinstance(request, dg.RunRequest)
+        assert (request.job_name, request.run_key) == ("words_retrain", f"trainpipe/undone-{request.tags['trainpipe/undone']}-{attempt}")
+        assert not place.run(tags=dict(request.tags)).success
+    assert "3 runs did not mend it" in skipped(sensed(place, monkeypatch, hours=1))
+    config.write_bytes(kept)
+    assert place.run().success
+    assert "nothing new" in skipped(sensed(place, monkeypatch))
+    found = pipeline_status(place.lake, "words", place.settings)
+    assert found["undone"] == []
+    assert "undone" not in describe("words", found)
+
+
+def test_what_a_person_canceled_is_not_begun_again_until_new_data_arrives(
+    place: Workplace, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.land("a.csv", as_csv(ROWS[:30]))
+    assert place.run("ingest").success
+    canceled = instance.create_run_for_job(place.definitions().resolve_job_def("words_retrain"), status=dg.DagsterRunStatus.CANCELED)
+    said = skipped(sensed(place, monkeypatch, hours=5))
+    assert "cleaned_features, rejected_rows, drift_report, tokenized_dataset, eval_report do not cover raw_data" in said
+    assert canceled.run_id in said
+    place.land("b.csv", as_csv(ROWS[30:]))
+    assert isinstance(sensed(place, monkeypatch), dg.RunRequest)
+
+
+def test_only_what_a_run_leaves_undone_is_undone(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.land("a.csv", as_csv(ENOUGH))
+    assert place.run().success
+    assert "nothing new" in skipped(sensed(place, monkeypatch))
+    place.land("the same again.csv", as_csv(ENOUGH[:10]))  # nothing but duplicates: no new example, and no new training
+    assert isinstance(sensed(place, monkeypatch), dg.RunRequest)
+    assert place.run().success
+    assert "nothing new" in skipped(sensed(place, monkeypatch))
+    assert place.table("eval_report").rows == 1
 
 
 def test_a_run_whose_process_is_gone_is_given_up(place: Workplace, instance: dg.DagsterInstance) -> None:

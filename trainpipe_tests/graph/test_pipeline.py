@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from trainpipe_assets.pipeline.automation import ASSETS
+from trainpipe_assets.pipeline.keys import ASSETS
 from trainpipe_assets.storage.artifacts import DamagedArtifact, read_manifest, verify
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.pipelines import Workplace, failure_of, make_workplace

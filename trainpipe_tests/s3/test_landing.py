@@ -99,10 +99,10 @@ def test_status_and_sensor_see_what_is_pending(bucket: str, tmp_path: Path) -> N
     assert isinstance(look_for_data(settings, lake, key, now=time.time()), dg.SkipReason)
     land([file_in(tmp_path, "a.csv")], lake.landing_uri(settings.source), settings.source)
     assert isinstance(look_for_data(settings, lake, key, now=time.time() + 60), dg.RunRequest)
-    assert pipeline_status(lake, settings)["pending_files"] == ["a.csv"]
+    assert pipeline_status(lake, "words", settings)["pending_files"] == ["a.csv"]
     uri = lake.table_uri(key)
     landed = list_landed(lake.landing_uri(settings.source), settings.source)
     ingest(uri, find(uri), landed, frozenset(), settings.source, NOW)[0].commit({})
     assert pending(landed, find(uri)) == ()
-    assert pipeline_status(lake, settings)["tables"]["raw_data"]["rows"] == 2
+    assert pipeline_status(lake, "words", settings)["tables"]["raw_data"]["rows"] == 2
     assert isinstance(look_for_data(settings, lake, key, now=time.time() + 60), dg.SkipReason)

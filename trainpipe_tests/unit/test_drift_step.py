@@ -157,16 +157,21 @@ def test_the_current_model_is_the_newest_that_passed_before_the_run(place: Place
     assert getattr(current_model(place.evaluations, before_run="2"), "fingerprint", None) == "a"
 
 
-def test_drift_is_answered_by_a_model_trained_on_it_whether_it_passes_or_not(place: Place) -> None:
+def test_drift_is_told_of_until_most_of_what_drifted_is_withdrawn(place: Place) -> None:
     model = place.model("m", place.put("first", SAME[:80]).version)
-    drifted = place.put("other", OTHER[:40])
-    place.compare(model, drifted)
-    history = find(str(place.root / "drift_report"))
-    assert unanswered_drift(history, place.evaluations, model, SETTINGS) == place.history()[-1]["comparison_id"]
-    place.model("older", drifted.version - 1, passed=False)
-    assert unanswered_drift(history, place.evaluations, model, SETTINGS) is not None
-    place.model("newer", drifted.version, passed=False)
-    assert unanswered_drift(history, place.evaluations, model, SETTINGS) is None
+    place.compare(model, place.put("other", OTHER[:40]))
+
+    def told(table: Table) -> str | None:
+        return unanswered_drift(find(str(place.root / "drift_report")), model, SETTINGS, table)
+
+    found = place.history()[-1]["comparison_id"]
+    assert told(place.put("same", SAME[80:130])) == found
+    assert not place.compare(model, place.put("more", SAME[130:160])).check.passed
+    regrown = place.put("grown", OTHER[:40], removed=["other"])  # the same texts under other keys
+    assert told(regrown) == found
+    withdrawn = place.put("none", [], removed=["grown"])
+    assert told(withdrawn) is None
+    assert place.compare(model, withdrawn).check.passed
 
 
 def test_a_sample_is_the_same_for_any_order_and_is_spread_over_all_rows(place: Place) -> None:

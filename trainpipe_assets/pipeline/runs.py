@@ -1,0 +1,57 @@
+"""The runs of a pipeline, as Dagster remembers them, and whether one may be asked for again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+
+from trainpipe_assets.pipeline.executor import is_dead
+from trainpipe_assets.pipeline.keys import ASSETS, JOBS, PipelineKeys
+
+UNFINISHED = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
+              dg.DagsterRunStatus.CANCELING)  # fmt: skip
+RETRY_AFTER_SECONDS = 3600  # the same is asked for again, after a failed run, at most so often
+ATTEMPTS = 3  # what runs left undone is asked for so often; with other data the count starts anew
+LOOKED_AT = 50  # of the newest runs of the instance
+
+
+@dataclass(frozen=True)
+class PipelineRuns:
+    """The runs of the pipeline `name` on an instance, however they were started."""
+
+    instance: dg.DagsterInstance
+    name: str
+    keys: PipelineKeys
+
+    def under_way(self) -> str | None:
+        """Id of one that is queued or in progress; None where there is none."""
+        records = self._records(dg.RunsFilter(statuses=list(UNFINISHED)))
+        return next((record.dagster_run.run_id for record in records if not is_dead(record.dagster_run)), None)
+
+    def why_not_again(self, tag: str, value: str, now: float) -> str | None:
+        """Why no run is asked for that is tagged with `tag` and `value`; None where one may be.
+
+        What a person canceled is not begun again; what failed, after an hour; and not for ever.
+        """
+        newest = next(self._records(None, limit=LOOKED_AT), None)
+        if newest is not None:
+            run, ended = newest.dagster_run, newest.end_time or now
+            if run.status is dg.DagsterRunStatus.CANCELED:
+                return f"the newest run, {run.run_id}, was canceled: it is not begun again without new data, or by hand"
+            if run.status is dg.DagsterRunStatus.FAILURE and now < ended + RETRY_AFTER_SECONDS:
+                return f"run {run.run_id} failed; it is tried again {RETRY_AFTER_SECONDS // 60} minutes after its end"
+        if self.asked_for(tag, value) >= ATTEMPTS:
+            return f"{ATTEMPTS} runs did not mend it; see why the newest failed, then run it by hand, or wait for new data"
+        return None
+
+    def asked_for(self, tag: str, value: str) -> int:
+        """How many runs the sensor has asked for with this tag."""
+        return self.instance.get_runs_count(dg.RunsFilter(tags={tag: value, "trainpipe/pipeline": self.name}))
+
+    def _records(self, filters: dg.RunsFilter | None, limit: int | None = None) -> Iterator[dg.RunRecord]:
+        """Newest first."""
+        jobs, assets = {f"{self.name}_{job}" for job in JOBS}, {self.keys[asset] for asset in ASSETS}
+        for record in self.instance.get_run_records(filters, limit=limit):
+            run = record.dagster_run
+            if run.job_name in jobs or assets & set(run.asset_selection or ()):
+                yield record
