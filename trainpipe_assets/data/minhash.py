@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from trainpipe_assets.data.batches import runs
-from trainpipe_assets.data.list_columns import offsets
+from trainpipe_assets.data.list_columns import list_column, offsets
 from trainpipe_assets.data.mixing import mix
 
 ALGORITHM = 3  # raise it when the same text would get other bands: the tables are then rebuilt
@@ -76,7 +76,7 @@ def bands_and_rows(similarity: float) -> tuple[int, int]:
 def bands_and_sketches(texts: pl.Series, similarity: float) -> pl.DataFrame:
     """`near_bands` and `near_sketch` of each text. Texts that share a band are candidates, sketches are for `may_be_alike`."""
     bands, rows = bands_and_rows(similarity)
-    found = [(_bands(shingles, bands, rows), _sketches(shingles, SKETCH_WORDS)) for shingles in _batches(texts)]
+    found = [(_bands(shingles, bands, rows), sketches(shingles, SKETCH_WORDS)) for shingles in _batches(texts)]
     hashes = np.concatenate([np.empty((0, bands), np.int64), *(one for one, _ in found)])
     sketched = np.concatenate([np.empty((0, 1 + SKETCH_WORDS), np.uint64), *(one for _, one in found)])
     return pl.DataFrame(
@@ -87,9 +87,11 @@ def bands_and_sketches(texts: pl.Series, similarity: float) -> pl.DataFrame:
     )
 
 
-def sketches(texts: pl.Series, words: int = SKETCH_WORDS) -> NDArray[np.uint64]:
-    """A sketch of each text, [n, 1 + words]; that of `SKETCH_WORDS` is its `near_sketch`, and more of them tell more texts apart."""
-    return np.concatenate([np.empty((0, 1 + words), np.uint64), *(_sketches(shingles, words) for shingles in _batches(texts))])
+def shingle_sets(texts: pl.Series) -> pl.Series:
+    """Hashes of the different shingles of each text, as lists."""
+    dtype = pl.List(pl.UInt64)
+    sets = [list_column("shingles", shingles.hashes, shingles.starts, dtype).list.unique() for shingles in _batches(texts)]
+    return pl.concat([pl.Series("shingles", [], dtype), *sets])
 
 
 def may_be_alike(one: NDArray[np.uint64], other: NDArray[np.uint64], similarity: float) -> NDArray[np.bool_]:
@@ -173,8 +175,11 @@ def _orders(size: int) -> NDArray[np.int32]:
     return scattered.argsort(axis=0).astype(np.int32)
 
 
-def _sketches(shingles: Shingles, words: int) -> NDArray[np.uint64]:
-    """How many shingles each text has, repeats included, and the bits on which they fall."""
+def sketches(shingles: Shingles, words: int) -> NDArray[np.uint64]:
+    """How many shingles each text has, repeats included, and the bits on which they fall: [n, 1 + words].
+
+    With `SKETCH_WORDS` it is the `near_sketch` of a text. Without repeats, and with more words, it tells more texts apart.
+    """
     width = 64 * words
     marks = np.zeros((len(shingles.starts) - 1) * width, bool)
     marks[shingles.places(width, shingles.hashes % np.uint64(width))] = True

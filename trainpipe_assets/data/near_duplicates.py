@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from trainpipe_assets.data.alike import alike, numbers_in, sketches_leave
+from trainpipe_assets.data.alike import alike, linked, numbers_in, sketches_leave
 from trainpipe_assets.data.batches import concurrently, count_rows, from_batches
 from trainpipe_assets.data.buckets import PAIRS, Places, encounters, neighbours, shared_buckets
 from trainpipe_assets.data.content_hash import with_number
@@ -23,7 +23,7 @@ from trainpipe_assets.data.spilling import in_parts, spilled
 Numbers = NDArray[np.uint64]
 
 PART_BANDS = 2_000_000  # bands, and pairs of texts that may be alike, that are looked at together: they bound the memory
-PART_PAIRS = 500_000
+PART_PAIRS = 2_000_000
 PART_BYTES = 256 << 20  # of the texts of those pairs, where they are long
 
 _TEXTS = "texts.parquet"
@@ -69,9 +69,9 @@ def find_groups(texts: pl.LazyFrame, similarity: float, scratch: Path, standing:
     numbered = with_number(texts)
     known = spilled(numbered.select("number", "content_hash", "clean_text", "near_sketch"), scratch / _TEXTS)
     pairs = _spill_candidates(numbered.select("number", band="near_bands").explode("band"), known, similarity, scratch, standing)
-    linked = pl.concat([_link(part.collect(), known, similarity) for part in pairs])
-    hashes = _read(known.select("number", "content_hash"), numbers_in(linked))
-    named = linked.join(hashes, left_on="left", right_on="number").join(hashes, left_on="right", right_on="number", suffix="_right")
+    links = pl.concat([_link(part.collect(), known, similarity) for part in pairs])
+    hashes = _read(known.select("number", "content_hash"), numbers_in(links))
+    named = links.join(hashes, left_on="left", right_on="number").join(hashes, left_on="right", right_on="number", suffix="_right")
     links = named.select(left="content_hash", right="content_hash_right")
     if standing is not None:
         links = pl.concat([links, standing.groups.select(left="content_hash", right="duplicate_group")])
@@ -123,8 +123,9 @@ def _spill_candidates(
         return pl.concat([pl.DataFrame(schema=PAIRS), *_candidates_in(part.collect(), known, similarity, standing)])
 
     pairs = spilled(from_batches(lambda: concurrently(candidates, by_band), PAIRS), scratch / "pairs.parquet")
-    bytes_of_two = 2 * (scratch / _TEXTS).stat().st_size // max(1, n_texts)
-    part_pairs = min(PART_PAIRS, max(1, PART_BYTES // max(1, bytes_of_two)))
+    n_bytes = (scratch / _TEXTS).stat().st_size
+    fitting = PART_PAIRS if n_bytes <= PART_BYTES else PART_BYTES * n_texts // (2 * n_bytes)
+    part_pairs = max(1, min(PART_PAIRS, fitting))
     return in_parts(pairs, pl.col("left"), count_rows(pairs), part_pairs, scratch / "by-left")
 
 
@@ -146,9 +147,9 @@ def _candidates_in(bands: pl.DataFrame, known: pl.LazyFrame, similarity: float, 
 
 
 def _link(pairs: pl.DataFrame, known: pl.LazyFrame, similarity: float) -> pl.DataFrame:
-    """Those of `pairs`, each of which may come repeatedly, that are alike."""
+    """Those of `pairs`, each of which may come repeatedly, by which texts that are alike hang together."""
     different = pairs.unique().sort("left", "right")
-    return alike(different, _read(known.select("number", "clean_text"), numbers_in(different)), similarity)
+    return linked(different, _read(known.select("number", "clean_text"), numbers_in(different)), similarity)
 
 
 def _read(known: pl.LazyFrame, numbers: pl.DataFrame) -> pl.DataFrame:

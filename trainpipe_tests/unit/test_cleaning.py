@@ -192,8 +192,9 @@ def test_many_records_are_cleaned_in_parts_with_the_same_result(action: str, mon
     rows = pl.concat([records("f", *several), records("g", *texts[:20], ("", "positive"), (texts[5][0], "negative"))])
     rules = CleaningSettings.model_validate({"near_duplicates": {"action": action}})
     at_once = outcome(rows, rules, SPLIT)
-    for module, name, few in [(deduplication, "PART_ROWS", 50), (near_duplicates, "PART_BANDS", 900), (alike, "COMPARED_LETTERS", 400)]:
+    for module, name, few in [(deduplication, "PART_ROWS", 50), (near_duplicates, "PART_BANDS", 900), (alike, "TOGETHER_LETTERS", 900)]:
         monkeypatch.setattr(module, name, few)
+    monkeypatch.setattr(alike, "COMPARED_LETTERS", 400)
     monkeypatch.setattr(cleaning, "BATCH_ROWS", 11)
     in_parts = outcome(rows, rules, SPLIT)
     assert {"duplicate", "conflicting_label", "empty_text"} <= set(at_once.rejected["rule"])

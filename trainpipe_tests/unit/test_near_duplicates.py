@@ -11,10 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainpipe_assets.data import alike as compared
 from trainpipe_assets.data.alike import FINE_SKETCH
-from trainpipe_assets.data.buckets import COMPARED
+from trainpipe_assets.data.buckets import COMPARED, PAIRS
 from trainpipe_assets.data.content_hash import with_number
-from trainpipe_assets.data.minhash import LARGEST_SIGNATURE, SKETCH_WORDS, bands_and_rows, bands_and_sketches, may_be_alike, sketches
+from trainpipe_assets.data.minhash import (
+    LARGEST_SIGNATURE,
+    SKETCH_WORDS,
+    bands_and_rows,
+    bands_and_sketches,
+    may_be_alike,
+    shingles_of,
+    sketches,
+)
 from trainpipe_assets.data.near_duplicates import changed_links, find_groups
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings, SplitSettings
@@ -115,10 +124,41 @@ def test_pairs_near_the_threshold_are_found_as_often_as_banding_promises(words: 
 @settings(deadline=None, max_examples=100)
 def test_sketches_never_rule_out_what_is_alike(texts: list[str], similarity: float, words: int) -> None:
     texts = texts + [text + "x" for text in texts]
-    sketched = sketches(pl.Series(texts, dtype=pl.String), words)
+    sketched = sketches(shingles_of(pl.Series(texts, dtype=pl.String)), words)
     for left, text in enumerate(texts):
         possible = may_be_alike(sketched[[left] * len(texts)], sketched, similarity)
         assert all(possible[right] for right, other in enumerate(texts) if jaccard(text, other) >= similarity)
+
+
+def forms(count: int, letters: int, seed: int) -> list[str]:
+    """Long texts that share long beginnings, so that each has many neighbours; of some the rest is nearly the same, too."""
+    source = random.Random(seed)
+    beginnings = [sentence(source, letters // 8) for _ in range(4)]
+    return [f"{source.choice(beginnings)} {sentence(source, source.choice([letters // 200, letters // 20]))}" for _ in range(count)]
+
+
+@pytest.mark.parametrize("letters", [400, 4000])
+def test_long_texts_with_the_same_boilerplate_are_compared_exactly_and_in_portions(letters: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compared, "TOGETHER_LETTERS", 40 * letters)
+    monkeypatch.setattr(compared, "SKETCHED_WORDS", 3000)
+    texts = forms(100, letters, seed=1)
+    known = pl.DataFrame({"number": range(100), "clean_text": texts}, schema_overrides={"number": pl.UInt64})
+    pairs = pl.DataFrame([(left, right) for left in range(100) for right in range(left + 1, 100)], schema=PAIRS, orient="row")
+    similar = {(left, right) for left, right in pairs.iter_rows() if jaccard(texts[left], texts[right]) >= 0.85}
+    assert 200 < len(similar) < pairs.height / 2
+    assert set(compared.alike(pairs, known, 0.85).iter_rows()) == similar
+    fewer = set(compared.linked(pairs, known, 0.85).iter_rows())
+    assert fewer < similar
+    assert components(fewer) == components(similar)
+
+
+def components(pairs: set[tuple[int, int]]) -> set[frozenset[int]]:
+    """What hangs together by `pairs`."""
+    found: set[frozenset[int]] = set()
+    for pair in pairs:
+        met = {component for component in found if component & set(pair)}
+        found = (found - met) | {frozenset(pair).union(*met)}
+    return found
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=20, unique_by=lambda text: text.lower()))
