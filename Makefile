@@ -29,6 +29,7 @@ $(DAGSTER_HOME)/dagster.yaml: # written anew each time: the environment decides 
 	mkdir -p $(DAGSTER_HOME)
 	cat $(if $(DAGSTER_POSTGRES_HOST),dagster.postgres.yaml) dagster.yaml > $@
 
+demo demo-s3: export PYTHONWARNINGS = ignore:Function,ignore:Parameter # Dagster's own, on its way to other commands
 demo: samples $(DAGSTER_HOME)/dagster.yaml ## the whole pipeline on the movie reviews, from landing to report
 	$(BIN)/trainpipe land data/samples/corpora/movies.csv
 	$(BIN)/dagster asset materialize -m trainpipe_assets.definitions --select '*'

@@ -43,7 +43,7 @@ def samples(folder: Path, assistant: bool, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--pipeline", default="reviews", show_default=True, help="The pipeline whose landing folder takes the files.")
 @click.option("--force", is_flag=True, help="Land a file even if it does not look like one the pipeline can read.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -68,6 +68,19 @@ def status(pipeline: str | None, as_json: bool) -> None:
     report: dict[str, Any] = {name: _or_exit(pipeline_status, lake, name, chosen) for name, chosen in settings.items()}
     text = "\n\n".join(describe(name, found) for name, found in report.items())
     click.echo(json.dumps({"pipelines": report}, indent=2) if as_json else text)
+
+
+@main.command()
+@click.option("--pipeline", default="reviews", show_default=True, help="The pipeline whose newest evaluation is shown.")
+@click.option("--open", "browse", is_flag=True, help="Open it in the browser.")
+def report(pipeline: str, browse: bool) -> None:
+    """Where the newest evaluation report is; one on S3 is copied to the scratch folder."""
+    from trainpipe_assets.pipeline.status import local_report
+
+    path = _or_exit(local_report, _lake(), pipeline, _or_exit(_load_pipelines, pipeline)[pipeline])
+    click.echo(path)
+    if browse and click.launch(path.as_uri()):
+        _stop("there is no browser here; open the file above in one")
 
 
 @main.command()

@@ -20,13 +20,13 @@ from trainpipe_assets.data.splitting import require_trainable, split_sizes
 from trainpipe_assets.data.validation_findings import require_columns
 from trainpipe_assets.pipeline import descriptions
 from trainpipe_assets.pipeline.current_model import current_model
-from trainpipe_assets.pipeline.drift import CHECK, compare_with_model
-from trainpipe_assets.pipeline.evaluation import evaluate_model
+from trainpipe_assets.pipeline.drift import CHECK, COMPARISON, compare_with_model
+from trainpipe_assets.pipeline.evaluation import EVALUATION, evaluate_model
 from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.io_managers import TrainedModel, upstream
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
-from trainpipe_assets.pipeline.outputs import arrival_profile, described_drift, model_output, versioned
+from trainpipe_assets.pipeline.outputs import arrival_profile, described_drift, model_output, shown_before, versioned
 from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.run_config import TrainingRunConfig, training_config
@@ -122,7 +122,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             done = compare_with_model(
                 history_uri=uri, model=model, examples=cleaned_features, settings=settings.drift, now=datetime.now(UTC)
             )
-        yield versioned(done.increment, done.metadata)
+        yield versioned(done.increment, {**shown_before(context, COMPARISON, done.metadata.get(COMPARISON)), **done.metadata})
         yield done.check
 
     @dg.asset(
@@ -212,7 +212,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 base=partial(base_models.resolve, settings.model.base, lake.models),
                 now=datetime.now(UTC),
             )
-        return versioned(done.increment, done.metadata)
+        return versioned(done.increment, {**shown_before(context, EVALUATION, done.metadata[EVALUATION]), **done.metadata})
 
     monitors = [drift_report] if settings.drift.enabled else []
     return [raw_data, cleaned_features, *monitors, tokenized_dataset, fine_tuned_model, eval_report]

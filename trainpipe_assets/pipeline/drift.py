@@ -24,7 +24,7 @@ from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.delta import MissingTable, Table, difference, find, fingerprint
 from trainpipe_assets.storage.increments import Increment
 
-CHECK = "no_drift"
+CHECK, COMPARISON = "no_drift", "comparison_id"
 EXAMPLES = "cleaned_features"
 DIGITS = 4  # of the numbers shown in the UI; the table holds them whole
 
@@ -67,7 +67,7 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
     metadata: dict[str, Any] = {"compared": isinstance(sides, Sides), **({"model_fingerprint": model.fingerprint} if model else {})}
     if isinstance(sides, NothingToCompare) or model is None:
         assert isinstance(sides, NothingToCompare)
-        metadata |= {"reason": sides.reason}
+        metadata |= {"reason": sides.reason, **(_named(known.row(-1, named=True)) if known.height else {})}
         new = rows.clear()
     else:
         comparison = compare(sides.reference, sides.arrival, settings, model.task)
@@ -207,6 +207,11 @@ def _row(
     }
 
 
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Which comparison it is; also where nothing new was compared, and the newest is shown still."""
+    return {COMPARISON: row["comparison_id"], "compared_at": dg.MetadataValue.timestamp(row["compared_at"])}
+
+
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the history for the UI; its plain numbers are plotted there over time."""
     tests = json.loads(row["tests"])
@@ -217,6 +222,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     columns = ("test", "statistic", "threshold", "p-value", "95% from", "to", "drifted")
     numbers = {name: round(test["statistic"], DIGITS) for name, test in tests.items()}
     return {
+        **_named(row),
         "drifted": row["drifted"],
         "tests": markdown_table(pl.DataFrame(lines, schema=dict.fromkeys(columns, pl.String), orient="row")),
         **numbers,

@@ -27,6 +27,7 @@ from trainpipe_assets.storage.increments import Increment
 from trainpipe_assets.storage.s3 import explained as explained_s3
 from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
+EVALUATION = "evaluation_id"
 DIGITS = 4  # of the numbers shown in the UI; the tables hold them whole
 
 VERSION = "1"  # raise it when the same evaluation would come out differently
@@ -192,6 +193,7 @@ def _known_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _identification(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        EVALUATION: row["evaluation_id"],
         "gate_passed": bool(row["gate_passed"]),
         "gate_reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in json.loads(row["gate_reasons"]))),
         "model_fingerprint": row["model_fingerprint"],

@@ -37,10 +37,20 @@ class SigningExecutor(dg.Executor):
             events = self._inner.execute(plan_context, execution_plan)
             for event in events:
                 yield event
+                _tell_of_failed_check(plan_context.log, event)
                 if _was_interrupted(event):
                     events.close()
                     plan_context.instance.event_log_storage.free_concurrency_slots_for_run(plan_context.run_id)
                     raise dg.DagsterExecutionInterruptedError  # canceled, or failed where nobody asked for it
+
+
+def _tell_of_failed_check(log: Any, event: dg.DagsterEvent) -> None:
+    """Dagster notes a failed check at the level of its own bookkeeping, where nobody looks who follows the log."""
+    if event.event_type is not dg.DagsterEventType.ASSET_CHECK_EVALUATION or event.asset_check_evaluation_data.passed:
+        return
+    check = event.asset_check_evaluation_data
+    said = f": {check.description}" if check.description else ""
+    log.warning(f"the check {check.check_name} of {check.asset_key.to_user_string()} failed ({check.severity.value}){said}")
 
 
 def _was_interrupted(event: dg.DagsterEvent) -> bool:

@@ -15,7 +15,7 @@ import polars as pl
 
 from trainpipe_assets.pipeline.descriptions import PRIVATE
 from trainpipe_assets.pipeline.failures import explained
-from trainpipe_assets.pipeline.metadata import column_schema, preview
+from trainpipe_assets.pipeline.metadata import PREVIEW, column_schema, preview
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.storage.artifacts import Artifact, list_artifacts, publish, read_manifest, seal, verify
 from trainpipe_assets.storage.delta import Table, find
@@ -78,7 +78,9 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         note = {"run_id": context.run_id, "asset": context.asset_key.to_user_string(), "fingerprint": f"{obj.fingerprint:016x}"}
         with explained():
             done = obj.commit({**note, "upstream_version": str(obj.upstream)})
-        table = done.table
+        table, update = done.table, "nothing new" if obj.empty else "rebuilt" if obj.rebuild else "incremental"
+        found = f"{table.rows:,} rows, {done.added:,} added, {done.removed:,} removed"
+        context.log.info(f"{context.asset_key.to_user_string()} is at version {table.version}: {found} ({update})")
         context.add_output_metadata(
             {
                 VERSION_KEY: table.version,
@@ -88,9 +90,9 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 "rows_added": done.added,
                 "rows_removed": done.removed,
                 "size_bytes": table.size_bytes,
-                "update": "nothing new" if obj.empty else "rebuilt" if obj.rebuild else "incremental",
+                "update": update,
                 "fingerprint": f"{obj.fingerprint:016x}",
-                "preview": _HIDDEN if (context.definition_metadata or {}).get(PRIVATE) else preview(table),
+                PREVIEW: _HIDDEN if (context.definition_metadata or {}).get(PRIVATE) else preview(table),
             }
         )
 
@@ -144,4 +146,5 @@ class ModelIOManager(dg.ConfigurableIOManager):
             if checkpoints := self.lake.checkpoints_uri(context.asset_key, artifact.fingerprint):
                 discard(checkpoints)
         size = sum(file["bytes"] for file in artifact.manifest["files"].values())
+        context.log.info(f"{context.asset_key.to_user_string()} is {artifact.uri}: {size / 2**20:,.1f} MiB")
         context.add_output_metadata({MODEL_KEY: artifact.uri, "fingerprint": artifact.fingerprint, "size_bytes": size})

@@ -9,6 +9,7 @@ import polars as pl
 from trainpipe_assets.schemas import meanings_of
 from trainpipe_assets.storage.delta import Table
 
+PREVIEW = "preview"  # the name of a table's first rows
 PREVIEW_ROWS, PREVIEW_CHARS = 5, 80
 
 

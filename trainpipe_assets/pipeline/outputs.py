@@ -11,13 +11,12 @@ from trainpipe_assets.evaluation.plots import loss_curves, phases_plot
 from trainpipe_assets.evaluation.profile import by_label, profile, target_quantiles
 from trainpipe_assets.pipeline.io_managers import TrainedModel
 from trainpipe_assets.pipeline.launcher import read_training_record
-from trainpipe_assets.pipeline.metadata import markdown_table, picture
+from trainpipe_assets.pipeline.metadata import PREVIEW, markdown_table, picture
 from trainpipe_assets.settings import Task
 from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.increments import Increment
 
 SHOWN_DRIFTS = 50
-PICTURES = ("training_curves", "where_the_time_went")
 PROFILED_LABELS = 20  # shown of an arrival, the most frequent ones
 VALIDATED = ("accuracy", "macro_f1", "micro_f1", "rmse", "mae")  # metrics of a validation
 
@@ -70,7 +69,7 @@ def model_output(context: dg.AssetExecutionContext, model: Artifact | TrainedMod
         "padding_fraction": round(timing["padding_fraction"], 4),
         "data_wait_fraction": round(timing["data_wait_fraction"], 4),
         **_efficiency(record.get("efficiency")),
-        **(_shown_before(context, fingerprint) or _drawn(record)),
+        **_pictures(context, fingerprint, record),
         **_warnings(record.get("warnings", ())),
         **_distribution(record.get("distribution")),
         "hardware": record["hardware"],
@@ -79,13 +78,21 @@ def model_output(context: dg.AssetExecutionContext, model: Artifact | TrainedMod
     return dg.Output(model, metadata=metadata, data_version=dg.DataVersion(fingerprint))
 
 
-def _shown_before(context: dg.AssetExecutionContext, fingerprint: str) -> dict[str, Any]:
-    """The pictures of this very model where the catalog shows them; drawing takes longer than all else of a run with nothing new."""
+def shown_before(context: dg.AssetExecutionContext, name: str, identity: str | None) -> dict[str, Any]:
+    """Tables and pictures that the catalog shows of what has this very `identity`, by the metadata `name`: they are not made again.
+
+    Drawing takes longer than all else of a run with nothing new.
+    """
     event = context.instance.get_latest_materialization_event(context.asset_key)
     shown = event.asset_materialization.metadata if event and event.asset_materialization else {}
-    if shown.get("fingerprint") != dg.MetadataValue.text(fingerprint):
+    if identity is None or shown.get(name) != dg.MetadataValue.text(identity):
         return {}
-    return {name: shown[name] for name in PICTURES if name in shown}
+    return {name: value for name, value in shown.items() if isinstance(value, dg.MarkdownMetadataValue) and name != PREVIEW}
+
+
+def _pictures(context: dg.AssetExecutionContext, fingerprint: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    before = shown_before(context, "fingerprint", fingerprint)
+    return before if "training_curves" in before else _drawn(record)
 
 
 def _drawn(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
 from trainpipe_assets.data.ingestion import find_arrivals, pending
@@ -24,9 +25,11 @@ from trainpipe_assets.pipeline.runs import PipelineRuns
 from trainpipe_assets.pipeline.undone import undone
 from trainpipe_assets.settings import DriftSettings, PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
-from trainpipe_assets.storage.uris import is_remote
+from trainpipe_assets.storage.s3 import explained as explained_s3
+from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
 HEADLINES = ("accuracy", "macro_f1", "micro_f1", "subset_accuracy", "rmse", "r2", "perplexity", "token_accuracy")
+SHOWN_FILES, SHOWN_LETTERS = 5, 120
 TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "drift_report", "eval_report")
 
 
@@ -54,7 +57,7 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
 
 
 def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[str, Any]:
-    """`run`, `pending_files`, `withdrawn_files`, `undone`, `tables`, `rejected`, `model`, `gate` and `drift`, ready for JSON.
+    """Where a pipeline stands, ready for JSON.
 
     `undone` names the tables that do not cover all of what they are made from, because a run failed or was canceled.
     `model` and `drift` speak of the current model, the newest whose gate passed; `gate` and `latest` of the newest evaluation.
@@ -72,6 +75,7 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
         "pending_files": [file.path for file in pending(landed, raw)],
         "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}),
         "undone": undone({name: table for name, table in tables.items() if settings.drift.enabled or name != "drift_report"}),
+        "unusable_files": unusable_files(raw),
         "tables": {name: {"version": table.version, "rows": table.rows, "uri": table.uri} for name, table in tables.items() if table},
         "rejected": rejected_by_rule(tables["rejected_rows"]),
         "model": describe_model(passed[-1]) if passed else None,
@@ -90,6 +94,37 @@ def run_under_way(name: str, settings: PipelineSettings) -> str | None:
             return PipelineRuns(instance, name, PipelineKeys(settings.key_prefix)).under_way()
     except (dg.DagsterError, ValueError, OSError, SQLAlchemyError):  # `trainpipe doctor` says what is wrong with it
         return None
+
+
+def local_report(lake: Lake, name: str, settings: PipelineSettings) -> Path:
+    """The report of the newest evaluation, as a local file; one on S3 is copied below the scratch folder.
+
+    Raises:
+        ValueError: nothing was evaluated yet, or the report is not there any more.
+    """
+    history = evaluation_history(find(lake.table_uri(PipelineKeys(settings.key_prefix)["eval_report"])))
+    if not history:
+        raise ValueError(f"the pipeline {name!r} has no evaluation yet; materialize eval_report, then there is a report")
+    uri = history[-1]["report_uri"]
+    filesystem, path = open_filesystem(uri)
+    with explained_s3(uri):
+        if not filesystem.exists(path):
+            raise ValueError(f"the report {uri} is not there any more; materialize fine_tuned_model and eval_report anew")
+        if not is_remote(uri):
+            return Path(path)
+        local = Path(lake.scratch).absolute() / "reports" / Path(path).name
+        local.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.get_file(path, str(local))
+    return local
+
+
+def unusable_files(raw: Table | None) -> dict[str, str]:
+    """Each file of which no record can be used, and what is wrong with its first one."""
+    if raw is None:
+        return {}
+    files = raw.scan().group_by("source_file").agg(usable=pl.col("problem").is_null().any(), problem=pl.col("problem").first())
+    found = files.filter(~pl.col("usable")).select("source_file", "problem").collect(engine="streaming").sort("source_file")
+    return dict(found.iter_rows())
 
 
 def evaluation_history(table: Table | None) -> list[dict[str, Any]]:
@@ -158,10 +193,14 @@ def describe(name: str, status: dict[str, Any]) -> str:
             + ", ".join(f"{count:,} {rule}" for rule, count in status["rejected"].items())
         )
     waiting = status["pending_files"]
-    named = f": {', '.join(waiting[:5])}{' …' if len(waiting) > 5 else ''}" if waiting else ", nothing new has arrived"
+    named = f": {', '.join(waiting[:SHOWN_FILES])}{' …' if len(waiting) > SHOWN_FILES else ''}" if waiting else ", nothing new has arrived"
     lines.append(f"  pending    {len(waiting)} file(s){named}")
     if status["withdrawn_files"]:
         lines.append(f"  withdrawn  {len(status['withdrawn_files'])} file(s), their rows go with the next run")
+    if status["unusable_files"]:
+        told = [f"{file} ({problem[:SHOWN_LETTERS]})" for file, problem in list(status["unusable_files"].items())[:SHOWN_FILES]]
+        more = " …" if len(status["unusable_files"]) > SHOWN_FILES else ""
+        lines.append(f"  unusable   {len(status['unusable_files'])} file(s), of which no record can be used: {'; '.join(told)}{more}")
     if status["undone"] and not status["run"]:
         lines.append(f"  undone     {', '.join(status['undone'])} do not cover what was ingested: a run failed or was canceled, run again")
     lines += [*_model_lines(status), *_drift_lines(status["drift"])]

@@ -140,7 +140,7 @@ def _start_logging(rank: int, pipes: PipesContext | None) -> None:
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for handler in (to_stderr, *(pipes.log.handlers if pipes is not None else ())):  # those of a session pass it to Dagster
+    for handler in [to_stderr] if pipes is None else pipes.log.handlers:  # those of a session pass it to Dagster, which writes it there
         logger.addHandler(handler)
 
 

@@ -111,7 +111,11 @@ def test_only_drift_is_a_reason_to_train(place: Workplace, corpora: dict[str, li
     assert asked_for(request) == "words_retrain"
     assert isinstance(request, dg.RunRequest)
     assert request.tags["trainpipe/drift"] == place.rows("drift_report").sort("compared_at")["comparison_id"][-1]
-    assert not run(place, "prepare")["passed"]  # the drift stands until a model was trained on it
+    still = run(place, "prepare")
+    assert (still["compared"], still["passed"]) == (False, False)  # the drift stands until a model was trained on it
+    assert [still[name] for name in ("comparison_id", "comparison", "tests")] == [
+        drifted[name] for name in ("comparison_id", "comparison", "tests")
+    ]
     retrained = run(place, "retrain")
     assert not retrained["passed"]
     assert asked_for(tick(place)) == "nothing new has arrived"

@@ -107,7 +107,8 @@ def test_a_second_run_does_no_work_twice(trained: tuple[Workplace, dg.ExecuteInP
     assert metadata(again, "fine_tuned_model")["reused"]
     for name in ("model_uri", "training_curves", "where_the_time_went"):
         assert metadata(again, "fine_tuned_model")[name] == metadata(first, "fine_tuned_model")[name]
-    assert metadata(again, "eval_report")["accuracy"] == metadata(first, "eval_report")["accuracy"]
+    for name in ("accuracy", "summary", "confusion_matrix", "reliability"):
+        assert metadata(again, "eval_report")[name] == metadata(first, "eval_report")[name]
 
 
 def test_a_damaged_model_is_refused_with_its_file_named(trained: tuple[Workplace, dg.ExecuteInProcessResult]) -> None:

@@ -27,9 +27,10 @@ def faster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("shape", [(50, 24), (5, 7, 24), (1, 24), (24,)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_values_and_gradients_are_those_of_torch(shape: tuple[int, ...], bias: bool, faster: None) -> None:
+@pytest.mark.parametrize("width", [40, 8])
+def test_values_and_gradients_are_those_of_torch(shape: tuple[int, ...], bias: bool, width: int, faster: None) -> None:
     torch.manual_seed(0)
-    plain = nn.Linear(24, 40, bias=bias)
+    plain = nn.Linear(24, width, bias=bias)
     fast = deepcopy(plain)
     use_fast_products(fast)
     assert type(fast) is OneDnnLinear
@@ -42,6 +43,20 @@ def test_values_and_gradients_are_those_of_torch(shape: tuple[int, ...], bias: b
     assert len(found[0]) == (4 if bias else 3)
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("width", [40, 8])
+def test_rows_may_lie_apart_on_either_side(width: int, faster: None) -> None:
+    """As where only the first token of each text goes on."""
+    plain = nn.Linear(24, width)
+    fast = deepcopy(plain)
+    use_fast_products(fast)
+    values = torch.linspace(-1.0, 1.0, 6 * 9 * 24).reshape(6, 9, 24)
+    weights = torch.cos(torch.arange(6.0 * 5 * width)).reshape(6, 5, width)
+    for layer in (plain, fast):
+        layer(values[:, 0]).backward(weights[:, 3])
+    for one, other in zip(plain.parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
 
 
 def test_gradients_are_computed_only_where_they_are_asked_for(faster: None) -> None:

@@ -1,0 +1,42 @@
+"""`trainpipe status` and `trainpipe report`: where a pipeline stands, and where its newest report is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from trainpipe_assets.pipeline.status import describe, local_report, pipeline_status
+from trainpipe_tests.corpora import as_csv, examples
+from trainpipe_tests.pipelines import make_workplace
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def test_a_file_of_which_nothing_can_be_used_is_named_with_its_reason(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance)
+    place.land("good.csv", as_csv(examples(10, seed=1)))
+    place.land("half.csv", as_csv(examples(10, seed=2)) + b"only one field\n")
+    place.land("other.csv", b"name,price\nchair,12\n")
+    assert place.run("ingest").success
+    found = pipeline_status(place.lake, "words", place.settings)
+    assert list(found["unusable_files"]) == ["other.csv"]
+    assert "text" in found["unusable_files"]["other.csv"]  # the column that is missing
+    assert "unusable   1 file(s), of which no record can be used: other.csv (" in describe("words", found)
+
+
+def test_the_newest_report_is_found(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance)
+    with pytest.raises(ValueError, match="the pipeline 'words' has no evaluation yet"):
+        local_report(place.lake, "words", place.settings)
+    place.land("a.csv", as_csv(examples(200, seed=6)))
+    assert place.run().success
+    path = local_report(place.lake, "words", place.settings)
+    assert path.read_text().startswith("<!DOCTYPE html>")
+    path.unlink()
+    with pytest.raises(ValueError, match="is not there any more; materialize fine_tuned_model and eval_report anew"):
+        local_report(place.lake, "words", place.settings)
