@@ -202,7 +202,7 @@ def describe(name: str, status: dict[str, Any]) -> str:
         more = " …" if len(status["unusable_files"]) > SHOWN_FILES else ""
         lines.append(f"  unusable   {len(status['unusable_files'])} file(s), of which no record can be used: {'; '.join(told)}{more}")
     if status["undone"] and not status["run"]:
-        lines.append(f"  undone     {', '.join(status['undone'])} do not cover what was ingested: a run failed or was canceled, run again")
+        lines.append(f"  undone     {', '.join(status['undone'])}: not yet made from what was ingested; the next run goes on")
     lines += [*_model_lines(status), *_drift_lines(status["drift"])]
     return "\n".join(lines)
 
