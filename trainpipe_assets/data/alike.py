@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trainpipe_assets.data.batches import runs
 from trainpipe_assets.data.buckets import Places
 from trainpipe_assets.data.list_columns import offsets
-from trainpipe_assets.data.minhash import BATCH_LETTERS, Shingles, may_be_alike, reaches, shingle_sets, sketches
+from trainpipe_assets.data.minhash import BATCH, BATCH_LETTERS, Shingles, may_be_alike, reaches, shingle_sets, sketches
 
 SKETCHED_WORDS = 500_000  # of the sketches that are compared at a time
 TOGETHER_LETTERS = 16_000_000  # of the texts that are looked at together: some 10 bytes of memory each
@@ -106,7 +106,7 @@ class _Texts:
         for width in np.unique(needed):
             one, other = left[needed == width], right[needed == width]
             places, within = np.unique(np.concatenate([one, other]), return_inverse=True)
-            sketched = np.concatenate([self._sketches(places[part], int(width)) for part in runs(self.sizes[places], BATCH_LETTERS)])
+            sketched = np.concatenate([self._sketches(places[part], int(width)) for part in runs(self.sizes[places], BATCH_LETTERS, BATCH)])
             first, second = np.split(within, 2)
             left_over += [(places[one], places[other]) for one, other in sketches_leave(sketched, first, second, self.similarity)]
         firsts, seconds = zip(*left_over, strict=True)

@@ -1,7 +1,7 @@
 """When pipelines run: jobs, the sensor that retrains when data arrives, the nightly schedule, and the alert.
 
 The sensor keeps no cursor: what has arrived is the difference between the landing folder and the lake, and what a failed run left
-undone is a difference between tables.
+unfinished is a difference between tables.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from trainpipe_assets.pipeline.drift import unanswered_drift
 from trainpipe_assets.pipeline.executor import give_up_dead_runs
 from trainpipe_assets.pipeline.keys import DATA, MODEL, MONITORS, PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
-from trainpipe_assets.pipeline.runs import RETRY_AFTER_SECONDS, PipelineRuns
-from trainpipe_assets.pipeline.undone import UPSTREAM, undone
+from trainpipe_assets.pipeline.runs import PIPELINE_TAG, RETRY_AFTER_SECONDS, PipelineRuns
+from trainpipe_assets.pipeline.unfinished import unfinished, wanted
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
 
-UNDONE_TAG, DRIFT_TAG = "trainpipe/undone", "trainpipe/drift"
+UNFINISHED_TAG, DRIFT_TAG = "trainpipe/unfinished", "trainpipe/drift"
 WEBHOOK_TIMEOUT_SECONDS = 10
 
 
 def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
     """Jobs, schedules and sensors of one pipeline."""
     keys = PipelineKeys(settings.key_prefix)
-    tags = {"trainpipe/pipeline": name}  # what the run queue's limit of one run a pipeline goes by
+    tags = {PIPELINE_TAG: name}  # what the run queue's limit of one run a pipeline goes by
     ingest = dg.define_asset_job(
         f"{name}_ingest", dg.AssetSelection.assets(keys["raw_data"]), tags=tags, description="Only ingest what has arrived."
     )
@@ -59,7 +59,7 @@ def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
         minimum_interval_seconds=settings.automation.sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING if status else dg.DefaultSensorStatus.STOPPED,
         description=f"Retrains when new data has arrived and settled{' and has drifted' if on_drift else ''}, or when a run that failed "
-        "left work undone; never while a run of the same pipeline is under way.",
+        "left work unfinished; never while a run of the same pipeline is under way.",
     )
     def new_data(context: dg.SensorEvaluationContext, lake: Lake) -> dg.RunRequest | dg.SkipReason:
         give_up_dead_runs(context.instance)
@@ -114,16 +114,25 @@ def look_for_data(settings: PipelineSettings, lake: Lake, raw_key: dg.AssetKey, 
 
 
 def finish(
-    arrivals: dg.SkipReason, runs: PipelineRuns, settings: PipelineSettings, lake: Lake, now: float, *, job: str = "retrain"
+    arrivals: dg.SkipReason, runs: PipelineRuns, settings: PipelineSettings, lake: Lake, now: float, *, has_model: bool = False
 ) -> dg.RunRequest | dg.SkipReason:
-    """A run of `job` where one before it, that failed, left work of its undone; else `arrivals`, or why there is none."""
-    left_out = {*(() if settings.drift.enabled else MONITORS), *(MODEL if job == "prepare" else ())}
-    tables = {name: find(lake.table_uri(runs.keys[name])) for name in ("raw_data", *UPSTREAM) if name not in left_out}
-    behind, raw = undone(tables), tables["raw_data"]
-    if not behind or raw is None:
+    """A run where one that failed left its work unfinished; else `arrivals`, or why there is none."""
+    tables = {name: find(lake.table_uri(runs.keys[name])) for name in wanted(settings, has_model=has_model)}
+    behind, raw = unfinished(tables), tables["raw_data"]
+    if not behind or raw is None or not _is_there(settings, lake):
         return arrivals
     found = f"{', '.join(behind)} do not cover raw_data as it stands"
-    return _again(runs, job, UNDONE_TAG, raw.data_version, found, now)
+    if now < max(table.committed_at for table in tables.values() if table) + RETRY_AFTER_SECONDS:
+        return dg.SkipReason(f"{found}; a run elsewhere may be at it, until nothing was committed for {RETRY_AFTER_SECONDS // 60} minutes")
+    return _again(runs, "retrain" if "eval_report" in tables else "prepare", UNFINISHED_TAG, raw.data_version, found, now)
+
+
+def _is_there(settings: PipelineSettings, lake: Lake) -> bool:
+    """Whether anything lies in the landing folder, without which no run succeeds."""
+    try:
+        return bool(list_landed(lake.landing_uri(settings.source), settings.source))
+    except ValueError:
+        return False
 
 
 def prepare_and_train_on_drift(
@@ -134,17 +143,16 @@ def prepare_and_train_on_drift(
     New data is prepared first, and with that compared. Where it had drifted, the next tick asks for the training, until a model was
     trained on it and evaluated. While there is no current model to compare with, new data is a reason to train.
     """
-    evaluations, examples, tokens = (
-        find(lake.table_uri(runs.keys[name])) for name in ("eval_report", "cleaned_features", "tokenized_dataset")
-    )
+    names = ("eval_report", "cleaned_features", "tokenized_dataset", "drift_report")
+    evaluations, examples, tokens, comparisons = (find(lake.table_uri(runs.keys[name])) for name in names)
     model = current_model(evaluations)
-    job = "retrain" if model is None else "prepare"
     if isinstance(arrivals, dg.RunRequest):
+        job = "retrain" if model is None else "prepare"
         return dg.RunRequest(run_key=arrivals.run_key, tags=arrivals.tags, job_name=f"{runs.name}_{job}")
-    left = finish(arrivals, runs, settings, lake, now, job=job)
-    if left is not arrivals or model is None or not undone({"tokenized_dataset": tokens, "eval_report": evaluations}):
+    left = finish(arrivals, runs, settings, lake, now, has_model=model is not None)
+    if left is not arrivals or model is None or not unfinished({"tokenized_dataset": tokens, "eval_report": evaluations}):
         return left
-    drifted = unanswered_drift(find(lake.table_uri(runs.keys["drift_report"])), model, settings.drift, examples)
+    drifted = unanswered_drift(comparisons, evaluations, model, settings.drift, examples)
     return arrivals if drifted is None else _again(runs, "retrain", DRIFT_TAG, drifted, "what arrived has drifted", now)
 
 
@@ -153,7 +161,7 @@ def _again(runs: PipelineRuns, job: str, tag: str, value: str, found: str, now: 
     why_not = runs.why_not_again(tag, value, now)
     if why_not is not None:
         return dg.SkipReason(f"{found}, but {why_not}")
-    run_key = f"{tag}-{value}-{runs.asked_for(tag, value)}"
+    run_key = f"{tag}-{value}-{runs.asked_for(tag, value)}-{int(now // RETRY_AFTER_SECONDS)}"
     return dg.RunRequest(run_key=run_key, tags={tag: value}, job_name=f"{runs.name}_{job}")
 
 

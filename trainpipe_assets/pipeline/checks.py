@@ -76,13 +76,15 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(asset=keys["eval_report"], description="The verdict of the gate on the newest evaluation.")
     def gate(eval_report: Table) -> dg.AssetCheckResult:
         newest = eval_report.scan().sort("evaluated_at").last().collect().row(0, named=True)
-        reasons = "\n".join(f"- {reason}" for reason in json.loads(newest["gate_reasons"]))
+        found = json.loads(newest["gate_reasons"])
+        reasons = "\n".join(f"- {reason}" for reason in found)
         gate = settings.evaluation.gate
         metric = gate.metric_of(settings.task)
         bound = {"ceiling": gate.max_value} if metric in LOWER_IS_BETTER else {"floor": gate.min_value}
         return dg.AssetCheckResult(
             passed=newest["gate_passed"],
             severity=dg.AssetCheckSeverity.WARN,
+            description=None if newest["gate_passed"] else " ".join(found),
             metadata={
                 "reasons": dg.MetadataValue.md(reasons),
                 metric: round(json.loads(newest["metrics"])[metric]["value"], 4),

@@ -27,3 +27,12 @@ def current_model(history: Table | None, *, before_run: str | None = None) -> Ar
 def trained_version(model: Artifact, table: str) -> int:
     """The version of `table` (an asset's name) that a model was trained on."""
     return int(model.manifest["lake"][table]["version"])
+
+
+def newest_trained_version(history: Table | None, table: str) -> int | None:
+    """The version of `table` that the newest evaluated model was trained on, whatever its gate said; None where that is not known."""
+    if history is None:
+        return None
+    newest = history.scan().sort("evaluated_at").select("model_uri").last().collect()
+    model = read_manifest(newest.item()) if newest.height else None
+    return trained_version(model, table) if model else None

@@ -5,7 +5,7 @@ in others that do not. What counts as drift is `trainpipe_assets.evaluation.drif
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ import polars as pl
 from trainpipe_assets.evaluation import drift
 from trainpipe_assets.evaluation.drift import TEXT_CHARS, DriftComparison, compare
 from trainpipe_assets.evaluation.drift_plot import drift_plot
-from trainpipe_assets.pipeline.current_model import trained_version
+from trainpipe_assets.pipeline.current_model import newest_trained_version, trained_version
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
 from trainpipe_assets.schemas import DRIFT_REPORT
 from trainpipe_assets.settings import DriftSettings
@@ -62,12 +62,13 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
     """
     history = find(history_uri)
     rows = history.scan().collect() if history else pl.DataFrame(schema=DRIFT_REPORT)
-    known = standing(of_model(rows, model.fingerprint if model else "", settings), examples)
-    sides = _sides(model, examples, known, settings)
+    known = of_model(rows, model.fingerprint if model else "", settings)
+    newest = next(_standing(known, examples), None)
+    sides = _sides(model, examples, newest, settings)
     metadata: dict[str, Any] = {"compared": isinstance(sides, Sides), **({"model_fingerprint": model.fingerprint} if model else {})}
     if isinstance(sides, NothingToCompare) or model is None:
         assert isinstance(sides, NothingToCompare)
-        metadata |= {"reason": sides.reason, **(_named(known.row(-1, named=True)) if known.height else {})}
+        metadata |= {"reason": sides.reason, **(_named(newest) if newest else {})}
         new = rows.clear()
     else:
         comparison = compare(sides.reference, sides.arrival, settings, model.task)
@@ -77,7 +78,7 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
     made_by = fingerprint("drift_report", drift.VERSION)
     covered = history is not None and history.upstream == examples.content and new.is_empty()
     increment = Increment(history_uri, history, new.lazy(), nothing, made_by, upstream=examples.content, empty=covered)
-    return DriftStep(increment, metadata, _verdict(pl.concat([known, new]), metadata, settings))
+    return DriftStep(increment, metadata, _verdict(telling(pl.concat([known, new]), examples), metadata, settings))
 
 
 def of_model(rows: pl.DataFrame, model_fingerprint: str, settings: DriftSettings) -> pl.DataFrame:
@@ -86,20 +87,20 @@ def of_model(rows: pl.DataFrame, model_fingerprint: str, settings: DriftSettings
     return rows.filter(mine).sort("dataset_version", "compared_at")
 
 
-def telling(comparisons: pl.DataFrame) -> dict[str, Any] | None:
-    """Of comparisons with one model the newest that found drift, else the newest; None where there is none."""
-    drifted = comparisons.filter(pl.col("drifted"))
-    found = drifted if drifted.height else comparisons
-    return found.row(-1, named=True) if found.height else None
+def telling(comparisons: pl.DataFrame, examples: Table | None) -> dict[str, Any] | None:
+    """Of comparisons with one model the newest that found drift in what is still there, else the newest; None where there is none."""
+    found = _standing(comparisons, examples)
+    newest = next(found, None)
+    if newest is None or newest["drifted"]:
+        return newest
+    return next((row for row in found if row["drifted"]), newest)
 
 
-def standing(comparisons: pl.DataFrame, examples: Table | None) -> pl.DataFrame:
-    """Of `comparisons` those that still tell of `examples`: a drift does not, of which most examples were withdrawn since."""
-    drifted = comparisons.filter("drifted")
-    if examples is None or drifted.is_empty():
-        return comparisons
-    gone = [row["comparison_id"] for row in drifted.iter_rows(named=True) if _was_withdrawn(row, examples)]
-    return comparisons.filter(~pl.col("comparison_id").is_in(gone))
+def _standing(comparisons: pl.DataFrame, examples: Table | None) -> Iterator[dict[str, Any]]:
+    """Those that still tell of `examples`, the newest first: a drift does not, of which most examples were withdrawn since."""
+    for row in comparisons.reverse().iter_rows(named=True):
+        if examples is None or not row["drifted"] or not _was_withdrawn(row, examples):
+            yield row
 
 
 def _was_withdrawn(comparison: Mapping[str, Any], examples: Table) -> bool:
@@ -116,12 +117,17 @@ def _was_withdrawn(comparison: Mapping[str, Any], examples: Table) -> bool:
     return bool(2 * arrived.join(gone, on="row_id", how="semi").select(pl.len()).collect().item() > comparison["n_arrived"])
 
 
-def unanswered_drift(drift_history: Table | None, model: Artifact, settings: DriftSettings, examples: Table | None) -> str | None:
-    """Id of a comparison that found drift from `model`, the current one, in examples that are still there."""
+def unanswered_drift(
+    drift_history: Table | None, evaluations: Table | None, model: Artifact, settings: DriftSettings, examples: Table | None
+) -> str | None:
+    """Id of a comparison that found drift from `model`, the current one, in examples that no evaluated model was trained on yet."""
     if drift_history is None:
         return None
-    newest = telling(standing(of_model(drift_history.scan().collect(), model.fingerprint, settings), examples))
-    return str(newest["comparison_id"]) if newest is not None and newest["drifted"] else None
+    newest = telling(of_model(drift_history.scan().collect(), model.fingerprint, settings), examples)
+    if newest is None or not newest["drifted"]:
+        return None
+    trained_on = newest_trained_version(evaluations, EXAMPLES)
+    return None if trained_on is not None and trained_on >= newest["dataset_version"] else str(newest["comparison_id"])
 
 
 def _judge(settings: DriftSettings) -> str:
@@ -129,7 +135,7 @@ def _judge(settings: DriftSettings) -> str:
     return f"{fingerprint(drift.VERSION, settings.model_dump(mode='json', exclude={'enabled', 'severity'})):016x}"
 
 
-def _sides(model: Artifact | None, examples: Table, known: pl.DataFrame, settings: DriftSettings) -> Sides | NothingToCompare:
+def _sides(model: Artifact | None, examples: Table, newest: Mapping[str, Any] | None, settings: DriftSettings) -> Sides | NothingToCompare:
     if model is None:
         return NothingToCompare("no model has passed the gate yet")
     trained_on = trained_version(model, EXAMPLES)
@@ -138,7 +144,7 @@ def _sides(model: Artifact | None, examples: Table, known: pl.DataFrame, setting
     except MissingTable as error:
         return NothingToCompare(f"what the current model was trained on cannot be read any more: {error}")
     assert reference is not None
-    for since in [*known["dataset_version"].to_list()[-1:], trained_on]:  # the former may have been vacuumed, the latter is pinned
+    for since in [*([newest["dataset_version"]] if newest else []), trained_on]:  # the former may have been vacuumed, the latter is pinned
         arrivals = _arrivals(examples, since)
         if arrivals is not None:
             return _sampled(reference, arrivals, since, settings)
@@ -248,9 +254,8 @@ def _pictures(comparison: DriftComparison) -> dict[str, Any]:
     }
 
 
-def _verdict(comparisons: pl.DataFrame, metadata: Mapping[str, Any], settings: DriftSettings) -> dg.AssetCheckResult:
-    """Whether any arrival since the current model was trained had drifted from it; shown is that one, else the newest comparison."""
-    found = telling(comparisons)
+def _verdict(found: Mapping[str, Any] | None, metadata: Mapping[str, Any], settings: DriftSettings) -> dg.AssetCheckResult:
+    """Whether any arrival since the current model was trained had drifted from it; `found` is that one, else the newest comparison."""
     shown = _shown(found) if found else {}
     return dg.AssetCheckResult(
         check_name=CHECK,

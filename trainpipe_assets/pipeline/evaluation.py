@@ -55,7 +55,7 @@ def evaluate_model(
     """Evaluate `model` on the test split of `tokens`, against the newest other model that passed the gate.
 
     A language model is also held against its `base` before training. What was done before on the same rows, against the same model and
-    under the same settings, is not done again.
+    under the same settings, is not done again, unless its report was deleted.
 
     Raises:
         ValueError: the model was trained on a dataset made by other settings than `tokens`.
@@ -68,15 +68,23 @@ def evaluate_model(
     identity = _identity(model, previous, examples, settings)
     known = rows.filter(pl.col("evaluation_id") == identity)
     covered = _covered(model, tokens, history)
-    if not known.is_empty():
-        return EvaluationStep(_increment(history_uri, history, rows.clear(), covered), _known_metadata(known.row(-1, named=True)))
+    before = known.row(-1, named=True) if known.height else None
+    if before is not None and _is_there(before["report_uri"]):
+        return EvaluationStep(_increment(history_uri, history, rows.clear(), covered), _known_metadata(before))
     measure, comparable = MEASURES[model.task], previous if previous is not None and previous.task == model.task else None
     found = measure.take(Trial(model, comparable, base, examples, compute, settings))
     row, context = _described(found, identity, model, previous, tokens, now)
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
     _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
     metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **measure.shown(found), **_known_metadata(row)}
-    return EvaluationStep(_increment(history_uri, history, pl.DataFrame([row], schema=EVAL_REPORT), covered), metadata)
+    added = pl.DataFrame([row] if before is None else [], schema=EVAL_REPORT)
+    return EvaluationStep(_increment(history_uri, history, added, covered), metadata)
+
+
+def _is_there(uri: str) -> bool:
+    filesystem, path = open_filesystem(uri)
+    with explained_s3(uri):
+        return bool(filesystem.exists(path))
 
 
 def _covered(model: Artifact, tokens: Table, history: Table | None) -> int:

@@ -72,7 +72,7 @@ def signing_in_process_executor(init_context: dg.InitExecutorContext) -> Signing
 
 def sign(instance: dg.DagsterInstance, run_id: str) -> None:
     """Note in the run's tags which process of which machine executes it."""
-    instance.add_run_tags(run_id, {PROCESS_TAG: json.dumps(_signature(psutil.Process()))})
+    instance.add_run_tags(run_id, {PROCESS_TAG: json.dumps({"run_id": run_id, **_signature(psutil.Process())})})
 
 
 def give_up_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -88,9 +88,12 @@ def give_up_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def is_dead(run: dg.DagsterRun) -> bool:
-    """Whether the process that executed the run is known to be gone: it ran on this machine, and does not any more."""
-    signature = run.tags.get(PROCESS_TAG)
-    return signature is not None and _is_gone(json.loads(signature))
+    """Whether the process that executed the run is known to be gone: it ran on this machine, and does not any more.
+
+    A run that is executed again has the tags of the first, and with them the signature of that one's process.
+    """
+    signature = json.loads(run.tags.get(PROCESS_TAG, "{}"))
+    return signature.get("run_id") == run.run_id and _is_gone(signature)
 
 
 def _signature(process: psutil.Process) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
+from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
@@ -68,6 +69,10 @@ def pinned_versions(lake: Lake, keys: PipelineKeys) -> defaultdict[str, set[int]
     if comparisons is not None:  # the next arrival is what comes after the newest comparison
         for uri, version in comparisons.scan().sort("compared_at").select("dataset_uri", "dataset_version").last().collect().iter_rows():
             pinned[uri].add(version)
+        model = current_model(history)
+        drifted = comparisons.scan().filter("drifted", pl.col("model_fingerprint") == (model.fingerprint if model else None))
+        for uri, *versions in drifted.select("dataset_uri", "since_version", "dataset_version").collect().iter_rows():
+            pinned[uri].update(versions)  # by which it is seen whether what drifted is still there
     return pinned
 
 

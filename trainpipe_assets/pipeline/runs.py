@@ -8,11 +8,12 @@ import dagster as dg
 from trainpipe_assets.pipeline.executor import is_dead
 from trainpipe_assets.pipeline.keys import ASSETS, JOBS, PipelineKeys
 
-UNFINISHED = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
+UNDER_WAY = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
               dg.DagsterRunStatus.CANCELING)  # fmt: skip
 RETRY_AFTER_SECONDS = 3600  # the same is asked for again, after a failed run, at most so often
-ATTEMPTS = 3  # what runs left undone is asked for so often; with other data the count starts anew
-LOOKED_AT = 50  # of the newest runs of the instance
+ATTEMPTS = 3  # what runs left unfinished is asked for so often; with other data the count starts anew
+LOOKED_AT = 50  # of the newest runs, whether one is of the pipeline
+PIPELINE_TAG = "trainpipe/pipeline"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class PipelineRuns:
 
     def under_way(self) -> str | None:
         """Id of one that is queued or in progress; None where there is none."""
-        records = self._records(dg.RunsFilter(statuses=list(UNFINISHED)))
+        records = self._records(dg.RunsFilter(statuses=list(UNDER_WAY)))
         return next((record.dagster_run.run_id for record in records if not is_dead(record.dagster_run)), None)
 
     def why_not_again(self, tag: str, value: str, now: float) -> str | None:
@@ -33,7 +34,7 @@ class PipelineRuns:
 
         What a person canceled is not begun again; what failed, after an hour; and not for ever.
         """
-        newest = next(self._records(None, limit=LOOKED_AT), None)
+        newest = self._newest()
         if newest is not None:
             run, ended = newest.dagster_run, newest.end_time or now
             if run.status is dg.DagsterRunStatus.CANCELED:
@@ -45,8 +46,14 @@ class PipelineRuns:
         return None
 
     def asked_for(self, tag: str, value: str) -> int:
-        """How many runs the sensor has asked for with this tag."""
-        return self.instance.get_runs_count(dg.RunsFilter(tags={tag: value, "trainpipe/pipeline": self.name}))
+        """How many runs the sensor has asked for with this tag; one that is executed again takes its tags along."""
+        runs = self.instance.get_runs(dg.RunsFilter(tags={tag: value, PIPELINE_TAG: self.name}))
+        return sum(run.parent_run_id is None for run in runs)
+
+    def _newest(self) -> dg.RunRecord | None:
+        """Runs of its jobs carry the tag of the pipeline; one of assets chosen by hand is looked for among the newest of the instance."""
+        found = [next(self._records(filters, LOOKED_AT), None) for filters in (dg.RunsFilter(tags={PIPELINE_TAG: self.name}), None)]
+        return max((record for record in found if record is not None), key=lambda record: record.create_timestamp, default=None)
 
     def _records(self, filters: dg.RunsFilter | None, limit: int | None = None) -> Iterator[dg.RunRecord]:
         """Newest first."""

@@ -17,12 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.pipeline.component import TrainingPipeline, component_tree
-from trainpipe_assets.pipeline.drift import of_model, standing, telling
+from trainpipe_assets.pipeline.drift import of_model, telling
 from trainpipe_assets.pipeline.failures import one_message
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.runs import PipelineRuns
-from trainpipe_assets.pipeline.undone import undone
+from trainpipe_assets.pipeline.unfinished import unfinished, wanted
 from trainpipe_assets.settings import DriftSettings, PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.s3 import explained as explained_s3
@@ -59,7 +59,7 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
 def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[str, Any]:
     """Where a pipeline stands, ready for JSON.
 
-    `undone` names the tables that do not cover all of what they are made from, because a run failed or was canceled.
+    `unfinished` names the tables that do not cover all of what they are made from: a run failed, was canceled, or is at it.
     `model` and `drift` speak of the current model, the newest whose gate passed; `gate` and `latest` of the newest evaluation.
     """
     keys = PipelineKeys(settings.key_prefix)
@@ -74,7 +74,7 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
         "landing": landing,
         "pending_files": [file.path for file in pending(landed, raw)],
         "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}),
-        "undone": undone({name: table for name, table in tables.items() if settings.drift.enabled or name != "drift_report"}),
+        "unfinished": unfinished({table: tables[table] for table in wanted(settings, has_model=bool(passed))}),
         "unusable_files": unusable_files(raw),
         "tables": {name: {"version": table.version, "rows": table.rows, "uri": table.uri} for name, table in tables.items() if table},
         "rejected": rejected_by_rule(tables["rejected_rows"]),
@@ -109,7 +109,7 @@ def local_report(lake: Lake, name: str, settings: PipelineSettings) -> Path:
     filesystem, path = open_filesystem(uri)
     with explained_s3(uri):
         if not filesystem.exists(path):
-            raise ValueError(f"the report {uri} is not there any more; materialize fine_tuned_model and eval_report anew")
+            raise ValueError(f"the report {uri} is not there any more; materialize eval_report again")
         if not is_remote(uri):
             return Path(path)
         local = Path(lake.scratch).absolute() / "reports" / Path(path).name
@@ -165,7 +165,7 @@ def describe_drift(tables: Mapping[str, Table | None], model_fingerprint: str, s
     """The newest comparison with a model that found drift, else the newest; None where nothing was compared with it."""
     table = tables["drift_report"]
     comparisons = of_model(table.scan().collect(), model_fingerprint, settings) if table else None
-    found = telling(standing(comparisons, tables["cleaned_features"])) if comparisons is not None else None
+    found = telling(comparisons, tables["cleaned_features"]) if comparisons is not None else None
     if found is None:
         return None
     return {
@@ -201,8 +201,8 @@ def describe(name: str, status: dict[str, Any]) -> str:
         told = [f"{file} ({problem[:SHOWN_LETTERS]})" for file, problem in list(status["unusable_files"].items())[:SHOWN_FILES]]
         more = " …" if len(status["unusable_files"]) > SHOWN_FILES else ""
         lines.append(f"  unusable   {len(status['unusable_files'])} file(s), of which no record can be used: {'; '.join(told)}{more}")
-    if status["undone"] and not status["run"]:
-        lines.append(f"  undone     {', '.join(status['undone'])}: not yet made from what was ingested; the next run goes on")
+    if status["unfinished"] and not status["run"]:
+        lines.append(f"  unfinished {', '.join(status['unfinished'])}: of part of the data only; a run is at it, or the next one goes on")
     lines += [*_model_lines(status), *_drift_lines(status["drift"])]
     return "\n".join(lines)
 

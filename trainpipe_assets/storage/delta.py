@@ -78,6 +78,12 @@ class Table:
         return data_files(self._delta)
 
     @property
+    def committed_at(self) -> float:
+        """When this version was committed, in seconds since the epoch."""
+        with s3.explained(self.uri):
+            return float(self._delta.history(1)[0]["timestamp"]) / 1000
+
+    @property
     def rows(self) -> int:
         """Rows at this version, from the log alone."""
         return int(self._files["num_records"].sum())

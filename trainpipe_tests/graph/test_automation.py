@@ -11,7 +11,7 @@ import dagster as dg
 import psutil
 import pytest
 
-from trainpipe_assets.pipeline import automation
+from trainpipe_assets.pipeline import automation, runs
 from trainpipe_assets.pipeline.automation import failure_line, look_for_data, run_failure_alert
 from trainpipe_assets.pipeline.executor import PROCESS_TAG, give_up_dead_runs, sign
 from trainpipe_assets.pipeline.status import describe, pipeline_status
@@ -137,7 +137,7 @@ def sensed(place: Workplace, monkeypatch: pytest.MonkeyPatch, hours: int = 0) ->
     return outcome
 
 
-def test_what_a_failed_run_left_undone_is_asked_for_an_hour_later_and_not_for_ever(
+def test_what_a_failed_run_left_unfinished_is_asked_for_an_hour_later_and_not_for_ever(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = make_workplace(tmp_path, instance, training={"epochs": 1, "batch_tokens": 256})
@@ -146,20 +146,25 @@ def test_what_a_failed_run_left_undone_is_asked_for_an_hour_later_and_not_for_ev
     kept = config.read_bytes()
     config.unlink()
     assert not place.run().success
-    assert pipeline_status(place.lake, "words", place.settings)["undone"] == ["tokenized_dataset", "eval_report"]
+    assert pipeline_status(place.lake, "words", place.settings)["unfinished"] == ["tokenized_dataset", "eval_report"]
     assert "failed; it is tried again 60 minutes after its end" in skipped(sensed(place, monkeypatch))
     for attempt in range(3):
         request = sensed(place, monkeypatch, hours=1)
         assert isinstance(request, dg.RunRequest)
-        assert (request.job_name, request.run_key) == ("words_retrain", f"trainpipe/undone-{request.tags['trainpipe/undone']}-{attempt}")
+        assert request.job_name == "words_retrain"
+        assert (request.run_key or "").startswith(f"trainpipe/unfinished-{request.tags['trainpipe/unfinished']}-{attempt}-")
         assert not place.run(tags=dict(request.tags)).success
     assert "3 runs did not mend it" in skipped(sensed(place, monkeypatch, hours=1))
+    landing = place.root / "landing" / "words"
+    landing.rename(place.root / "away")
+    assert "does not exist" in skipped(sensed(place, monkeypatch, hours=1))  # no run is asked for that cannot succeed
+    (place.root / "away").rename(landing)
     config.write_bytes(kept)
     assert place.run().success
     assert "nothing new" in skipped(sensed(place, monkeypatch))
     found = pipeline_status(place.lake, "words", place.settings)
-    assert found["undone"] == []
-    assert "undone" not in describe("words", found)
+    assert found["unfinished"] == []
+    assert "unfinished" not in describe("words", found)
 
 
 def test_what_a_person_canceled_is_not_begun_again_until_new_data_arrives(
@@ -175,7 +180,37 @@ def test_what_a_person_canceled_is_not_begun_again_until_new_data_arrives(
     assert isinstance(sensed(place, monkeypatch), dg.RunRequest)
 
 
-def test_only_what_a_run_leaves_undone_is_undone(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_run_elsewhere_may_be_at_is_left_to_it_for_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with dg.DagsterInstance.ephemeral() as elsewhere, dg.DagsterInstance.ephemeral() as here:
+        place = make_workplace(tmp_path, elsewhere)
+        place.land("a.csv", as_csv(ROWS))
+        assert place.run("ingest").success
+        place = make_workplace(tmp_path, here)
+        assert "a run elsewhere may be at it" in skipped(sensed(place, monkeypatch))
+        assert isinstance(sensed(place, monkeypatch, hours=2), dg.RunRequest)
+
+
+def test_a_run_that_others_have_long_followed_is_still_known_as_canceled(
+    place: Workplace, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "LOOKED_AT", 3)
+    place.land("a.csv", as_csv(ROWS))
+    assert place.run("ingest").success
+    definitions = place.definitions()
+    canceled = instance.create_run_for_job(
+        definitions.resolve_job_def("words_retrain"), status=dg.DagsterRunStatus.CANCELED, tags={"trainpipe/pipeline": "words"}
+    )
+    for _ in range(5):
+        instance.create_run_for_job(another_job, status=dg.DagsterRunStatus.SUCCESS)
+    assert canceled.run_id in skipped(sensed(place, monkeypatch, hours=5))
+
+
+@dg.job
+def another_job() -> None:
+    """Of another pipeline."""
+
+
+def test_only_what_a_run_leaves_unfinished_is_unfinished(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     place.land("a.csv", as_csv(ENOUGH))
     assert place.run().success
     assert "nothing new" in skipped(sensed(place, monkeypatch))
@@ -191,9 +226,10 @@ def test_a_run_whose_process_is_gone_is_given_up(place: Workplace, instance: dg.
     alive, dead, unsigned = (instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED) for _ in range(3))
     sign(instance, alive.run_id)
     signature = {"host": json.loads(_tags(instance, alive.run_id)[PROCESS_TAG])["host"], "pid": psutil.Process().pid, "created": 1.0}
-    instance.add_run_tags(dead.run_id, {PROCESS_TAG: json.dumps(signature)})
+    instance.add_run_tags(dead.run_id, {PROCESS_TAG: json.dumps({"run_id": dead.run_id, **signature})})
+    instance.add_run_tags(unsigned.run_id, {PROCESS_TAG: json.dumps({"run_id": dead.run_id, **signature})})  # as its re-execution has
     elsewhere = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    instance.add_run_tags(elsewhere.run_id, {PROCESS_TAG: json.dumps({**signature, "host": "another-machine"})})
+    instance.add_run_tags(elsewhere.run_id, {PROCESS_TAG: json.dumps({**signature, "run_id": elsewhere.run_id, "host": "another-machine"})})
     assert give_up_dead_runs(instance) == [dead.run_id]
     statuses = {run_id: _run(instance, run_id).status for run_id in (alive.run_id, dead.run_id, unsigned.run_id, elsewhere.run_id)}
     assert statuses.pop(dead.run_id) is dg.DagsterRunStatus.FAILURE

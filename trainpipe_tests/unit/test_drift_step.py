@@ -157,20 +157,33 @@ def test_the_current_model_is_the_newest_that_passed_before_the_run(place: Place
     assert getattr(current_model(place.evaluations, before_run="2"), "fingerprint", None) == "a"
 
 
+def told(place: Place, model: Artifact, table: Table | None) -> str | None:
+    """The comparison for which a training is asked for."""
+    return unanswered_drift(find(str(place.root / "drift_report")), place.evaluations, model, SETTINGS, table)
+
+
+def test_drift_is_answered_by_a_model_trained_on_it_whether_it_passes_or_not(place: Place) -> None:
+    model = place.model("m", place.put("first", SAME[:80]).version)
+    drifted = place.put("other", OTHER[:40])
+    place.compare(model, drifted)
+    assert told(place, model, drifted) == place.history()[-1]["comparison_id"]
+    place.model("older", drifted.version - 1, passed=False)
+    assert told(place, model, drifted) is not None
+    place.model("newer", drifted.version, passed=False)
+    assert told(place, model, drifted) is None
+    assert told(place, model, place.put("one more", SAME[80:81])) is None
+
+
 def test_drift_is_told_of_until_most_of_what_drifted_is_withdrawn(place: Place) -> None:
     model = place.model("m", place.put("first", SAME[:80]).version)
     place.compare(model, place.put("other", OTHER[:40]))
-
-    def told(table: Table) -> str | None:
-        return unanswered_drift(find(str(place.root / "drift_report")), model, SETTINGS, table)
-
     found = place.history()[-1]["comparison_id"]
-    assert told(place.put("same", SAME[80:130])) == found
+    assert told(place, model, place.put("same", SAME[80:130])) == found
     assert not place.compare(model, place.put("more", SAME[130:160])).check.passed
     regrown = place.put("grown", OTHER[:40], removed=["other"])  # the same texts under other keys
-    assert told(regrown) == found
+    assert told(place, model, regrown) == found
     withdrawn = place.put("none", [], removed=["grown"])
-    assert told(withdrawn) is None
+    assert told(place, model, withdrawn) is None
     assert place.compare(model, withdrawn).check.passed
 
 
