@@ -122,9 +122,11 @@ def finish(
     if not behind or raw is None or not _is_there(settings, lake):
         return arrivals
     found = f"{', '.join(behind)} do not cover raw_data as it stands"
-    if now < max(table.committed_at for table in tables.values() if table) + RETRY_AFTER_SECONDS:
+    asked = _again(runs, "retrain" if "eval_report" in tables else "prepare", UNFINISHED_TAG, raw.data_version, found, now)
+    newest_commit = max(table.committed_at for table in tables.values() if table)
+    if isinstance(asked, dg.RunRequest) and now < newest_commit + RETRY_AFTER_SECONDS:
         return dg.SkipReason(f"{found}; a run elsewhere may be at it, until nothing was committed for {RETRY_AFTER_SECONDS // 60} minutes")
-    return _again(runs, "retrain" if "eval_report" in tables else "prepare", UNFINISHED_TAG, raw.data_version, found, now)
+    return asked
 
 
 def _is_there(settings: PipelineSettings, lake: Lake) -> bool:

@@ -69,8 +69,8 @@ def pinned_versions(lake: Lake, keys: PipelineKeys) -> defaultdict[str, set[int]
     if comparisons is not None:  # the next arrival is what comes after the newest comparison
         for uri, version in comparisons.scan().sort("compared_at").select("dataset_uri", "dataset_version").last().collect().iter_rows():
             pinned[uri].add(version)
-        model = current_model(history)
-        drifted = comparisons.scan().filter("drifted", pl.col("model_fingerprint") == (model.fingerprint if model else None))
+        current = current_model(history)
+        drifted = comparisons.scan().filter("drifted", pl.col("model_fingerprint") == (current.fingerprint if current else None))
         for uri, *versions in drifted.select("dataset_uri", "since_version", "dataset_version").collect().iter_rows():
             pinned[uri].update(versions)  # by which it is seen whether what drifted is still there
     return pinned
