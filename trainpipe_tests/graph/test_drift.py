@@ -10,6 +10,8 @@ import dagster as dg
 import pytest
 
 from trainpipe_assets.pipeline.drift import CHECK
+from trainpipe_assets.pipeline.keys import PipelineKeys
+from trainpipe_assets.pipeline.maintenance import pinned_versions
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.pipelines import Workplace, make_workplace
 from trainpipe_tests.sample_corpora import read_corpora
@@ -116,6 +118,9 @@ def test_only_drift_is_a_reason_to_train(place: Workplace, corpora: dict[str, li
     assert [still[name] for name in ("comparison_id", "comparison", "tests")] == [
         drifted[name] for name in ("comparison_id", "comparison", "tests")
     ]
+    row = place.rows("drift_report").sort("compared_at").row(-1, named=True)
+    pinned = pinned_versions(place.lake, PipelineKeys(place.settings.key_prefix))[row["dataset_uri"]]
+    assert {row["since_version"], row["dataset_version"]} <= pinned  # by which it is seen whether the arrival is withdrawn
     retrained = run(place, "retrain")
     assert not retrained["passed"]
     assert asked_for(tick(place)) == "nothing new has arrived"
