@@ -134,27 +134,28 @@ def _all_alike(are_alike: Compare, pairs: Pairs) -> Pairs:
 def _enough_alike(are_alike: Compare, pairs: Pairs) -> Pairs:
     """First pairs without a circle between them; where most of these are alike, few of the others still matter."""
     left, right = pairs
-    first = _without_circles(left, right)
+    size = 1 + max(left.max(initial=0), right.max(initial=0))
+    first = _without_circles(left, right, size)
     one, other = _all_alike(are_alike, (left[first], right[first]))
-    component = _components(one, other, 1 + max(left.max(initial=0), right.max(initial=0)))
+    component = components(one, other, size)
     rest = ~first & (component[left] != component[right])
     more, others = _all_alike(are_alike, (left[rest], right[rest]))
     return np.concatenate([one, more]), np.concatenate([other, others])
 
 
-def _without_circles(left: Places, right: Places) -> NDArray[np.bool_]:
+def _without_circles(left: Places, right: Places, size: int) -> NDArray[np.bool_]:
     """Pairs that connect whatever all of them connect, and none that could be left out."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    size = 1 + max(left.max(initial=0), right.max(initial=0))
     tree = minimum_spanning_tree(coo_array((np.arange(1, 1 + len(left)), (left, right)), shape=(size, size)).tocsr())
     chosen = np.zeros(len(left), bool)
     chosen[tree.data.astype(np.int64) - 1] = True
     return chosen
 
 
-def _components(left: Places, right: Places, size: int) -> NDArray[np.int64]:
+def components(left: Places, right: Places, size: int) -> NDArray[np.int32]:
+    """The number of the connected component of each of `size` places, where the places `left` and `right` are linked."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

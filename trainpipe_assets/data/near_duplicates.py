@@ -1,7 +1,6 @@
 """Groups of texts that say nearly the same, and what new texts change about the groups of known ones.
 
-Which texts are compared is `buckets.py`'s, whether they are alike `alike.py`'s, and which records count at all `deduplication.py`'s. scipy
-is imported where it computes, so that importing this module stays quick.
+Which texts are compared is `buckets.py`'s, whether they are alike `alike.py`'s, and which records count at all `deduplication.py`'s.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from trainpipe_assets.data.alike import alike, linked, numbers_in, sketches_leave
+from trainpipe_assets.data.alike import alike, components, linked, numbers_in, sketches_leave
 from trainpipe_assets.data.batches import concurrently, count_rows, from_batches
 from trainpipe_assets.data.buckets import PAIRS, Places, encounters, neighbours, shared_buckets
 from trainpipe_assets.data.content_hash import with_number
@@ -159,13 +158,8 @@ def _read(known: pl.LazyFrame, numbers: pl.DataFrame) -> pl.DataFrame:
 
 def _components(links: pl.DataFrame) -> pl.DataFrame:
     """The smallest name in the connected component of each name in `links`: `content_hash`, `duplicate_group`."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     names = pl.concat([links["left"], links["right"]]).unique().sort().alias("name")
     numbers = names.to_frame().with_row_index("number")
     left, right = (links.select(name=side).join(numbers, on="name", maintain_order="left")["number"].to_numpy() for side in links.columns)
-    graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(names), len(names)))
-    _, component = connected_components(graph, directed=False)
-    _, first, of_each = np.unique(component, return_index=True, return_inverse=True)
+    _, first, of_each = np.unique(components(left, right, len(names)), return_index=True, return_inverse=True)
     return pl.DataFrame({"content_hash": names, "duplicate_group": names.gather(first[of_each])})

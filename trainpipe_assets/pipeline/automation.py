@@ -123,8 +123,9 @@ def finish(
         return arrivals
     found = f"{', '.join(behind)} do not cover raw_data as it stands"
     asked = _again(runs, "retrain" if "eval_report" in tables else "prepare", UNFINISHED_TAG, raw.data_version, found, now)
-    newest_commit = max(table.committed_at for table in tables.values() if table)
-    if isinstance(asked, dg.RunRequest) and now < newest_commit + RETRY_AFTER_SECONDS:
+    if isinstance(asked, dg.SkipReason):
+        return asked
+    if now < max(table.committed_at for table in tables.values() if table) + RETRY_AFTER_SECONDS:
         return dg.SkipReason(f"{found}; a run elsewhere may be at it, until nothing was committed for {RETRY_AFTER_SECONDS // 60} minutes")
     return asked
 
@@ -145,15 +146,16 @@ def prepare_and_train_on_drift(
     New data is prepared first, and with that compared. Where it had drifted, the next tick asks for the training, until a model was
     trained on it and evaluated. While there is no current model to compare with, new data is a reason to train.
     """
-    names = ("eval_report", "cleaned_features", "tokenized_dataset", "drift_report")
-    evaluations, examples, tokens, comparisons = (find(lake.table_uri(runs.keys[name])) for name in names)
+    evaluations = find(lake.table_uri(runs.keys["eval_report"]))
     model = current_model(evaluations)
     if isinstance(arrivals, dg.RunRequest):
         job = "retrain" if model is None else "prepare"
         return dg.RunRequest(run_key=arrivals.run_key, tags=arrivals.tags, job_name=f"{runs.name}_{job}")
     left = finish(arrivals, runs, settings, lake, now, has_model=model is not None)
+    tokens = find(lake.table_uri(runs.keys["tokenized_dataset"]))
     if left is not arrivals or model is None or not unfinished({"tokenized_dataset": tokens, "eval_report": evaluations}):
         return left
+    comparisons, examples = (find(lake.table_uri(runs.keys[name])) for name in ("drift_report", "cleaned_features"))
     drifted = unanswered_drift(comparisons, evaluations, model, settings.drift, examples)
     return arrivals if drifted is None else _again(runs, "retrain", DRIFT_TAG, drifted, "what arrived has drifted", now)
 

@@ -24,6 +24,7 @@ from trainpipe_assets.storage.artifacts import Artifact, read_manifest
 from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.storage.delta import Table, find, fingerprint
 from trainpipe_assets.storage.increments import Increment
+from trainpipe_assets.storage.objects import stored
 from trainpipe_assets.storage.s3 import explained as explained_s3
 from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
@@ -69,7 +70,7 @@ def evaluate_model(
     known = rows.filter(pl.col("evaluation_id") == identity)
     covered = _covered(model, tokens, history)
     before = known.row(-1, named=True) if known.height else None
-    if before is not None and _is_there(before["report_uri"]):
+    if before is not None and stored(before["report_uri"]) is not None:
         return EvaluationStep(_increment(history_uri, history, rows.clear(), covered), _known_metadata(before))
     measure, comparable = MEASURES[model.task], previous if previous is not None and previous.task == model.task else None
     found = measure.take(Trial(model, comparable, base, examples, compute, settings))
@@ -79,12 +80,6 @@ def evaluate_model(
     metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **measure.shown(found), **_known_metadata(row)}
     added = pl.DataFrame([row] if before is None else [], schema=EVAL_REPORT)
     return EvaluationStep(_increment(history_uri, history, added, covered), metadata)
-
-
-def _is_there(uri: str) -> bool:
-    filesystem, path = open_filesystem(uri)
-    with explained_s3(uri):
-        return bool(filesystem.exists(path))
 
 
 def _covered(model: Artifact, tokens: Table, history: Table | None) -> int:

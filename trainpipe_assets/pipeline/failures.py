@@ -76,7 +76,7 @@ def one_message() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # of whatever kind Dagster makes of it; what no person can mend passes as it came
         cause = _first_cause(error)
         if not isinstance(cause, ValueError | YAMLError | ResolutionException | dg.DagsterError):
             raise

@@ -8,6 +8,7 @@ DATA = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")
 MODEL = ("fine_tuned_model", "eval_report")
 MONITORS = ("drift_report",)
 ASSETS = (*DATA, *MONITORS, *MODEL)
+TABLES = (*DATA, *MONITORS, "eval_report")  # all but the models
 JOBS = ("ingest", "prepare", "retrain")
 
 

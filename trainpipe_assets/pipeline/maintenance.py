@@ -11,14 +11,13 @@ import polars as pl
 
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.failures import explained
-from trainpipe_assets.pipeline.keys import PipelineKeys
+from trainpipe_assets.pipeline.keys import TABLES, PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
+from trainpipe_assets.pipeline.runs import PIPELINE_TAG
 from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.artifacts import list_artifacts
 from trainpipe_assets.storage.delta import find
 from trainpipe_assets.storage.maintenance import maintain
-
-TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "drift_report", "eval_report")
 
 
 def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
@@ -46,7 +45,7 @@ def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
 
     @dg.job(
         name=f"{name}_maintenance",
-        tags={"trainpipe/pipeline": name},
+        tags={PIPELINE_TAG: name},
         description="Compacts the tables and deletes the files of old versions, but of none that a model was made from.",
     )
     def maintenance() -> None:

@@ -19,18 +19,18 @@ from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.pipeline.component import TrainingPipeline, component_tree
 from trainpipe_assets.pipeline.drift import of_model, telling
 from trainpipe_assets.pipeline.failures import one_message
-from trainpipe_assets.pipeline.keys import PipelineKeys
+from trainpipe_assets.pipeline.keys import TABLES, PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.runs import PipelineRuns
 from trainpipe_assets.pipeline.unfinished import unfinished, wanted
 from trainpipe_assets.settings import DriftSettings, PipelineSettings
 from trainpipe_assets.storage.delta import Table, find
+from trainpipe_assets.storage.objects import stored
 from trainpipe_assets.storage.s3 import explained as explained_s3
 from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
 HEADLINES = ("accuracy", "macro_f1", "micro_f1", "subset_accuracy", "rmse", "r2", "perplexity", "token_accuracy")
 SHOWN_FILES, SHOWN_LETTERS = 5, 120
-TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "drift_report", "eval_report")
 
 
 def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
@@ -106,14 +106,14 @@ def local_report(lake: Lake, name: str, settings: PipelineSettings) -> Path:
     if not history:
         raise ValueError(f"the pipeline {name!r} has no evaluation yet; materialize eval_report, then there is a report")
     uri = history[-1]["report_uri"]
+    if stored(uri) is None:
+        raise ValueError(f"the report {uri} is not there any more; materialize eval_report again")
     filesystem, path = open_filesystem(uri)
+    if not is_remote(uri):
+        return Path(path)
+    local = Path(lake.scratch).absolute() / "reports" / Path(path).name
+    local.parent.mkdir(parents=True, exist_ok=True)
     with explained_s3(uri):
-        if not filesystem.exists(path):
-            raise ValueError(f"the report {uri} is not there any more; materialize eval_report again")
-        if not is_remote(uri):
-            return Path(path)
-        local = Path(lake.scratch).absolute() / "reports" / Path(path).name
-        local.parent.mkdir(parents=True, exist_ok=True)
         filesystem.get_file(path, str(local))
     return local
 
