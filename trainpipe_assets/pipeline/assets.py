@@ -23,7 +23,7 @@ from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import CHECK, COMPARISON, compare_with_model
 from trainpipe_assets.pipeline.evaluation import EVALUATION, evaluate_model
 from trainpipe_assets.pipeline.failures import explained
-from trainpipe_assets.pipeline.io_managers import TrainedModel, upstream
+from trainpipe_assets.pipeline.io_managers import TrainedModel, kept_together, upstream
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
 from trainpipe_assets.pipeline.outputs import arrival_profile, described_drift, model_output, shown_before, versioned
@@ -81,6 +81,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         outs={
             output: dg.AssetOut(
                 key=keys[output],
+                is_required=False,
                 io_manager_key="delta_io_manager",
                 code_version=cleaning.VERSION,
                 **common,
@@ -89,9 +90,10 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             for output in ("cleaned_features", "rejected_rows")
         },
         ins={"raw_data": upstream(keys["raw_data"], cleaned_features=keys["cleaned_features"], rejected_rows=keys["rejected_rows"])},
+        can_subset=True,
         retry_policy=retry,
     )
-    def cleaned_features(lake: Lake, raw_data: Upstream) -> Iterator[dg.Output[Increment]]:
+    def cleaned_features(context: dg.AssetExecutionContext, lake: Lake, raw_data: Upstream) -> Iterator[dg.Output[Increment]]:
         with scratch_folder(Path(lake.scratch)) as scratch:
             with explained():
                 rules = settings.validation.record_rules
@@ -101,9 +103,12 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                     changes, settings.cleaning, settings.split, scratch, settings.source.kind, rules, settings.task
                 )
             examples, rejected = found
-            yield versioned(rejected, output_name="rejected_rows")
             metadata = {**cleaning.summary(examples, settings.cleaning), **arrival_profile(examples, settings.task)}
-            yield versioned(examples, metadata, output_name="cleaned_features")
+            yield from kept_together(
+                context,
+                versioned(rejected, output_name="rejected_rows"),
+                versioned(examples, metadata, output_name="cleaned_features"),
+            )
 
     @dg.asset(
         key=keys["drift_report"],

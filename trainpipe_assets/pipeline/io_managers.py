@@ -5,7 +5,7 @@ committed at once, with what it was made from. The mechanics are `storage`'s.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from trainpipe_assets.storage.uris import join
 
 _HIDDEN = dg.MetadataValue.md("Not shown: this table holds texts as they arrived, and `cleaning.redact` is set.")
 VERSION_KEY, MODEL_KEY = "table_version", "model_uri"
+DATA_VERSION = "dagster/data_version"  # the tag by which Dagster knows a materialization's version
 
 
 def upstream(key: dg.AssetKey, **outputs: dg.AssetKey) -> dg.AssetIn:
@@ -75,26 +76,47 @@ class DeltaIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Increment) -> None:
         """Commit the increment and log what became of the table."""
-        note = {"run_id": context.run_id, "asset": context.asset_key.to_user_string(), "fingerprint": f"{obj.fingerprint:016x}"}
-        with explained():
-            done = obj.commit({**note, "upstream_version": str(obj.upstream)})
-        table, update = done.table, "nothing new" if obj.empty else "rebuilt" if obj.rebuild else "incremental"
-        found = f"{table.rows:,} rows, {done.added:,} added, {done.removed:,} removed"
-        context.log.info(f"{context.asset_key.to_user_string()} is at version {table.version}: {found} ({update})")
-        context.add_output_metadata(
-            {
-                VERSION_KEY: table.version,
-                "dagster/row_count": table.rows,
-                "dagster/uri": table.uri,
-                "dagster/column_schema": column_schema(table.schema),
-                "rows_added": done.added,
-                "rows_removed": done.removed,
-                "size_bytes": table.size_bytes,
-                "update": update,
-                "fingerprint": f"{obj.fingerprint:016x}",
-                PREVIEW: _HIDDEN if (context.definition_metadata or {}).get(PRIVATE) else preview(table),
-            }
-        )
+        hidden = bool((context.definition_metadata or {}).get(PRIVATE))
+        context.add_output_metadata(keep(obj, context.asset_key, context.run_id, context.log, hidden=hidden))
+
+
+def keep(increment: Increment, key: dg.AssetKey, run_id: str, log: dg.DagsterLogManager, *, hidden: bool) -> dict[str, Any]:
+    """Commit what a run made of the table `key`, and say what became of it; `hidden` rows are not shown.
+
+    Raises:
+        dagster.Failure: another run moved the table meanwhile, or it cannot be written.
+    """
+    name = key.to_user_string()
+    note = {"run_id": run_id, "asset": name, "fingerprint": f"{increment.fingerprint:016x}", "upstream_version": str(increment.upstream)}
+    with explained():
+        done = increment.commit(note)
+    table, update = done.table, "nothing new" if increment.empty else "rebuilt" if increment.rebuild else "incremental"
+    log.info(f"{name} is at version {table.version}: {table.rows:,} rows, {done.added:,} added, {done.removed:,} removed ({update})")
+    return {
+        VERSION_KEY: table.version,
+        "dagster/row_count": table.rows,
+        "dagster/uri": table.uri,
+        "dagster/column_schema": column_schema(table.schema),
+        "rows_added": done.added,
+        "rows_removed": done.removed,
+        "size_bytes": table.size_bytes,
+        "update": update,
+        "fingerprint": f"{increment.fingerprint:016x}",
+        PREVIEW: _HIDDEN if hidden else preview(table),
+    }
+
+
+def kept_together(context: dg.AssetExecutionContext, *outputs: dg.Output[Increment]) -> Iterator[dg.Output[Increment]]:
+    """Those of the outputs of one step that were selected. The others are kept here, for without them the tables would not add up."""
+    for output in outputs:
+        if output.output_name in context.selected_output_names:
+            yield output
+            continue
+        key = context.asset_key_for_output(output.output_name)
+        hidden = bool(context.assets_def.metadata_by_key[key].get(PRIVATE))
+        metadata = {**output.metadata, **keep(output.value, key, context.run_id, context.log, hidden=hidden)}
+        version = {DATA_VERSION: output.data_version.value} if output.data_version else {}
+        context.log_event(dg.AssetMaterialization(key, metadata=metadata, tags=version))
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,27 @@ def test_the_order_of_arrival_does_not_matter(tmp_path: Path, instance: dg.Dagst
         assert one_by_one.rows(asset).equals(at_once.rows(asset)), asset
 
 
+@pytest.mark.parametrize("selected", [("cleaned_features", "tokenized_dataset"), ("rejected_rows",)])
+def test_what_comes_of_one_step_is_kept_together_whatever_was_selected(
+    tmp_path: Path, instance: dg.DagsterInstance, selected: tuple[str, ...]
+) -> None:
+    place = make_workplace(tmp_path, instance)
+    place.land("a.csv", as_csv([*FIRST, ("w4 w5", "neutral"), FIRST[0]]))
+    place.run("ingest")
+    result = _materialize(place, *selected)
+    assert result.success
+    kept = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+    assert kept == {*selected, "cleaned_features", "rejected_rows"}
+    assert place.rows("cleaned_features").height + place.rows("rejected_rows").height == place.rows("raw_data").height
+    assert metadata(result, "rejected_rows")["dagster/row_count"] == 2
+    versions = {key: place.instance.get_latest_materialization_event(dg.AssetKey(key)) for key in ("cleaned_features", "rejected_rows")}
+    again = _materialize(place, "cleaned_features", "rejected_rows")
+    assert {metadata(again, key)["update"] for key in versions} == {"nothing new"}
+    for key, event in versions.items():
+        now = place.instance.get_latest_materialization_event(dg.AssetKey(key))
+        assert now.asset_materialization.tags["dagster/data_version"] == event.asset_materialization.tags["dagster/data_version"]
+
+
 def _materialize(place: Workplace, *assets: str, run_config: dict[str, Any] | None = None) -> dg.ExecuteInProcessResult:
     job = place.definitions().resolve_implicit_global_asset_job_def()
     keys = [dg.AssetKey([*place.settings.key_prefix, asset]) for asset in assets]
