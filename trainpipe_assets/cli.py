@@ -71,6 +71,20 @@ def status(pipeline: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--pipeline", default=None, help="Only this pipeline; by default all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def models(pipeline: str | None, as_json: bool) -> None:
+    """All models, how each was judged, and in what its training differs from the one before."""
+    from trainpipe_assets.pipeline.models import describe_models, list_models
+
+    lake = _lake()
+    settings = _or_exit(_load_pipelines, pipeline)
+    found: dict[str, Any] = {name: _or_exit(list_models, lake, chosen) for name, chosen in settings.items()}
+    text = "\n\n".join(describe_models(name, found[name], chosen) for name, chosen in settings.items())
+    click.echo(json.dumps({"pipelines": found}, indent=2) if as_json else text)
+
+
+@main.command()
 @click.option("--pipeline", default="reviews", show_default=True, help="The pipeline whose newest evaluation is shown.")
 @click.option("--open", "browse", is_flag=True, help="Open it in the browser.")
 def report(pipeline: str, browse: bool) -> None:

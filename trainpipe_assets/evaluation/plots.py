@@ -128,6 +128,29 @@ def slices_plot(
     return png(figure)
 
 
+def history_plot(names: Sequence[str], estimates: Sequence[Estimate], passed: Sequence[bool], metric: str, theme: Theme = LIGHT) -> bytes:
+    """The estimate of each of several evaluations with its interval, in the order of time; hollow where the gate refused the model."""
+    figure = new_figure(max(4.2, min(8.4, 2.0 + 0.7 * len(names))), 3.0, theme)
+    axes = figure.subplots()
+    values = [estimate.value for estimate in estimates]
+    axes.plot(range(len(names)), values, color=theme.grid, linewidth=1.2, zorder=1)
+    for at, (estimate, good) in enumerate(zip(estimates, passed, strict=True)):
+        colour = theme.first if good else theme.second
+        axes.vlines(at, estimate.low, estimate.high, color=colour, linewidth=2, zorder=2)
+        axes.scatter(at, estimate.value, s=44, color=colour if good else theme.surface, edgecolors=colour, linewidths=1.6, zorder=3)
+    axes.set_xticks(
+        range(len(names)),
+        [short(name) for name in names],
+        rotation=0 if len(names) <= 4 else 40,
+        ha="center" if len(names) <= 4 else "right",
+    )
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.set_ylabel(metric.replace("_", " "))
+    axes.set_xlabel("evaluated at (hollow: refused by the gate)")
+    style(axes, theme, grid_axes="y")
+    return png(figure)
+
+
 def phases_plot(phases: Mapping[str, float], computing: Sequence[str], theme: Theme = LIGHT) -> bytes:
     """The seconds of each phase of a training with its share of all; the phases in `computing` have a colour of their own."""
     figure = new_figure(8.4, 0.7 + 0.3 * max(1, len(phases)), theme)

@@ -8,18 +8,21 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import polars as pl
 
 from trainpipe_assets.evaluation.history import Judged
+from trainpipe_assets.evaluation.intervals import Estimate
+from trainpipe_assets.evaluation.plots import history_plot
 from trainpipe_assets.evaluation.report import ReportContext, summary_markdown
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.measures import MEASURES, Trial
+from trainpipe_assets.pipeline.metadata import picture
 from trainpipe_assets.pipeline.provenance import dataset_digest
 from trainpipe_assets.schemas import EVAL_REPORT
-from trainpipe_assets.settings import ComputeSettings, EvaluationSettings
+from trainpipe_assets.settings import ComputeSettings, EvaluationSettings, Task
 from trainpipe_assets.storage.artifacts import Artifact, read_manifest
 from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.storage.delta import Table, find, fingerprint
@@ -29,6 +32,7 @@ from trainpipe_assets.storage.s3 import explained as explained_s3
 from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
 EVALUATION = "evaluation_id"
+SHOWN_EVALUATIONS = 12  # in the picture of the history
 DIGITS = 4  # of the numbers shown in the UI; the tables hold them whole
 
 VERSION = "1"  # raise it when the same evaluation would come out differently
@@ -77,8 +81,9 @@ def evaluate_model(
     row, context = _described(found, identity, model, previous, tokens, now)
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
     _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
-    metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **measure.shown(found), **_known_metadata(row)}
     added = pl.DataFrame([row] if before is None else [], schema=EVAL_REPORT)
+    shown = {**measure.shown(found), **_shown_history(pl.concat([rows, added]), settings.gate.metric_of(cast(Task, model.task)))}
+    metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **shown, **_known_metadata(row)}
     return EvaluationStep(_increment(history_uri, history, added, covered), metadata)
 
 
@@ -181,6 +186,20 @@ def _write_beside_model(folder: str, identity: str, predictions: pl.DataFrame, r
             predictions.write_parquet(file)
         with filesystem.open(f"{path}/{identity}.html", "wb") as file:
             file.write(report.encode())
+
+
+def _shown_history(evaluations: pl.DataFrame, metric: str) -> dict[str, Any]:
+    """How the metric that the gate looks at went over the newest evaluations that have it, from the second on."""
+    newest = [row for row in evaluations.iter_rows(named=True) if metric in json.loads(row["metrics"])][-SHOWN_EVALUATIONS:]
+    if len(newest) < 2:
+        return {}
+    drawn = history_plot(
+        names=[f"{row['evaluated_at']:%m-%d %H:%M}" for row in newest],
+        estimates=[Estimate(**json.loads(row["metrics"])[metric]) for row in newest],
+        passed=[row["gate_passed"] for row in newest],
+        metric=metric,
+    )
+    return {"history": picture(drawn, f"{metric} of each evaluation with its 95% interval")}
 
 
 def _known_metadata(row: Mapping[str, Any]) -> dict[str, Any]:

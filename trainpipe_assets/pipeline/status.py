@@ -215,6 +215,12 @@ def _drift_lines(drift: dict[str, Any] | None) -> list[str]:
     return [f"  drift      {'FOUND' if drift['drifted'] else 'none'} in {drift['examples']:,} examples that arrived: {values}"]
 
 
+def measured(evaluation: Mapping[str, Any], metric: str) -> str:
+    """What an evaluation found of `metric`, with its interval."""
+    found = evaluation["metrics"][metric]
+    return f"{found['value']:.4f} (95% interval {found['low']:.4f} to {found['high']:.4f}, {evaluation['test_examples']:,} test examples)"
+
+
 def _model_lines(status: dict[str, Any]) -> list[str]:
     latest, gate, model = status["latest"], status["gate"], status["model"]
     if latest is None:
@@ -223,11 +229,7 @@ def _model_lines(status: dict[str, Any]) -> list[str]:
     for metric in HEADLINES:
         if metric not in latest["metrics"]:
             continue
-        found = latest["metrics"][metric]
-        lines.append(
-            f"  {metric:<10} {found['value']:.4f} (95% interval {found['low']:.4f} to {found['high']:.4f}, "
-            f"{latest['test_examples']:,} test examples)"
-        )
+        lines.append(f"  {metric:<10} {measured(latest, metric)}")
     lines.append(f"  gate       {'passed' if gate['passed'] else 'FAILED'}")
     lines += [f"             - {reason}" for reason in gate["reasons"]]
     if not gate["passed"]:

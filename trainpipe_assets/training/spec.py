@@ -97,7 +97,12 @@ def save_spec(spec: TrainSpec, path: Path) -> None:
 
 def spec_differences(earlier: Mapping[str, Any], spec: TrainSpec) -> list[str]:
     """What distinguishes the training of the dumped spec `earlier` from that of `spec`, one sentence each."""
-    then, now = dict(_flat(earlier)), dict(_flat(spec.model_dump(mode="json")))
+    return differences(earlier, spec.model_dump(mode="json"))
+
+
+def differences(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list[str]:
+    """Which values, however deeply nested, were others in `earlier`, one sentence each; not those that have no influence on the result."""
+    then, now = dict(_flat(earlier)), dict(_flat(later))
     return [
         f"{key} was {then.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(then.keys() | now.keys())

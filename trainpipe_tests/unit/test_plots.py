@@ -49,6 +49,7 @@ def test_every_picture_is_drawn_on_the_surface_of_its_theme(theme):
         plots.loss_curves(HISTORY, VALIDATIONS, theme),
         plots.phases_plot({"forward": 30.0, "data": 0.0, "backward": 61.2}, ("forward", "backward"), theme),
         plots.slices_plot(["a", "b"], [estimate, estimate], estimate, "accuracy", theme),
+        plots.history_plot(["11-22 13:05", "11-22 14:05"], [estimate, estimate], [True, False], "accuracy", theme),
     ]
     for picture in pictures:
         image = opened(picture)
