@@ -72,6 +72,10 @@ def test_everything_on_s3_as_on_local_disk(bucket: str, s3_server: S3Server, tmp
 
 def _same_model_and_report(remote: Installation, local: Installation) -> None:
     status = remote.status()
+    listed = remote.run("trainpipe", "models")
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.count(f"{remote.lake.root}/models/fine_tuned_model/") == 2
+    assert listed.stdout.index(status["latest"]["uri"]) < listed.stdout.index("examples.train was ")
     assert status["pending_files"] == []
     assert status["latest"]["uri"].startswith(remote.lake.root)
     assert status["latest"]["fingerprint"] == local.status()["latest"]["fingerprint"]
