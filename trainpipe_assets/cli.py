@@ -142,7 +142,9 @@ def _or_exit(action: Any, *arguments: Any, **options: Any) -> Any:
 
         _stop(one_line(error))
     except (ValueError, OSError) as error:
-        _stop(str(error))
+        from trainpipe_assets.pipeline.failures import refused_by_disk
+
+        _stop(refused_by_disk(error) or str(error))
 
 
 def _stop(message: str) -> NoReturn:

@@ -176,7 +176,7 @@ DOCUMENT_SCORES = _schema(_DOCUMENT_SCORES)
 
 _EVAL_REPORT: Columns = {
     "evaluation_id": (pl.String, "hash of the model, the model it was compared with, the rows and the settings of the evaluation"),
-    "evaluated_at": (pl.Datetime("us", "UTC"), "when it was evaluated"),
+    "evaluated_at": (pl.Datetime("us", "UTC"), "when it was evaluated, or came up again after another evaluation"),
     "model_uri": (pl.String, "folder of the model"),
     "model_fingerprint": (pl.String, "identity of the training that made the model"),
     "dataset_uri": (pl.String, "table that the test split was read from"),

@@ -6,6 +6,12 @@ from trainpipe_assets.schemas import TOKENIZED_DATASET
 from trainpipe_assets.settings import CleaningSettings
 
 
+def spellings(settings: CleaningSettings) -> dict[str, str]:
+    """The canonical label of each spelling in lower case; without a list of labels, those that aliases lead to are canonical."""
+    canonical = {name.strip().lower(): name for name in settings.labels or sorted(settings.label_aliases.values())}
+    return canonical | {name.strip().lower(): canonical[target.strip().lower()] for name, target in settings.label_aliases.items()}
+
+
 class ClassLabels:
     """Classes; see `labels.Labels` for the methods. Case and outer space do not matter, aliases are resolved."""
 
@@ -13,9 +19,7 @@ class ClassLabels:
 
     def __init__(self, settings: CleaningSettings) -> None:
         self.allowed = settings.labels
-        canonical = {name.strip().lower(): name for name in settings.labels or ()}
-        aliases = {name.strip().lower(): target for name, target in settings.label_aliases.items()}
-        self.spellings = {name: target for name, target in (canonical | aliases).items() if name != target}
+        self.spellings = {name: target for name, target in spellings(settings).items() if name != target}
 
     def normalised(self, label: pl.Expr) -> pl.Expr:
         """The canonical label; one that is not allowed stays as it is."""

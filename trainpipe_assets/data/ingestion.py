@@ -14,7 +14,7 @@ from trainpipe_assets.data.batches import from_batches
 from trainpipe_assets.data.reading.readers import content_id, read_file
 from trainpipe_assets.data.schema_drift import QUARANTINED, drift_table, judge, quarantine
 from trainpipe_assets.data.source_schema import UNREADABLE, SourceSchema, from_json, schema_of
-from trainpipe_assets.data.sources import LandedFile
+from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.delta import Table, fingerprint
@@ -22,6 +22,7 @@ from trainpipe_assets.storage.increments import Increment
 
 VERSION = "3"  # raise it when the same file would be read differently: the table is then rebuilt
 OPENED_AT_ONCE = 8
+SHOWN_COLUMNS = 20
 
 _NOT_OF_READING = {"uri", "settle_seconds", "schema_drift", "expected_columns"}
 
@@ -71,7 +72,8 @@ def ingest(
     read anew; a file that is quarantined or not any more is read anew too.
 
     Raises:
-        ValueError: there is nothing at all to read, or the schema of a file drifted and that is to stop the pipeline.
+        ValueError: there is nothing at all to read, no file has a column that every record needs, or the schema of a file drifted and that
+            is to stop the pipeline.
     """
     if not landed:
         raise ValueError(
@@ -83,7 +85,9 @@ def ingest(
     arrivals = find_arrivals(landed, current, growing)
     standing = ingested_files(current).filter(~pl.col("source_file").is_in(list(arrivals.withdrawn)))
     schemas = _schemas_of(arrivals.new, settings)
-    drifts = judge(_known_schemas(standing) | schemas, settings)
+    known = _known_schemas(standing) | schemas
+    _require_columns([schema for schema in known.values() if schema], settings)
+    drifts = judge(known, settings)
     problems = quarantine(drifts, settings)
     again = _judged_otherwise(landed, growing, standing, problems)
     schemas |= _schemas_of(again, settings)
@@ -94,6 +98,18 @@ def ingest(
         return Increment(uri, table, rows, None, wanted, upstream=0), found
     gone = [*arrivals.withdrawn, *(file.path for file in again)]
     return Increment(uri, current, rows, _rows_of(current, gone), wanted, upstream=0, empty=not new and not gone), found
+
+
+def _require_columns(schemas: Sequence[SourceSchema], settings: SourceSettings) -> None:
+    """One file that lacks a column is a file to be rejected; where all do, it is the setting that is wrong."""
+    found = sorted({column.name for schema in schemas for column in schema.columns})
+    for setting, name in settings.columns.items():
+        if schemas and name not in found:
+            there = ", ".join(found[:SHOWN_COLUMNS]) + (" …" if len(found) > SHOWN_COLUMNS else "")
+            raise ValueError(
+                f"source.{setting} is {name!r}, and none of the {len(schemas)} file(s) landed has such a column; there are: {there}. "
+                f"Correct source.{setting}, or land files that have it"
+            )
 
 
 def find_drift(table: Table, settings: SourceSettings) -> pl.DataFrame:
@@ -142,6 +158,13 @@ def _records(files: Sequence[Reading], settings: SourceSettings, now: datetime) 
 
 
 def pending(landed: list[LandedFile], table: Table | None) -> tuple[LandedFile, ...]:
-    """Files whose content the table does not hold yet, checked by content where the cheap sign differs."""
+    """Files whose content the table does not hold yet, checked by content where the cheap sign differs, and those being written to."""
     known = set(ingested_files(table)["file_id"].to_list())
-    return tuple(file for file in find_arrivals(landed, table).new if file.problem or content_id(file) not in known)
+
+    def is_known(file: LandedFile) -> bool:
+        try:
+            return not file.problem and content_id(file) in known
+        except FileChangedWhileReading:
+            return False
+
+    return tuple(file for file in find_arrivals(landed, table).new if not is_known(file))

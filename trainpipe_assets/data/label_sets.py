@@ -4,6 +4,7 @@ import json
 
 import polars as pl
 
+from trainpipe_assets.data.class_labels import spellings
 from trainpipe_assets.schemas import TOKENIZED_LABEL_SETS
 from trainpipe_assets.settings import CleaningSettings
 
@@ -22,8 +23,7 @@ class LabelSets:
     def __init__(self, settings: CleaningSettings) -> None:
         self.allowed = settings.labels
         self.separator = settings.label_separator
-        canonical = {name.strip().lower(): name for name in settings.labels or ()}
-        self.spellings = canonical | {name.strip().lower(): target for name, target in settings.label_aliases.items()}
+        self.spellings = spellings(settings)
 
     def normalised(self, label: pl.Expr) -> pl.Expr:
         """The labels by their canonical names, those that are not allowed as they are; null where it is no list of labels."""

@@ -6,6 +6,7 @@ from trainpipe_assets.schemas import TOKENIZED_TARGETS
 from trainpipe_assets.settings import CleaningSettings
 
 SHOWN_CHARS = 100  # of a label, in a reason
+LARGEST = 1e30  # models compute in 32 bits, which end at 3e38
 
 
 class Targets:
@@ -14,7 +15,7 @@ class Targets:
     schema = TOKENIZED_TARGETS
 
     def __init__(self, settings: CleaningSettings) -> None:
-        self.range = settings.target_range
+        self.range = settings.target_range or (-LARGEST, LARGEST)
         self.tolerance = settings.target_tolerance
 
     def normalised(self, label: pl.Expr) -> pl.Expr:
@@ -29,8 +30,6 @@ class Targets:
             ("missing_label", given == "", pl.lit("the number is null or empty")),
             ("not_a_number", pl.col("clean_label").is_null(), pl.format("'{}' is not a finite number, such as 2.5", shown)),
         ]
-        if self.range is None:
-            return rules
         low, high = self.range
         outside = ~_number(pl.col("clean_label")).is_between(low, high)
         return [*rules, ("out_of_range", outside, pl.format(f"{{}} is out of cleaning.target_range, {low:g} to {high:g}", "clean_label"))]

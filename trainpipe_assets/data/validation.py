@@ -4,6 +4,7 @@ dataframely evaluates them, batch by batch, between the rules of cleaning and th
 together, and what came of each rule, are `validation_findings.py`'s.
 """
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -72,8 +73,14 @@ def _value(rule: RecordRule) -> pl.Expr:
 
 def source_value(column: str) -> pl.Expr:
     """A column of the source, out of `extra`, as text."""
-    quote = '"' if "'" in column else "'"
-    return pl.col("extra").str.json_path_match(f"$[{quote}{column}{quote}]")
+    if not set(column) & set("\\'\""):
+        return pl.col("extra").str.json_path_match(f"$['{column}']")
+
+    def value(extra: str) -> str | None:  # there is no way to write these characters in a path
+        found = json.loads(extra).get(column)
+        return found if found is None or isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+
+    return pl.col("extra").map_elements(value, return_dtype=pl.String)
 
 
 def _broken(values: pl.DataFrame, rules: Sequence[RecordRule]) -> pl.DataFrame:

@@ -20,7 +20,9 @@ from trainpipe_assets.settings import DriftSettings
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-VERSION = "1"  # raise it when the same samples would be judged differently
+UNLABELLED = "(none)"  # the label of a text that could have several and has none
+
+VERSION = "2"  # raise it when the same samples would be judged differently
 TEXT_CHARS = 1000  # of a text that is looked at: about what a model reads of it, and it bounds the cost
 WORD = r"[\p{L}\p{M}\p{N}]+(?:['\x{2019}][\p{L}\p{M}]+)*"  # letters and digits, with apostrophes inside
 PERMUTATIONS = 300
@@ -101,7 +103,8 @@ def _labels(column: pl.Series, task: str) -> pl.Series:
     if task == "text-regression":
         return column.cast(pl.Float64)
     if task == "multi-label-classification":
-        return column.str.json_decode(pl.List(pl.String)).explode()
+        sets = column.str.json_decode(pl.List(pl.String)).to_frame("labels")
+        return sets.select(pl.when(pl.col("labels").list.len() > 0).then("labels").otherwise(pl.lit([UNLABELLED]))).to_series().explode()
     return column
 
 

@@ -11,15 +11,12 @@ from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation import metrics
 from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, history_fields
+from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields
 from trainpipe_assets.evaluation.intervals import (
-    HEADLINE_METRICS,
-    Bootstrap,
     Estimate,
     Outcomes,
     bootstrap,
     outcomes,
-    paired_difference,
     proportion,
 )
 from trainpipe_assets.evaluation.metrics import CalibrationBin, FloatArray
@@ -88,12 +85,13 @@ def evaluate(
     previous_probabilities: FloatArray | None,
     settings: EvaluationSettings,
     seed: int = 0,
+    unseen: Unseen | None = None,
 ) -> Evaluation:
     """Evaluate a model by its `probabilities` [n, k] of `examples`, row by row; `labels` are the k classes by id.
 
-    `examples` has the columns of `EXAMPLE_COLUMNS`. `previous_probabilities` [n, k] are those that the current model gives
-    the same rows, over the same labels (`scoring.align_labels` brings them there). The same input gives the same output:
-    the resampling is seeded by `seed`. Raises ValueError when the examples, labels and probabilities do not fit together.
+    `examples` has the columns of `EXAMPLE_COLUMNS`. `previous_probabilities` [n, k] are those that the current model gives the same rows,
+    over the same labels (`scoring.align_labels` brings them there), of which those are compared that it has not seen. The same input gives
+    the same output: the resampling is seeded by `seed`. Raises ValueError when the examples, labels and probabilities do not fit together.
     """
     label_ids = _label_ids(examples, labels)
     sample = _outcomes("the model", label_ids, probabilities, labels, settings)
@@ -102,7 +100,7 @@ def evaluate(
     comparison = None
     if previous_probabilities is not None:
         previous = _outcomes("the previous model", label_ids, previous_probabilities, labels, settings)
-        comparison = _compare(sample, resampled, previous, bootstrap(previous, settings.bootstrap_samples, seed))
+        comparison = compare(sample, resampled, previous, unseen, lambda part: bootstrap(part, settings.bootstrap_samples, seed), _better)
     majority, baseline = _majority_baseline(label_ids, len(labels))
     difference = comparison.differences[settings.gate.metric_of("text-classification")] if comparison else None
     table = _predictions(examples, labels, probabilities)
@@ -118,7 +116,7 @@ def evaluate(
         baseline_label=labels[majority],
         baseline=baseline,
         comparison=comparison,
-        verdict=judge(settings.gate, estimates, difference, baseline),
+        verdict=judge(settings.gate, estimates, difference, baseline, note=unseen.note if unseen else ""),
         predictions=table,
     )
 
@@ -156,14 +154,9 @@ def _accuracy(sample: Outcomes) -> Estimate:
     return proportion(int((sample.labels == sample.predicted).sum()), len(sample.labels))
 
 
-def _compare(sample: Outcomes, resampled: Bootstrap, previous: Outcomes, previous_resampled: Bootstrap) -> Comparison:
-    right, was_right = sample.labels == sample.predicted, previous.labels == previous.predicted
-    return Comparison(
-        metrics=previous_resampled.estimates(),
-        differences={name: paired_difference(resampled, previous_resampled, name) for name in HEADLINE_METRICS},
-        fixed=int((right & ~was_right).sum()),
-        broken=int((was_right & ~right).sum()),
-    )
+def _better(sample: Outcomes, other: Outcomes) -> NDArray[np.bool_]:
+    right: NDArray[np.bool_] = (sample.labels == sample.predicted) & (other.labels != other.predicted)
+    return right
 
 
 def _majority_baseline(label_ids: NDArray[np.int64], n_classes: int) -> tuple[int, dict[str, float]]:

@@ -31,19 +31,21 @@ def judge(
     difference_to_previous: Estimate | None,
     baseline: Mapping[str, float],
     task: Task = "text-classification",
+    note: str = "",
 ) -> Verdict:
     """Judge a model of `task` by one metric: its bound, the baseline, and the previous model.
 
     `metrics` and `baseline` hold values by metric name, of which the gate reads one; what the baseline is says `BASELINES`.
     `difference_to_previous` is candidate minus previous in that metric on the same examples (None when there is no previous model); the
-    gate fails on it only when the whole paired interval is worse than max_regression, so that noise alone refuses no model.
+    gate fails on it only when the whole paired interval is worse than max_regression, so that noise alone refuses no model. `note` says on
+    which examples they were not compared.
     """
     metric = settings.metric_of(task)
     value, lower = metrics[metric].value, metric in LOWER_IS_BETTER
     checks = (
         _below_ceiling(settings, metric, value) if lower else _above_floor(settings, metric, value),
         _beats_baseline(metric, value, baseline[metric], BASELINES[task], lower=lower),
-        _no_regression(settings, metric, difference_to_previous, lower=lower),
+        _no_regression(settings, metric, difference_to_previous, note, lower=lower),
     )
     return Verdict(all(passed for passed, _ in checks), tuple(reason for _, reason in checks))
 
@@ -69,13 +71,13 @@ def _beats_baseline(metric: str, value: float, baseline: float, what: str, *, lo
     return passed, f"{metric} {written(value)} {verb} the {written(baseline)} of {what}."
 
 
-def _no_regression(settings: GateSettings, metric: str, difference: Estimate | None, *, lower: bool) -> tuple[bool, str]:
+def _no_regression(settings: GateSettings, metric: str, difference: Estimate | None, note: str, *, lower: bool) -> tuple[bool, str]:
     if difference is None:
-        return True, "There is no previous model to compare with."
+        return True, f"The previous model is not compared with{note}." if note else "There is no previous model to compare with."
     passed = difference.low <= settings.max_regression if lower else difference.high >= -settings.max_regression
     found = f"{metric} differs from the previous model's by {written(difference.value, '+')} (95% interval {_interval(difference)})"
     verdict = f"which {'shows no' if passed else 'is a'} loss beyond the {written(settings.max_regression)} allowed"
-    return passed, f"{found}, {verdict}."
+    return passed, f"{found}, {verdict}{note}."
 
 
 def _interval(estimate: Estimate) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, history_fields
-from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate, paired_difference, proportion
+from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields
+from trainpipe_assets.evaluation.intervals import Estimate, proportion
 from trainpipe_assets.evaluation.label_set_metrics import (
-    LABEL_SET_METRICS,
     THRESHOLD,
     LabelSets,
     bootstrap_average_precision,
@@ -90,11 +90,13 @@ def evaluate_label_sets(
     previous_probabilities: FloatArray | None,
     settings: EvaluationSettings,
     seed: int = 0,
+    unseen: Unseen | None = None,
 ) -> LabelSetEvaluation:
     """Evaluate a model by its `probabilities` [n, k] of `labels` for `examples`, row by row, which have the columns of `TEST_COLUMNS`.
 
-    `previous_probabilities` are those of the current model over the same labels. The same input gives the same output: the resampling is
-    seeded by `seed`. Raises ValueError when there are no examples or they do not fit the probabilities.
+    `previous_probabilities` are those of the current model over the same labels, of which those are compared that it has not seen. The same
+    input gives the same output: the resampling is seeded by `seed`. Raises ValueError when there are no examples or they do not fit the
+    probabilities.
     """
     missing = [name for name in TEST_COLUMNS if name not in examples.columns]
     if missing:
@@ -106,7 +108,10 @@ def evaluate_label_sets(
     estimates = resamples.estimates()
     comparison = None
     if previous_probabilities is not None:
-        comparison = _compare(sets, resamples, LabelSets(sets.truth, previous_probabilities), settings, seed)
+        previous = LabelSets(sets.truth, previous_probabilities)
+        comparison = compare(
+            sets, resamples, previous, unseen, lambda part: bootstrap_label_sets(part, settings.bootstrap_samples, seed), _better
+        )
     baseline_set, baseline = _constant(sets)
     difference = comparison.differences[settings.gate.metric_of("multi-label-classification")] if comparison else None
     table = _predictions(examples, labels, sets)
@@ -121,19 +126,13 @@ def evaluate_label_sets(
         baseline_set=tuple(label for label, there in zip(labels, baseline_set, strict=True) if there),
         baseline=baseline,
         comparison=comparison,
-        verdict=judge(settings.gate, estimates, difference, baseline, "multi-label-classification"),
+        verdict=judge(settings.gate, estimates, difference, baseline, "multi-label-classification", unseen.note if unseen else ""),
         predictions=table,
     )
 
 
-def _compare(sets: LabelSets, resamples: Bootstrap, previous: LabelSets, settings: EvaluationSettings, seed: int) -> Comparison:
-    others = bootstrap_label_sets(previous, settings.bootstrap_samples, seed)
-    return Comparison(
-        metrics=others.estimates(),
-        differences={name: paired_difference(resamples, others, name) for name in LABEL_SET_METRICS},
-        fixed=int((sets.right & ~previous.right).sum()),
-        broken=int((previous.right & ~sets.right).sum()),
-    )
+def _better(sets: LabelSets, other: LabelSets) -> NDArray[np.bool_]:
+    return sets.right & ~other.right
 
 
 def _constant(sets: LabelSets) -> tuple[list[bool], dict[str, float]]:

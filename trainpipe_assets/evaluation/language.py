@@ -5,14 +5,16 @@ one hang together. Sums come from `language_scoring.py`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from trainpipe_assets.evaluation import intervals
 from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, history_fields
-from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate, paired_difference, resample
+from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields
+from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate
 from trainpipe_assets.evaluation.metrics import FloatArray
 from trainpipe_assets.evaluation.slices import slice_masks
 from trainpipe_assets.schemas import DOCUMENT_SCORES
@@ -85,10 +87,12 @@ def evaluate_language(
     generations: tuple[Generation, ...],
     settings: EvaluationSettings,
     seed: int = 0,
+    unseen: Unseen | None = None,
 ) -> LanguageEvaluation:
     """Evaluate a model by its `sums` over `documents` (columns row_id, source_file, text, n_tokens), row by row.
 
-    `base` and `previous` are the sums of the base model and of the current model over the same tokens.
+    `base` and `previous` are the sums of the base model and of the current model over the same tokens, of which those of the latter are
+    compared where it has not seen the document.
 
     Raises:
         ValueError: there is no token to be predicted.
@@ -97,8 +101,10 @@ def evaluate_language(
         raise ValueError("no document of the test split has a token to predict; raise split.test or land more data")
     resampled = bootstrap_documents(sums, settings.bootstrap_samples, seed)
     metrics = resampled.estimates()
-    against_base = _compare(sums, resampled, base, settings, seed)
-    comparison = _compare(sums, resampled, previous, settings, seed) if previous is not None else None
+    resample = partial(bootstrap_documents, samples=settings.bootstrap_samples, seed=seed)
+    against_base = compare(sums, resampled, base, None, resample, _likelier)
+    assert against_base is not None
+    comparison = compare(sums, resampled, previous, unseen, resample, _likelier) if previous is not None else None
     metric = settings.gate.metric_of("causal-lm")
     difference = comparison.differences[metric] if comparison else None
     baseline = {name: estimate.value for name, estimate in against_base.metrics.items()}
@@ -112,14 +118,14 @@ def evaluate_language(
         slices=_slices(documents, sums, settings, seed),
         hardest=scores.sort(["loss", "row_id"], descending=[True, False], nulls_last=True).head(settings.mistakes),
         generations=generations,
-        verdict=judge(settings.gate, metrics, difference, baseline, "causal-lm"),
+        verdict=judge(settings.gate, metrics, difference, baseline, "causal-lm", unseen.note if unseen else ""),
         scores=scores,
     )
 
 
 def bootstrap_documents(sums: DocumentSums, samples: int, seed: int = 0) -> Bootstrap:
     """The metrics of the documents, and of `samples` resamples of as many documents; as `intervals.bootstrap`, paired by seed."""
-    return resample(lambda rows: _metrics_of(sums, rows), len(sums.tokens), samples, seed)
+    return intervals.resample(lambda rows: _metrics_of(sums, rows), len(sums.tokens), samples, seed)
 
 
 def _metrics_of(sums: DocumentSums, rows: NDArray[np.int64]) -> dict[str, FloatArray]:
@@ -128,14 +134,8 @@ def _metrics_of(sums: DocumentSums, rows: NDArray[np.int64]) -> dict[str, FloatA
     return {"perplexity": np.exp(loss), "log_loss": loss, "token_accuracy": sums.hits[rows].sum(axis=1) / tokens}
 
 
-def _compare(sums: DocumentSums, resampled: Bootstrap, other: DocumentSums, settings: EvaluationSettings, seed: int) -> Comparison:
-    others = bootstrap_documents(other, settings.bootstrap_samples, seed)
-    return Comparison(
-        metrics=others.estimates(),
-        differences={name: paired_difference(resampled, others, name) for name in LANGUAGE_METRICS},
-        fixed=int((sums.losses < other.losses).sum()),
-        broken=int((sums.losses > other.losses).sum()),
-    )
+def _likelier(sums: DocumentSums, other: DocumentSums) -> NDArray[np.bool_]:
+    return sums.losses < other.losses
 
 
 def _slices(documents: pl.DataFrame, sums: DocumentSums, settings: EvaluationSettings, seed: int) -> tuple[LanguageSlice, ...]:

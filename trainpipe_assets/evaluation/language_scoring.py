@@ -51,7 +51,7 @@ def score_documents(folder: str, documents: pl.DataFrame, max_length: int, compu
 
 
 def generate(folder: str, documents: pl.DataFrame, count: int, longest: int, compute: ComputeSettings) -> tuple[Generation, ...]:
-    """The most probable continuation, of at most `longest` tokens, of the first `count` documents.
+    """The most probable continuation, of at most `longest` tokens and within the model's context, of the first `count` documents.
 
     The prompt is what comes before the first token that is learnt; of a document that is all learnt, its beginning.
     """
@@ -62,17 +62,18 @@ def generate(folder: str, documents: pl.DataFrame, count: int, longest: int, com
 
     _be_quiet()
     resolved, model, tokenizer = resolve_scoring(compute), load_trained_language_model(folder), load_tokenizer(folder)
-    room = longest_input(model, tokenizer) - longest
+    window = longest_input(model, tokenizer)
+    room = max(1, window - longest, window // 2)  # for a prompt: a sample may be shorter, but has something to go on from
     samples = []
     with threads(resolved.threads), torch.inference_mode():
         torch.nn.Module.to(model, resolved.device)
         for ids, mask in documents.head(count).select("input_ids", "loss_mask").iter_rows():
             start = _start_of_answer(ids, mask)
-            prompt = torch.tensor([ids[:start][-max(1, room) :]], device=resolved.device)
+            prompt = torch.tensor([ids[:start][-room:]], device=resolved.device)
             written: Any = model.generate(  # type: ignore[operator]  # transformers' annotations do not say that a model can
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
-                max_new_tokens=longest,
+                max_new_tokens=min(longest, window - prompt.shape[1]),
                 do_sample=False,
                 pad_token_id=model.config.pad_token_id,
             )

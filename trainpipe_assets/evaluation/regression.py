@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, history_fields
-from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate, paired_difference
+from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields
+from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.metrics import FloatArray
-from trainpipe_assets.evaluation.regression_metrics import REGRESSION_METRICS, Numbers, bootstrap_regression, measure
+from trainpipe_assets.evaluation.regression_metrics import Numbers, bootstrap_regression, measure
 from trainpipe_assets.evaluation.slices import slice_masks
 from trainpipe_assets.schemas import TARGET_PREDICTIONS
 from trainpipe_assets.settings import EvaluationSettings
@@ -71,11 +72,13 @@ def evaluate_regression(
     training_mean: float,
     settings: EvaluationSettings,
     seed: int = 0,
+    unseen: Unseen | None = None,
 ) -> RegressionEvaluation:
     """Evaluate a model by the numbers `predicted` [n] for `examples`, row by row, which have the columns of `TEST_COLUMNS`.
 
-    `previous_predicted` are those of the current model; `training_mean` is the mean of what the model was trained on. The same input gives
-    the same output: the resampling is seeded by `seed`. Raises ValueError when there are no examples or they do not fit the predictions.
+    `previous_predicted` are those of the current model, of which those are compared that it has not seen; `training_mean` is the mean of
+    what the model was trained on. The same input gives the same output: the resampling is seeded by `seed`. Raises ValueError when there
+    are no examples or they do not fit the predictions.
     """
     missing = [name for name in TEST_COLUMNS if name not in examples.columns]
     if missing:
@@ -87,7 +90,10 @@ def evaluate_regression(
     estimates = resamples.estimates()
     comparison = None
     if previous_predicted is not None:
-        comparison = _compare(numbers, resamples, Numbers(numbers.targets, previous_predicted), settings, seed)
+        previous = Numbers(numbers.targets, previous_predicted)
+        comparison = compare(
+            numbers, resamples, previous, unseen, lambda part: bootstrap_regression(part, settings.bootstrap_samples, seed), _nearer
+        )
     baseline = measure(Numbers(numbers.targets, np.full(len(numbers.targets), training_mean)))
     difference = comparison.differences[settings.gate.metric_of("text-regression")] if comparison else None
     table = _predictions(examples, numbers)
@@ -100,20 +106,13 @@ def evaluate_regression(
         training_mean=training_mean,
         baseline=baseline,
         comparison=comparison,
-        verdict=judge(settings.gate, estimates, difference, baseline, "text-regression"),
+        verdict=judge(settings.gate, estimates, difference, baseline, "text-regression", unseen.note if unseen else ""),
         predictions=table,
     )
 
 
-def _compare(numbers: Numbers, resamples: Bootstrap, previous: Numbers, settings: EvaluationSettings, seed: int) -> Comparison:
-    others = bootstrap_regression(previous, settings.bootstrap_samples, seed)
-    errors, previous_errors = np.abs(numbers.residuals), np.abs(previous.residuals)
-    return Comparison(
-        metrics=others.estimates(),
-        differences={name: paired_difference(resamples, others, name) for name in REGRESSION_METRICS},
-        fixed=int((errors < previous_errors).sum()),
-        broken=int((errors > previous_errors).sum()),
-    )
+def _nearer(numbers: Numbers, other: Numbers) -> NDArray[np.bool_]:
+    return np.abs(numbers.residuals) < np.abs(other.residuals)
 
 
 def _slices(examples: pl.DataFrame, numbers: Numbers, settings: EvaluationSettings, seed: int) -> tuple[RegressionSlice, ...]:

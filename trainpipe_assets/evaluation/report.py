@@ -178,7 +178,7 @@ def comparison_rows(metrics: Mapping[str, Estimate], comparison: Comparison | No
     return [
         {
             "title": METRIC_TITLES[name],
-            "candidate": metrics[name],
+            "candidate": comparison.candidate[name],
             "previous": comparison.metrics[name],
             "difference": comparison.differences[name],
             "meaning": _meaning(name, comparison.differences[name]),

@@ -1,7 +1,9 @@
 """Which model is the current one, and what it was trained on; read from the history of evaluations and from manifests.
 
-There is no registry: the current model is the newest one whose gate passed.
+There is no registry: the current model is the newest one whose gate passed and whose folder is there.
 """
+
+from collections.abc import Iterator
 
 import polars as pl
 
@@ -10,18 +12,21 @@ from trainpipe_assets.storage.delta import Table
 
 
 def current_model(history: Table | None, *, before_run: str | None = None) -> Artifact | None:
-    """The current model by the `history` of evaluations; None where none has passed the gate, or its folder was deleted.
+    """The current model by the `history` of evaluations; None where none has passed the gate, or all their folders were deleted.
 
     With `before_run` the one that was current before the run of that id, whichever of its steps come first.
     """
-    if history is None:
-        return None
-    passed = history.scan().filter(pl.col("gate_passed")).sort("evaluated_at", descending=True).select("model_uri").collect()
+    models = passed_models(history.scan().collect()) if history else iter(())
+    return next((model for model in models if before_run is None or model.manifest["run_id"] != before_run), None)
+
+
+def passed_models(evaluations: pl.DataFrame) -> Iterator[Artifact]:
+    """The models whose gate passed and whose folders are there, the one evaluated last first."""
+    passed = evaluations.filter("gate_passed").sort("evaluated_at", descending=True)
     for uri in passed["model_uri"].unique(maintain_order=True):
         model = read_manifest(uri)
-        if model is None or model.manifest["run_id"] != before_run:
-            return model
-    return None
+        if model is not None:
+            yield model
 
 
 def trained_version(model: Artifact, table: str) -> int:

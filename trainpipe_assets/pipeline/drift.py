@@ -178,11 +178,17 @@ def _arrivals(examples: Table, since: int) -> pl.LazyFrame | None:
 def sample(rows: pl.LazyFrame, total: int, count: int) -> pl.DataFrame:
     """`count` of `total` rows: those with the smallest content hashes, which is as good as drawn at random and always the same.
 
-    A bound on the hash, three times as high as needed, lets the reader drop nearly all rows before it takes their texts up.
+    A bound on the hash, three times as high as needed, lets the reader drop nearly all rows before it takes their texts up. Where texts
+    repeat, it may drop too many; then there is none.
     """
     highest = min(16**8 - 1, 3 * count * 16**8 // max(total, 1))
     few = rows.filter(pl.col("content_hash").str.slice(0, 8) <= f"{highest:08x}")
-    wanted = few.select("content_hash", pl.col("text").str.slice(0, TEXT_CHARS), "label", "n_chars")
+    found = _smallest(few, count)
+    return found if found.height == count else _smallest(rows, count)
+
+
+def _smallest(rows: pl.LazyFrame, count: int) -> pl.DataFrame:
+    wanted = rows.select("content_hash", pl.col("text").str.slice(0, TEXT_CHARS), "label", "n_chars")
     return wanted.bottom_k(count, by="content_hash").collect(engine="streaming").sort("content_hash", "label")
 
 

@@ -5,37 +5,42 @@ What is measured by task is `measures.py`'s; metrics and gate are `trainpipe_ass
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
-from trainpipe_assets.evaluation.history import Judged
+from trainpipe_assets.evaluation.history import Judged, Unseen
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.plots import history_plot
 from trainpipe_assets.evaluation.report import ReportContext, summary_markdown
+from trainpipe_assets.pipeline.current_model import passed_models
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.measures import MEASURES, Trial
 from trainpipe_assets.pipeline.metadata import picture
 from trainpipe_assets.pipeline.provenance import dataset_digest
 from trainpipe_assets.schemas import EVAL_REPORT
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings, Task
-from trainpipe_assets.storage.artifacts import Artifact, read_manifest
+from trainpipe_assets.storage.artifacts import Artifact, DamagedArtifact, verify
 from trainpipe_assets.storage.base_models import BaseModel
-from trainpipe_assets.storage.delta import Table, find, fingerprint
+from trainpipe_assets.storage.delta import MissingTable, Table, find, fingerprint
 from trainpipe_assets.storage.increments import Increment
 from trainpipe_assets.storage.objects import stored
 from trainpipe_assets.storage.s3 import explained as explained_s3
 from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
+log = logging.getLogger(__name__)
+
 EVALUATION = "evaluation_id"
 SHOWN_EVALUATIONS = 12  # in the picture of the history
 DIGITS = 4  # of the numbers shown in the UI; the tables hold them whole
 
-VERSION = "1"  # raise it when the same evaluation would come out differently
+VERSION = "2"  # raise it when the same evaluation would come out differently
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def evaluate_model(
     """Evaluate `model` on the test split of `tokens`, against the newest other model that passed the gate.
 
     A language model is also held against its `base` before training. What was done before on the same rows, against the same model and
-    under the same settings, is not done again, unless its report was deleted.
+    under the same settings, is not done again, unless its report was deleted; where another was made since, it is noted again as newest.
 
     Raises:
         ValueError: the model was trained on a dataset made by other settings than `tokens`.
@@ -71,17 +76,19 @@ def evaluate_model(
     rows = history.scan().sort("evaluated_at").collect() if history else pl.DataFrame(schema=EVAL_REPORT)
     previous = _previous_model(rows, model)
     identity = _identity(model, previous, examples, settings)
-    known = rows.filter(pl.col("evaluation_id") == identity)
+    before = next((row for row in reversed(rows.to_dicts()) if row["evaluation_id"] == identity), None)
+    newest = before is not None and rows["evaluation_id"][-1] == identity
     covered = _covered(model, tokens, history)
-    before = known.row(-1, named=True) if known.height else None
     if before is not None and stored(before["report_uri"]) is not None:
-        return EvaluationStep(_increment(history_uri, history, rows.clear(), covered), _known_metadata(before))
+        again = pl.DataFrame([] if newest else [{**before, "evaluated_at": now}], schema=EVAL_REPORT)
+        return EvaluationStep(_increment(history_uri, history, again, covered), _known_metadata(before))
     measure, comparable = MEASURES[model.task], previous if previous is not None and previous.task == model.task else None
-    found = measure.take(Trial(model, comparable, base, examples, compute, settings))
+    unseen = _unseen(comparable, tokens, examples) if comparable else None
+    found = measure.take(Trial(model, comparable, unseen, base, examples, compute, settings))
     row, context = _described(found, identity, model, previous, tokens, now)
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
     _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
-    added = pl.DataFrame([row] if before is None else [], schema=EVAL_REPORT)
+    added = pl.DataFrame([] if newest else [row], schema=EVAL_REPORT)
     shown = {**measure.shown(found), **_shown_history(pl.concat([rows, added]), settings.gate.metric_of(cast(Task, model.task)))}
     metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **shown, **_known_metadata(row)}
     return EvaluationStep(_increment(history_uri, history, added, covered), metadata)
@@ -115,9 +122,33 @@ def _test_examples(tokens: Table, texts: Table) -> pl.DataFrame:
 
 
 def _previous_model(history: pl.DataFrame, model: Artifact) -> Artifact | None:
-    """The newest other model whose gate passed; None where there is none, or its folder was deleted."""
-    passed = history.filter(pl.col("gate_passed") & (pl.col("model_fingerprint") != model.fingerprint))
-    return read_manifest(passed["model_uri"][-1]) if passed.height else None
+    """The newest other model whose gate passed and whose files are whole; None where there is none."""
+    others = (other for other in passed_models(history) if other.fingerprint != model.fingerprint)
+    return next((other for other in others if _is_usable(other)), None)
+
+
+def _is_usable(model: Artifact) -> bool:
+    try:
+        verify(model)
+    except DamagedArtifact as error:
+        log.warning("a previous model is not compared with: %s", error)
+        return False
+    return True
+
+
+def _unseen(previous: Artifact, tokens: Table, examples: pl.DataFrame) -> Unseen:
+    """What of the `examples` the previous model was neither trained nor validated on: settings move splits, and texts that link groups."""
+    made_of, everything = previous.manifest["dataset"], np.ones(examples.height, dtype=bool)
+    try:
+        then = find(tokens.uri, made_of["version"])
+    except MissingTable:
+        then = None
+    if then is None or dataset_digest(then) != made_of["digest"]:
+        return Unseen(everything, "; what that model was trained on cannot be read any more, and test examples may be among it")
+    trained_on = then.scan().filter(pl.col("split") != "test").select("row_id").collect()["row_id"]
+    seen = examples["row_id"].is_in(trained_on.implode()).to_numpy()
+    count = f"{int(seen.sum()):,} of the {examples.height:,} test examples"
+    return Unseen(~seen, f"; that model was trained on {count}, which are left out" if seen.any() else "")
 
 
 def _identity(model: Artifact, previous: Artifact | None, examples: pl.DataFrame, settings: EvaluationSettings) -> str:

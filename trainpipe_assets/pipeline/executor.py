@@ -1,12 +1,18 @@
 """The executor: all steps in one process, after the runs that died before were given up; a canceled run ends there and then.
 
 A run whose process was killed stays "started" for ever, keeps its place in the pools and looks like work under way to a sensor. Runs
-therefore sign with the process that executes them, and whoever comes next on the same machine marks those as failed whose process is gone.
+therefore sign with the process that executes them, and again every minute. Whoever comes next marks those as failed whose process is gone
+from this machine, or that fell silent on another one: a container that was replaced is another machine.
 """
 
 import json
+import logging
+import math
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import dagster as dg
@@ -14,7 +20,11 @@ import psutil
 
 from trainpipe_assets.pipeline.failures import messages_alone
 
+log = logging.getLogger(__name__)
+
 PROCESS_TAG = "trainpipe/process"
+SIGN_SECONDS = 60.0
+SILENCE_SECONDS = 15 * SIGN_SECONDS  # after so long the process of a run on another machine counts as gone
 UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -33,7 +43,7 @@ class SigningExecutor(dg.Executor):
         """Execute the plan."""
         sign(plan_context.instance, plan_context.run_id)
         give_up_dead_runs(plan_context.instance)
-        with messages_alone():
+        with messages_alone(), _signed_again(plan_context.instance, plan_context.run_id):
             events = self._inner.execute(plan_context, execution_plan)
             for event in events:
                 yield event
@@ -71,8 +81,29 @@ def signing_in_process_executor(init_context: dg.InitExecutorContext) -> Signing
 
 
 def sign(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Note in the run's tags which process of which machine executes it."""
-    instance.add_run_tags(run_id, {PROCESS_TAG: json.dumps({"run_id": run_id, **_signature(psutil.Process())})})
+    """Note in the run's tags which process of which machine executes it, and that it does so now."""
+    instance.add_run_tags(run_id, {PROCESS_TAG: json.dumps({"run_id": run_id, **_signature(psutil.Process()), "at": time.time()})})
+
+
+@contextmanager
+def _signed_again(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Sign every minute until the block is left."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(SIGN_SECONDS):
+            try:
+                sign(instance, run_id)
+            except Exception as error:  # noqa: BLE001  # whatever the storage's library raises: the next minute it may be back
+                log.warning("run %s could not say that it is alive: %s", run_id, error)
+
+    thread = threading.Thread(target=go_on, name="signature of the run", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def give_up_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -88,7 +119,7 @@ def give_up_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def is_dead(run: dg.DagsterRun) -> bool:
-    """Whether the process that executed the run is known to be gone: it ran on this machine, and does not any more.
+    """Whether the process that executed the run is gone: it ran on this machine, and does not any more, or fell silent on another.
 
     A run that is executed again has the tags of the first, and with them the signature of that one's process.
     """
@@ -101,9 +132,9 @@ def _signature(process: psutil.Process) -> dict[str, Any]:
 
 
 def _is_gone(signature: dict[str, Any]) -> bool:
-    """Whether the process is known to be gone; of another machine's nothing is known."""
+    """Whether the process is gone, or on another machine and silent for too long."""
     if signature["host"] != socket.gethostname():
-        return False
+        return time.time() > float(signature.get("at", math.inf)) + SILENCE_SECONDS
     try:
         process = psutil.Process(signature["pid"])
         return abs(process.create_time() - signature["created"]) > 1.0 or process.status() == psutil.STATUS_ZOMBIE

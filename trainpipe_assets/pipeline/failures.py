@@ -1,9 +1,12 @@
 """A user's mistake as one clear message.
 
 Everything below this layer raises `ValueError` for what a person has to mend; here it becomes a Dagster failure that is not retried
-and shows the message alone. All other exceptions pass: they are faults of storage, to be retried, or of this code.
+and shows the message alone; so does what the local disk refuses. All other exceptions pass: they are faults of storage, to be retried, or
+of this code.
 """
 
+import errno
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,15 +54,46 @@ def messages_alone() -> Iterator[None]:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn a `ValueError` raised inside into a failure that says what to do and is not tried again, unless a server did not answer."""
+    """Turn a `ValueError` raised inside, or what the local disk refuses, into a failure that says what to do and is not tried again, unless
+    a server did not answer."""
     _Stacks.show()
     try:
         yield
-    except ValueError as error:
+    except Exception as error:  # what is told as it came passes
+        told = (
+            one_line(error)
+            if isinstance(error, ValidationError)
+            else str(error)
+            if isinstance(error, ValueError)
+            else refused_by_disk(error)
+        )
+        if told is None:
+            raise
         if _Stacks.hidden_when_explained:
             _Stacks.hide()
-        message = one_line(error) if isinstance(error, ValidationError) else str(error)
-        raise dg.Failure(description=message, allow_retries=isinstance(error, S3Unreachable)) from None
+        raise dg.Failure(description=told, allow_retries=isinstance(error, S3Unreachable)) from None
+
+
+_REFUSALS = {
+    errno.ENOENT: "A file that was there is gone. If a table has lost it, delete the folder of that table, and the next run makes it anew",
+    errno.EACCES: "Let whoever runs the pipeline read and write there",
+    errno.EPERM: "Let whoever runs the pipeline read and write there",
+    errno.EROFS: "The disk is mounted so that nothing can be written: TRAINPIPE_LAKE or TRAINPIPE_SCRATCH has to name another place",
+    errno.ENOSPC: "The disk is full: free some space and run again, nothing is lost",
+    errno.EDQUOT: "The quota of the disk is used up: free some space and run again, nothing is lost",
+}
+
+
+def refused_by_disk(error: Exception) -> str | None:
+    """What the local disk refused and what to do, in one message; None where `error` is something else.
+
+    Native libraries give the number of the error in words.
+    """
+    words = str(error).partition(" (set POLARS_VERBOSE")[0]
+    named = re.search(r"os error (\d+)", words)
+    number = error.errno if isinstance(error, OSError) and error.errno else int(named[1]) if named else None
+    advice = _REFUSALS.get(number) if number is not None else None
+    return f"{words}. {advice}" if advice else None
 
 
 def end_with(message: str) -> NoReturn:

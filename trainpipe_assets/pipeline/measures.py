@@ -11,7 +11,7 @@ import polars as pl
 
 from trainpipe_assets.data.tokenization import load_tokenizer
 from trainpipe_assets.evaluation.evaluate import Evaluation, evaluate
-from trainpipe_assets.evaluation.history import Judged
+from trainpipe_assets.evaluation.history import Judged, Unseen
 from trainpipe_assets.evaluation.label_set_report import labels_plot, render_label_set_report
 from trainpipe_assets.evaluation.label_sets import LabelSetEvaluation, evaluate_label_sets
 from trainpipe_assets.evaluation.language import LanguageEvaluation, evaluate_language
@@ -37,10 +37,11 @@ Found = TypeVar("Found", bound=Judged)
 
 @dataclass(frozen=True)
 class Trial:
-    """A model, the previous one if it is of the same task, and the test split that they are measured on."""
+    """A model, the test split it is measured on, and the previous model, if it is of the same task, with what it has not seen of that."""
 
     model: Artifact
     previous: Artifact | None
+    unseen: Unseen | None
     base: Callable[[], BaseModel]
     examples: pl.DataFrame
     compute: ComputeSettings
@@ -79,7 +80,7 @@ def _classification(trial: Trial) -> Evaluation:
     labels, previous, earlier = trial.model.labels, trial.previous, None
     if previous is not None and set(previous.labels) & set(labels):
         earlier = align_labels(trial.previous_answers(previous), previous.labels, labels)
-    return evaluate(trial.examples, labels, trial.answers(), earlier, trial.settings)
+    return evaluate(trial.examples, labels, trial.answers(), earlier, trial.settings, unseen=trial.unseen)
 
 
 def _classification_shown(found: Evaluation) -> Mapping[str, Any]:
@@ -93,7 +94,7 @@ def _label_sets(trial: Trial) -> LabelSetEvaluation:
     labels, previous, earlier = trial.model.labels, trial.previous, None
     if previous is not None and set(previous.labels) & set(labels):
         earlier = align_label_sets(trial.previous_answers(previous), previous.labels, labels)
-    return evaluate_label_sets(trial.examples, labels, trial.answers(), earlier, trial.settings)
+    return evaluate_label_sets(trial.examples, labels, trial.answers(), earlier, trial.settings, unseen=trial.unseen)
 
 
 def _label_sets_shown(found: LabelSetEvaluation) -> Mapping[str, Any]:
@@ -106,7 +107,7 @@ def _label_sets_shown(found: LabelSetEvaluation) -> Mapping[str, Any]:
 def _regression(trial: Trial) -> RegressionEvaluation:
     earlier = trial.previous_answers(trial.previous) if trial.previous is not None else None
     mean = scale_of_model(local_copy(trial.model)).mean
-    return evaluate_regression(trial.examples, trial.model.labels[0], trial.answers(), earlier, mean, trial.settings)
+    return evaluate_regression(trial.examples, trial.model.labels[0], trial.answers(), earlier, mean, trial.settings, unseen=trial.unseen)
 
 
 def _regression_shown(found: RegressionEvaluation) -> Mapping[str, Any]:
@@ -126,7 +127,7 @@ def _language(trial: Trial) -> LanguageEvaluation:
     samples = (
         generate(trial.folder, documents, settings.generations, settings.generation_tokens, trial.compute) if settings.generations else ()
     )
-    return evaluate_language(documents, sums[0], sums[1], sums[2] if comparable else None, samples, settings)
+    return evaluate_language(documents, sums[0], sums[1], sums[2] if comparable else None, samples, settings, unseen=trial.unseen)
 
 
 def _language_shown(found: LanguageEvaluation) -> Mapping[str, Any]:

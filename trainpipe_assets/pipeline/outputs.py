@@ -17,6 +17,7 @@ from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.increments import Increment
 
 SHOWN_DRIFTS = 50
+LOOKED_AT = 10  # of the newest materializations, whether they show the same
 PROFILED_LABELS = 20  # shown of an arrival, the most frequent ones
 VALIDATED = ("accuracy", "macro_f1", "micro_f1", "rmse", "mae")  # metrics of a validation
 
@@ -83,11 +84,12 @@ def shown_before(context: dg.AssetExecutionContext, name: str, identity: str | N
 
     Drawing takes longer than all else of a run with nothing new.
     """
-    event = context.instance.get_latest_materialization_event(context.asset_key)
-    shown = event.asset_materialization.metadata if event and event.asset_materialization else {}
-    if identity is None or shown.get(name) != dg.MetadataValue.text(identity):
-        return {}
-    return {name: value for name, value in shown.items() if isinstance(value, dg.MarkdownMetadataValue) and name != PREVIEW}
+    records = context.instance.fetch_materializations(context.asset_key, limit=LOOKED_AT).records
+    for record in records:
+        shown = record.asset_materialization.metadata if record.asset_materialization else {}
+        if identity is not None and shown.get(name) == dg.MetadataValue.text(identity):
+            return {name: value for name, value in shown.items() if isinstance(value, dg.MarkdownMetadataValue) and name != PREVIEW}
+    return {}
 
 
 def _pictures(context: dg.AssetExecutionContext, fingerprint: str, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,13 @@ class Lake(dg.ConfigurableResource[None]):
             raise ValueError("it is neither a local folder nor an s3:// URI")
         return uri
 
+    @field_validator("root")
+    @classmethod
+    def _readable_place(cls, uri: str) -> str:
+        if "%" in absolute(uri):
+            raise ValueError(f"{absolute(uri)} holds a %, which the Delta Lake library takes for the beginning of an encoded character")
+        return uri
+
     @field_validator("models", "scratch")
     @classmethod
     def _local_folder(cls, folder: str, field: ValidationInfo) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.pipeline.component import TrainingPipeline, component_tree
+from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import of_model, telling
 from trainpipe_assets.pipeline.failures import one_message
 from trainpipe_assets.pipeline.keys import TABLES, PipelineKeys
@@ -24,6 +25,7 @@ from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.runs import PipelineRuns
 from trainpipe_assets.pipeline.unfinished import unfinished, wanted
 from trainpipe_assets.settings import DriftSettings, PipelineSettings
+from trainpipe_assets.storage.artifacts import read_manifest
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.objects import stored
 from trainpipe_assets.storage.s3 import explained as explained_s3
@@ -60,7 +62,8 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
     """Where a pipeline stands, ready for JSON.
 
     `unfinished` names the tables that do not cover all of what they are made from: a run failed, was canceled, or is at it.
-    `model` and `drift` speak of the current model, the newest whose gate passed; `gate` and `latest` of the newest evaluation.
+    `model` and `drift` speak of the current model, the newest that is there and passed the gate; `gate` and `latest` of the newest
+    evaluation.
     """
     keys = PipelineKeys(settings.key_prefix)
     tables = {name: find(lake.table_uri(keys[name])) for name in TABLES}
@@ -68,20 +71,22 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
     landed = list_landed(landing, settings.source) if is_remote(landing) or Path(landing).is_dir() else []
     raw = tables["raw_data"]
     history = evaluation_history(tables["eval_report"])
-    passed = [row for row in history if row["gate_passed"]]
+    current = current_model(tables["eval_report"])
+    judged = [row for row in history if current is not None and row["gate_passed"] and row["model_fingerprint"] == current.fingerprint]
     return {
         "run": run_under_way(name, settings),
         "landing": landing,
+        "landed_files": len(landed),
         "pending_files": [file.path for file in pending(landed, raw)],
         "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}),
-        "unfinished": unfinished({table: tables[table] for table in wanted(settings, has_model=bool(passed))}),
+        "unfinished": unfinished({table: tables[table] for table in wanted(settings, has_model=bool(judged))}),
         "unusable_files": unusable_files(raw),
         "tables": {name: {"version": table.version, "rows": table.rows, "uri": table.uri} for name, table in tables.items() if table},
         "rejected": rejected_by_rule(tables["rejected_rows"]),
-        "model": describe_model(passed[-1]) if passed else None,
+        "model": describe_model(judged[-1]) if judged else None,
         "gate": describe_gate(history[-1]) if history else None,
         "latest": describe_model(history[-1]) if history else None,
-        "drift": describe_drift(tables, passed[-1]["model_fingerprint"], settings.drift) if passed else None,
+        "drift": describe_drift(tables, judged[-1]["model_fingerprint"], settings.drift) if judged else None,
     }
 
 
@@ -144,6 +149,7 @@ def describe_model(evaluation: dict[str, Any]) -> dict[str, Any]:
     """The model of an evaluation, with its metrics as `{name: {value, low, high}}`."""
     return {
         "uri": evaluation["model_uri"],
+        "exists": read_manifest(evaluation["model_uri"]) is not None,
         "fingerprint": evaluation["model_fingerprint"],
         "metrics": json.loads(evaluation["metrics"]),
         "evaluated_at": evaluation["evaluated_at"].isoformat(),
@@ -196,7 +202,8 @@ def describe(name: str, status: dict[str, Any]) -> str:
     named = f": {', '.join(waiting[:SHOWN_FILES])}{' …' if len(waiting) > SHOWN_FILES else ''}" if waiting else ", nothing new has arrived"
     lines.append(f"  pending    {len(waiting)} file(s){named}")
     if status["withdrawn_files"]:
-        lines.append(f"  withdrawn  {len(status['withdrawn_files'])} file(s), their rows go with the next run")
+        fate = "their rows go with the next run" if status["landed_files"] else "and none is left: land one, or delete the table by hand"
+        lines.append(f"  withdrawn  {len(status['withdrawn_files'])} file(s), {fate}")
     if status["unusable_files"]:
         told = [f"{file} ({problem[:SHOWN_LETTERS]})" for file, problem in list(status["unusable_files"].items())[:SHOWN_FILES]]
         more = " …" if len(status["unusable_files"]) > SHOWN_FILES else ""
@@ -225,13 +232,14 @@ def _model_lines(status: dict[str, Any]) -> list[str]:
     latest, gate, model = status["latest"], status["gate"], status["model"]
     if latest is None:
         return ["  model      none yet: `dagster asset materialize -m trainpipe_assets.definitions --select '*'`"]
-    lines = [f"  model      {latest['uri']}"]
+    gone = "" if latest["exists"] else "  (deleted)"
+    lines = [f"  model      {latest['uri']}{gone}"]
     for metric in HEADLINES:
         if metric not in latest["metrics"]:
             continue
         lines.append(f"  {metric:<10} {measured(latest, metric)}")
     lines.append(f"  gate       {'passed' if gate['passed'] else 'FAILED'}")
     lines += [f"             - {reason}" for reason in gate["reasons"]]
-    if not gate["passed"]:
-        lines.append(f"  current    {model['uri'] if model else 'no model has passed the gate yet'}")
+    if model is None or model["uri"] != latest["uri"]:
+        lines.append(f"  current    {model['uri'] if model else 'no model that is there has passed the gate'}")
     return [*lines, f"  report     {latest['report']}"]

@@ -46,7 +46,7 @@ class CleaningSettings(Settings):
         description="multi-label-classification: what stands between the labels of a text, where they are no list.",
     )
     target_range: tuple[float, float] | None = Field(
-        default=None, description="text-regression: smallest and largest number allowed, both included; by default any finite number."
+        default=None, description="text-regression: smallest and largest number allowed, both included; by default -1e30 and 1e30."
     )
     target_tolerance: float = Field(
         default=0.0,
@@ -85,8 +85,8 @@ class CleaningSettings(Settings):
         if self.target_range is not None and not self.target_range[0] < self.target_range[1]:
             raise ValueError(f"cleaning.target_range needs a smaller number and then a larger one, found {list(self.target_range)}")
         if self.labels is not None:
-            if len(set(self.labels)) < max(2, len(self.labels)):
-                raise ValueError(f"cleaning.labels needs two or more different labels, found {list(self.labels)}")
+            if len({label.strip().lower() for label in self.labels}) < max(2, len(self.labels)):
+                raise ValueError(f"cleaning.labels needs two or more labels that differ in more than case, found {list(self.labels)}")
             unknown = sorted(set(self.label_aliases.values()) - set(self.labels))
             if unknown:
                 raise ValueError(f"cleaning.label_aliases leads to {unknown}, which cleaning.labels does not list ({list(self.labels)})")

@@ -24,8 +24,8 @@ class RangeRule(Rule):
 
     kind: Literal["range"]
     column: str = Field(min_length=1, description="Column with the number.")
-    min: float | None = Field(default=None, description="Smallest number allowed.")
-    max: float | None = Field(default=None, description="Largest number allowed.")
+    min: float | None = Field(default=None, allow_inf_nan=False, description="Smallest number allowed.")
+    max: float | None = Field(default=None, allow_inf_nan=False, description="Largest number allowed.")
 
     @model_validator(mode="after")
     def _bounded(self) -> "RangeRule":

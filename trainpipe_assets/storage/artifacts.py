@@ -154,7 +154,7 @@ def verify(artifact: Artifact) -> None:
         _require_same(artifact, name, read, expected["sha256"])
 
 
-_REMEDY = "train again with force, or restore the folder from a backup"
+_REMEDY = "delete this folder and run again, which trains the model anew, or restore it from a backup"
 
 
 def _require_same(artifact: Artifact, name: str, found: str, expected: str) -> None:

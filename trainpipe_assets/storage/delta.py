@@ -105,11 +105,14 @@ class Table:
 
     def scan(self) -> pl.LazyFrame:
         """All rows of this version, lazily."""
-        return pl.scan_delta(self._delta)
+        if absolute(self._delta.table_uri) == self.uri:
+            return pl.scan_delta(self._delta)
+        schema = pl.Schema(self._delta.schema())  # of a path with blanks or umlauts, which the library encodes and Polars does not decode
+        return read_files(sorted(self.file_uris()), schema, s3.options(self.uri)).drop(FILE)
 
     def file_uris(self) -> set[str]:
         """The data files of this version."""
-        return set(self._delta.file_uris())
+        return {f"{self.uri}/{path}" for path in self._files["path"]}
 
 
 def find(uri: str, version: int | None = None) -> Table | None:
@@ -122,7 +125,7 @@ def find(uri: str, version: int | None = None) -> Table | None:
     gone = (DeltaError, FileNotFoundError) if is_s3(uri) else (DeltaError, OSError)
     try:
         with s3.explained(uri):
-            table = _describe(open_delta(uri, version))
+            table = _describe(uri, open_delta(uri, version))
     except TableNotFoundError:
         return None
     except gone as error:
@@ -140,10 +143,11 @@ def open_delta(uri: str, version: int | None = None) -> DeltaTable:
     return DeltaTable(absolute(uri), version=version, storage_options=s3.options(uri))
 
 
-def _describe(delta: DeltaTable) -> Table:
+def _describe(uri: str, delta: DeltaTable) -> Table:
+    """The table at `uri`, which the library would give back with its blanks and umlauts encoded."""
     content = delta.transaction_version(_CONTENT)
     return Table(
-        uri=absolute(delta.table_uri),
+        uri=absolute(uri),
         version=delta.version(),
         fingerprint=delta.transaction_version(_FINGERPRINT),
         upstream=delta.transaction_version(_UPSTREAM),
@@ -236,18 +240,18 @@ def commit(
     s3.require_safe_commits(absolute(uri))
     with s3.explained(uri):
         delta = _open_at(uri, base, added.collect_schema())
-        before = _describe(delta)
+        before = _describe(uri, delta)
         if base is None and before.fingerprint is not None:
             raise ConcurrentWrite(f"another run made {uri} meanwhile; nothing was written here, run again")
         schema = added.collect_schema() if removed is None else before.schema
         if removed is not None and removed.height:
-            written = write_replacement(delta, added, schema, KEY, removed[KEY].unique())
+            written = write_replacement(absolute(uri), delta, added, schema, KEY, removed[KEY].unique())
         else:
-            written = write_rows(delta, added, schema, overwrite=removed is None)
+            written = write_rows(absolute(uri), delta, added, schema, overwrite=removed is None)
         mode = "overwrite" if removed is None else "append"
         counted = {_ADDED: str(written.added), _REMOVED: str(written.removed)}
         after = _commit(uri, delta, written, mode, schema, _properties(delta, fingerprint, upstream, {**note, **counted}))
-        return Commit(_describe(after), written.added, written.removed)
+        return Commit(_describe(uri, after), written.added, written.removed)
 
 
 def _properties(delta: DeltaTable, fingerprint: int, upstream: int, note: Mapping[str, str]) -> CommitProperties:

@@ -18,7 +18,7 @@ from polars.io.partition import FileProviderArgs
 
 from trainpipe_assets.storage import s3
 from trainpipe_assets.storage.data_files import FILE, FILE_BYTES, ROW_GROUP, data_files, read_files
-from trainpipe_assets.storage.uris import absolute, open_filesystem
+from trainpipe_assets.storage.uris import open_filesystem
 
 PACKED = 4  # bytes in memory for one in a file, about
 
@@ -32,17 +32,17 @@ class Written:
     removed: int
 
 
-def write_rows(delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, *, overwrite: bool) -> Written:
-    """Write `rows` to new files of `delta`, whose columns are `schema`, or will be where they `overwrite` what is there."""
-    files = _Files(delta, schema)
+def write_rows(uri: str, delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, *, overwrite: bool) -> Written:
+    """Write `rows` to new files of `delta` at `uri`, whose columns are `schema`, or will be where they `overwrite` what is there."""
+    files = _Files(uri, schema)
     new = files.write(rows)
     removed = _rows_of(data_files(delta)) if overwrite else 0
     return Written(files.additions(new), _rows_of(new), removed)
 
 
-def write_replacement(delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, key: str, removed: pl.Series) -> Written:
-    """Write what it takes for `delta`, whose columns are `schema`, to have `rows` and to lose those whose `key` is in `removed`."""
-    files, standing = _Files(delta, schema), data_files(delta)
+def write_replacement(uri: str, delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, key: str, removed: pl.Series) -> Written:
+    """Write what it takes for `delta` at `uri`, whose columns are `schema`, to have `rows` and lose those whose `key` is in `removed`."""
+    files, standing = _Files(uri, schema), data_files(delta)
     gone = files.read(standing["path"]).select(key, FILE).filter(pl.col(key).is_in(removed.implode())).collect(engine="streaming")
     leaving = standing.filter(files.uris(standing["path"]).is_in(gone[FILE].unique().implode()))
     went = pl.col(key).is_in(gone[key].implode())
@@ -57,10 +57,10 @@ def _rows_of(files: pl.DataFrame) -> int:
 
 
 class _Files:
-    """Data files of the table `delta` with the columns `schema`."""
+    """Data files of the table at `uri` with the columns `schema`."""
 
-    def __init__(self, delta: DeltaTable, schema: pl.Schema) -> None:
-        self._uri, self._schema = absolute(delta.table_uri), schema
+    def __init__(self, uri: str, schema: pl.Schema) -> None:
+        self._uri, self._schema = uri, schema
         self._options = s3.options(self._uri)
 
     def uris(self, paths: pl.Series) -> pl.Series:

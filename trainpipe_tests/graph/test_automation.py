@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ import dagster as dg
 import psutil
 import pytest
 
-from trainpipe_assets.pipeline import automation, runs
+from trainpipe_assets.pipeline import automation, executor, runs
 from trainpipe_assets.pipeline.automation import failure_line, look_for_data, run_failure_alert
-from trainpipe_assets.pipeline.executor import PROCESS_TAG, give_up_dead_runs, sign
+from trainpipe_assets.pipeline.executor import PROCESS_TAG, SILENCE_SECONDS, give_up_dead_runs, sign
 from trainpipe_assets.pipeline.status import describe, pipeline_status
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.pipelines import Workplace, make_workplace
@@ -230,10 +231,39 @@ def test_a_run_whose_process_is_gone_is_given_up(place: Workplace, instance: dg.
     instance.add_run_tags(unsigned.run_id, {PROCESS_TAG: json.dumps({"run_id": dead.run_id, **signature})})  # as its re-execution has
     elsewhere = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     instance.add_run_tags(elsewhere.run_id, {PROCESS_TAG: json.dumps({**signature, "run_id": elsewhere.run_id, "host": "another-machine"})})
-    assert give_up_dead_runs(instance) == [dead.run_id]
-    statuses = {run_id: _run(instance, run_id).status for run_id in (alive.run_id, dead.run_id, unsigned.run_id, elsewhere.run_id)}
-    assert statuses.pop(dead.run_id) is dg.DagsterRunStatus.FAILURE
-    assert set(statuses.values()) == {dg.DagsterRunStatus.STARTED}
+    away, silent = (instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED) for _ in range(2))
+    for run, ago in ((away, SILENCE_SECONDS / 2), (silent, 2 * SILENCE_SECONDS)):
+        said = {**signature, "run_id": run.run_id, "host": "another-machine", "at": time.time() - ago}
+        instance.add_run_tags(run.run_id, {PROCESS_TAG: json.dumps(said)})
+    assert set(give_up_dead_runs(instance)) == {dead.run_id, silent.run_id}
+    failed = {run.run_id for run in instance.get_runs() if run.status is dg.DagsterRunStatus.FAILURE}
+    assert failed == {dead.run_id, silent.run_id}
+
+
+def test_a_run_goes_on_saying_that_it_is_alive(place: Workplace, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "SIGN_SECONDS", 0.02)
+    run = instance.create_run_for_job(place.definitions().resolve_job_def("words_ingest"), status=dg.DagsterRunStatus.STARTED)
+    seen = set()
+    with executor._signed_again(instance, run.run_id):
+        deadline = time.monotonic() + 30
+        while len(seen) < 3 and time.monotonic() < deadline:
+            seen.add(json.loads(_tags(instance, run.run_id).get(PROCESS_TAG, '{"at": 0}'))["at"])
+    assert len(seen) == 3
+    last = _tags(instance, run.run_id)
+    time.sleep(0.2)
+    assert _tags(instance, run.run_id) == last, "the signature of a run outlived it"
+
+
+def test_a_file_of_the_future_stops_no_arrivals(place: Workplace) -> None:
+    ahead = place.land("a.csv", as_csv(ENOUGH[:10]))
+    os.utime(ahead, (time.time() + 86_400,) * 2)
+    assert isinstance(tick(place), dg.RunRequest)
+    assert place.run("ingest").success
+    assert "nothing new" in skipped(tick(place))
+    place.land("b.csv", as_csv(ENOUGH[10:20]))
+    request = tick(place)
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags["trainpipe/new_files"] == "1"
 
 
 def _run(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:

@@ -1,13 +1,16 @@
-"""`trainpipe models`, and the picture of the history: the models of a pipeline side by side."""
+"""The models of a pipeline side by side: how they are listed, which is the current one, and what they are compared on."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from trainpipe_assets.pipeline.models import describe_models, list_models
+from trainpipe_assets.pipeline.status import describe, pipeline_status
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.pipelines import make_workplace
 
@@ -49,7 +52,7 @@ def test_models_are_listed_with_their_verdict_and_what_was_changed(tmp_path: Pat
     newest, oldest = list_models(place.lake, place.settings)
     assert not newest["current"]
     assert "training.epochs was 2 and is 1" in newest["differences"]
-    assert oldest == {**first, "current": False}
+    assert oldest == {**first, "current": True}  # the one before is the current one again
 
 
 def test_a_model_trained_anew_or_never_evaluated_says_so(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -63,6 +66,70 @@ def test_a_model_trained_anew_or_never_evaluated_says_so(tmp_path: Path, instanc
     assert anew["differences"] == ["nothing: it was trained anew by `force`"]
     assert (anew["evaluation"], anew["gate"], anew["current"], first["current"]) == (None, None, False, True)
     assert "    not evaluated\n" in describe_models("words", [anew, first], place.settings)
+
+
+def test_the_model_that_stands_is_told_of_whatever_came_between(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance)
+    place.land("a.csv", as_csv(examples(200, seed=1)))
+    stood = []
+    for land in (False, True, False, True):
+        if land:
+            place.land("b.csv", as_csv(examples(100, seed=2)))
+        else:
+            (tmp_path / "landing" / "words" / "b.csv").unlink(missing_ok=True)
+        result = place.run()
+        shown = _shown(result)
+        status = pipeline_status(place.lake, "words", place.settings)
+        assert status["model"] == status["latest"]
+        stood.append(status["latest"]["fingerprint"])
+        (made,) = [one for one in result.get_asset_materialization_events() if one.asset_key == dg.AssetKey("fine_tuned_model")]
+        assert made.materialization.metadata["fingerprint"].value == stood[-1]
+    assert stood[:2] == stood[2:]
+    rows = place.table("eval_report").rows
+    assert {"confusion_matrix", "summary", "history"} <= shown  # the last one was evaluated before, against the same model
+    assert place.rows("eval_report")["evaluation_id"].n_unique() == rows - 1
+    assert _shown(place.run()) == shown
+    assert place.table("eval_report").rows == rows
+
+
+def test_test_examples_that_the_previous_model_was_trained_on_are_left_out(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance)
+    place.land("a.csv", as_csv(examples(300, seed=1)))
+    assert place.run().success
+    learnt = set(place.rows("tokenized_dataset").filter(pl.col("split") != "test")["row_id"])
+    moved = make_workplace(tmp_path, instance, split={"seed": 1})
+    assert moved.run().success
+    test = set(moved.rows("tokenized_dataset").filter(pl.col("split") == "test")["row_id"])
+    newest = moved.rows("eval_report").sort("evaluated_at").row(-1, named=True)
+    assert learnt & test
+    left_out = f"that model was trained on {len(learnt & test)} of the {len(test)} test examples, which are left out."
+    assert json.loads(newest["gate_reasons"])[-1].endswith(left_out)
+
+    shutil.rmtree(tmp_path / "lake" / "tables" / "tokenized_dataset")
+    assert make_workplace(tmp_path, instance, split={"seed": 2}).run().success
+    newest = moved.rows("eval_report").sort("evaluated_at").row(-1, named=True)
+    assert "what that model was trained on cannot be read any more" in json.loads(newest["gate_reasons"])[-1]
+
+
+def test_a_model_that_was_deleted_or_damaged_gives_way_to_the_one_before(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance)
+    place.land("a.csv", as_csv(examples(200, seed=1)))
+    for epochs in (2, 3):
+        assert place.run(run_config={"ops": {"fine_tuned_model": {"config": {"epochs": epochs}}}}).success
+    second, first = list_models(place.lake, place.settings)
+    assert second["current"]
+    (Path(second["uri"]) / "model.safetensors").write_bytes(b"damaged")
+    assert place.run(run_config={"ops": {"fine_tuned_model": {"config": {"epochs": 1}}}}).success
+    compared_with = place.rows("eval_report").sort("evaluated_at")["previous_fingerprint"].to_list()
+    assert compared_with == [None, first["fingerprint"], first["fingerprint"]]
+
+    shutil.rmtree(list_models(place.lake, place.settings)[0]["uri"])
+    shutil.rmtree(second["uri"])
+    status = pipeline_status(place.lake, "words", place.settings)
+    assert status["model"]["fingerprint"] == first["fingerprint"]
+    assert not status["latest"]["exists"]
+    assert f"  model      {status['latest']['uri']}  (deleted)\n" in describe("words", status)
+    assert f"  current    {first['uri']}" in describe("words", status)
 
 
 def _shown(result: dg.ExecuteInProcessResult) -> set[str]:

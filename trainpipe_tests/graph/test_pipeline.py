@@ -1,6 +1,7 @@
 """The asset graph in process, with a tiny base model: what a run does, what the next one does not do again."""
 
 import html
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,23 @@ def test_the_order_of_arrival_does_not_matter(tmp_path: Path, instance: dg.Dagst
     _materialize(at_once, "cleaned_features", "rejected_rows", "tokenized_dataset")
     for asset in ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset"):
         assert one_by_one.rows(asset).equals(at_once.rows(asset)), asset
+
+
+def test_a_data_file_that_is_gone_is_named_and_deleting_its_table_mends_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance)
+    place.land("a.csv", as_csv(FIRST[:100]))
+    place.run("ingest")
+    before = place.rows("raw_data")
+    table = Path(place.table("raw_data").uri)
+    for file in table.glob("*.parquet"):
+        file.unlink()
+    said = failure_of(_materialize(place, "cleaned_features"))
+    assert "tables/raw_data/" in said
+    assert "delete the folder of that table" in said
+    shutil.rmtree(table)
+    assert place.run("ingest").success
+    assert place.rows("raw_data").equals(before)
+    assert _materialize(place, "cleaned_features").success
 
 
 @pytest.mark.parametrize("selected", [("cleaned_features", "tokenized_dataset"), ("rejected_rows",)])

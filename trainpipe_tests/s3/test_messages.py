@@ -114,6 +114,8 @@ def test_unsafe_renames_are_refused(monkeypatch: pytest.MonkeyPatch, value: str)
 def test_places_that_cannot_be_used_are_refused() -> None:
     with pytest.raises(ValueError, match="neither a local folder nor an s3:// URI"):
         Lake(root="gs://bucket/lake")
+    with pytest.raises(ValueError, match="/srv/50%off holds a %, which the Delta Lake library takes for"):
+        Lake(root="/srv/50%off")
     with pytest.raises(ValueError, match="base models are read from local disk"):
         Lake(models="s3://bucket/models")
 

@@ -29,8 +29,9 @@ def keys(frame: pl.LazyFrame) -> list[str]:
     return sorted(frame.select("row_id").collect()["row_id"])
 
 
-def test_an_increment_is_one_commit_and_its_difference_can_be_read(bucket: str) -> None:
-    uri = f"{bucket}/lake/tables/raw_data"
+@pytest.mark.parametrize("prefix", ["lake", "the team's lake, größer"])
+def test_an_increment_is_one_commit_and_its_difference_can_be_read(bucket: str, prefix: str) -> None:
+    uri = f"{bucket}/{prefix}/tables/raw_data"
     assert delta.find(uri) is None
     first = commit(uri, None, rows(1, 2, 3), None)
     second = commit(uri, first.table, rows(4), NOTHING)

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainpipe_assets.data import alike, cleaning, deduplication, near_duplicates
+from trainpipe_assets.data.class_labels import ClassLabels
 from trainpipe_assets.data.cleaning import clean_changes
+from trainpipe_assets.data.label_sets import LabelSets
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
 from trainpipe_assets.settings import CleaningSettings, SplitSettings
 from trainpipe_assets.storage.delta import Table, commit, find
@@ -208,3 +210,15 @@ def test_other_settings_build_the_tables_anew(tmp_path: Path) -> None:
     _run_cleaning(raw, str(tmp_path))
     assert Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SPLIT).empty
     assert Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SplitSettings(seed=5)).rebuild
+
+
+@pytest.mark.parametrize("labels", [ClassLabels, LabelSets])
+def test_what_aliases_lead_to_is_canonical_whatever_its_case(labels: type[ClassLabels | LabelSets]) -> None:
+    spelled = labels(CleaningSettings(label_aliases={"pos": "Positive"})).normalised(pl.col("label"))
+    found = pl.DataFrame({"label": ["pos", "Positive", " POSITIVE ", "positive", "other"]}).select(spelled)["label"]
+    assert found.str.strip_chars('[]"').to_list() == ["Positive"] * 4 + ["other"]
+
+
+def test_labels_differ_in_more_than_case() -> None:
+    with pytest.raises(ValueError, match="differ in more than case"):
+        CleaningSettings(labels=("Yes", "yes"))

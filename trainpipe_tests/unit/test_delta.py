@@ -38,6 +38,26 @@ def test_a_commit_records_what_made_it(first: Table) -> None:
     assert first.size_bytes == sum(path.stat().st_size for path in Path(first.uri).glob("*.parquet"))
 
 
+@pytest.mark.parametrize("name", ["with blanks", "größer", "a#b?c", "{x}[y]*", "100 + 1=2"])
+def test_a_table_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    uri = tmp_path / name / "t"
+    first = apply(uri, None, rows("a", "b", "c"), None).table
+    second = apply(uri, first, rows("d"), keys("a")).table
+    emptied = apply(uri, second, rows(), None).table
+    assert (content(scan_of(uri, 1)), content(scan_of(uri, 2)), content(emptied)) == (["a", "b", "c"], ["b", "c", "d"], [])
+    assert emptied.schema == SCHEMA
+    changes = difference(second, first.version)
+    assert changes is not None
+    assert changes.added.collect()["row_id"].to_list() == ["d"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def scan_of(uri: Path, version: int) -> Table:
+    found = find(str(uri), version)
+    assert found is not None
+    return found
+
+
 def test_deletes_updates_and_inserts_are_one_commit(first: Table) -> None:
     done = apply(first.uri, first, rows("b", "d", note="new"), keys("a", "b"))
     assert done.table.version == first.version + 1

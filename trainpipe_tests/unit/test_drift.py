@@ -175,3 +175,17 @@ def test_labels_that_more_texts_have_are_drift_too() -> None:
     assert not same.drifted
     assert [shift.name for shift in moved.shifts if shift.drifted] == ["label_shift"]
     assert drift_plot(moved).startswith(b"\x89PNG")
+
+
+def test_texts_without_labels_are_a_label_of_their_own():
+    def side(*labels: str) -> pl.DataFrame:
+        rows = [label for label in labels for _ in range(100)]
+        texts = [f"text {number % 50} of many" for number in range(len(rows))]
+        return pl.DataFrame({"text": texts, "label": rows, "n_chars": [len(text) for text in texts]})
+
+    settings = DriftSettings(min_rows=20)
+    for reference, arrival, expected in ((('["a"]', "[]"), ('["a"]', '["a"]'), 0.5), (('["a"]',), ("[]",), 1.0), (("[]",), ("[]",), 0.0)):
+        found = compare(side(*reference), side(*arrival), settings, "multi-label-classification")
+        (shift,) = [one for one in found.shifts if one.name == "label_shift"]
+        assert shift.statistic == pytest.approx(expected)
+        drift_plot(found)

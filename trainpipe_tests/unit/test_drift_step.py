@@ -195,3 +195,9 @@ def test_a_sample_is_the_same_for_any_order_and_is_spread_over_all_rows(place: P
     assert first.equals(sample(rows.reverse(), table.rows, 500))
     numbers = first["text"].str.slice(5).cast(pl.Int64)
     assert 2200 < (numbers.mean() or 0) < 2800  # 2,500 give or take four standard errors
+
+
+def test_a_sample_of_texts_that_repeat_is_as_large_as_asked_for() -> None:
+    hashes = [f"{number:02x}" * 32 for number in range(100, 110)]  # beyond any bound that so many rows suggest
+    rows = pl.LazyFrame({"content_hash": hashes * 500, "text": ["x"] * 5000, "label": ["a"] * 5000, "n_chars": [1] * 5000})
+    assert sample(rows, 5000, 100).height == 100

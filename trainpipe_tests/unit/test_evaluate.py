@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from trainpipe_assets.evaluation import metrics
 from trainpipe_assets.evaluation.evaluate import PREDICTION_COLUMNS, evaluate
+from trainpipe_assets.evaluation.history import Unseen
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.scoring import align_labels, score
 from trainpipe_assets.evaluation.slices import MAX_SOURCES, slice_masks
@@ -371,3 +372,21 @@ def test_tokens_that_the_model_cannot_take_are_refused(model_folder, rows, messa
 def test_a_folder_without_a_model_is_refused(tmp_path, tokenized):
     with pytest.raises(ValueError, match="no model folder"):
         score(str(tmp_path / "nothing"), tokenized, CPU, 128)
+
+
+def test_only_what_the_previous_model_has_not_seen_is_compared(examples):
+    probabilities, honest = make_probabilities(examples, 2.0), make_probabilities(examples, 2.0, seed=3)
+    seen = np.arange(examples.height) % 3 > 0
+    perfect = np.eye(3)[examples["label_id"].to_numpy()] * 0.98 + 0.01 * np.ones((examples.height, 3)) * (2 / 3)
+    contaminated = np.where(seen[:, None], perfect / perfect.sum(axis=1, keepdims=True), honest)
+    found = evaluate(examples, LABELS, probabilities, contaminated, QUICK, unseen=Unseen(~seen, "; some were left out"))
+    alone = evaluate(examples.filter(~seen), LABELS, probabilities[~seen], honest[~seen], QUICK)
+    assert found.comparison == alone.comparison
+    assert found.comparison.candidate == alone.metrics
+    assert found.verdict.reasons[-1].endswith("; some were left out.")
+    assert not evaluate(examples, LABELS, probabilities, contaminated, QUICK).verdict.passed
+    nothing = evaluate(examples, LABELS, probabilities, contaminated, QUICK, unseen=Unseen(np.zeros_like(seen), "; all were left out"))
+    assert nothing.comparison is None
+    assert nothing.verdict.reasons[-1] == "The previous model is not compared with; all were left out."
+    everything = evaluate(examples, LABELS, probabilities, honest, QUICK, unseen=Unseen(np.ones_like(seen), ""))
+    assert everything.comparison == evaluate(examples, LABELS, probabilities, honest, QUICK).comparison

@@ -189,6 +189,12 @@ def test_a_large_cloud_is_thinned_and_one_point_is_drawn() -> None:
             assert png.startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("error", [0.0, 2e29, -2e150])
+def test_errors_that_are_all_the_same_are_drawn(error: float) -> None:
+    numbers = Numbers(np.full(50, 1.0), np.full(50, 1.0 + error))
+    assert residual_plot(numbers, "price").startswith(b"\x89PNG")
+
+
 def test_numbers_come_back_in_their_own_units() -> None:
     targets = np.array([1e6, 1e6 + 1, 1e6 + 2.5])
     scale = scale_of_targets(targets)

@@ -170,7 +170,7 @@ def test_a_first_model_without_slices_mistakes_or_curves_has_a_page():
     assert first.mistakes.is_empty()
     bare = ReportContext("t", "e", CONTEXT.evaluated_at, "m", "f", "d", 0, "b")
     page = Page(render_report(first, bare))
-    assert "There is no previous model." in page.text
+    assert "There is no previous model to compare with." in page.text
     assert "None to show." in page.text
     assert page.elements.count("picture") == 2
     assert "None" not in page.text.replace("None to show", "")

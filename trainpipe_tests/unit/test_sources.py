@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from trainpipe_assets.data import ingestion
 from trainpipe_assets.data.reading.readers import content_id, read_file
 from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, file_kind, list_landed, split_settled, wait_until_settled
 from trainpipe_assets.settings import SourceSettings
@@ -282,3 +283,24 @@ def test_an_object_that_changes_is_noticed(bucket: str) -> None:
     filesystem.rm("/bucket/prefix/a.csv")
     with pytest.raises(FileChangedWhileReading):
         list(read_file(file, SETTINGS, NOW))
+
+
+def test_a_file_that_changes_under_the_eyes_is_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    land_bytes(tmp_path, "a.csv", GOOD)
+    (file,) = list_landed(str(tmp_path), SETTINGS)
+
+    def changed(file: LandedFile) -> str:
+        raise FileChangedWhileReading(file.path)
+
+    monkeypatch.setattr(ingestion, "content_id", changed)
+    assert ingestion.pending([file], None) == (file,)
+
+
+def test_a_column_that_no_file_has_is_a_wrong_setting(tmp_path: Path) -> None:
+    for name, content in (("a.csv", GOOD), ("b.jsonl", b'{"body": "x", "label": "pos"}\n')):
+        land_bytes(tmp_path, name, content)
+    landed = list_landed(str(tmp_path), SETTINGS)
+    ingestion.ingest(str(tmp_path / "t"), None, landed, frozenset(), SETTINGS, NOW)
+    said = r"source.text_column is 'boddy', and none of the 2 file\(s\) landed has such a column; there are: body, label, text"
+    with pytest.raises(ValueError, match=said):
+        ingestion.ingest(str(tmp_path / "t"), None, landed, frozenset(), SETTINGS.model_copy(update={"text_column": "boddy"}), NOW)

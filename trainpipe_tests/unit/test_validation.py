@@ -41,6 +41,9 @@ def judged(*content: dict[str, Any], text: str = "some text", label: str = "posi
         ({**RATING, "column": "n_words", "min": 3, "max": None}, {"text": "two words"}, "n_words is 2, allowed is at least 3"),
         ({**RATING, "column": "n_chars", "min": None}, {"text": "two words"}, "n_chars is 9, allowed is at most 5"),
         ({**RATING, "column": "it's odd {} $.x"}, {"it's odd {} $.x": 9}, "it's odd {} $.x is 9, allowed is 1 to 5"),
+        ({**RATING, "column": "a\\b"}, {"a\\b": 9}, "a\\b is 9, allowed is 1 to 5"),
+        ({**RATING, "column": "'both\" quotes"}, {"'both\" quotes": "9"}, "'both\" quotes is 9, allowed is 1 to 5"),
+        ({**RATING, "column": "a\\b"}, {"a\\b": None}, None),
         (NO_LINKS, {"text": "see http://x.org now"}, "text has 'http://', which matches https?://"),
         (NO_LINKS, {"text": "see nothing"}, None),
         ({"kind": "pattern", "column": "sku", "must_match": "^[A-Z]{2}\\d+$"}, {"sku": "a1"}, "sku 'a1' does not match ^[A-Z]{2}\\d+$"),
@@ -173,3 +176,9 @@ def test_a_misspelt_column_is_named_with_those_there_are() -> None:
     there = r"which no landed file has; there are: text, label, n_chars, n_words, rating\."
     with pytest.raises(ValueError, match=f"validation rule sane_rating looks at column 'ratign', {there}"):
         require_columns(rules({**RATING, "column": "ratign"}).rules, raw, SourceSettings())
+
+
+@pytest.mark.parametrize("bound", [float("nan"), float("inf")])
+def test_a_bound_is_a_finite_number(bound: float) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        rules({**RATING, "max": bound})
