@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AutoModelForCausalLM
 
-from trainpipe_assets.settings import LoraSettings, TrainingSettings
+from trainpipe_assets.evaluation.language_scoring import generate
+from trainpipe_assets.settings import ComputeSettings, LoraSettings, TrainingSettings
 from trainpipe_assets.training import loop
 from trainpipe_assets.training.batching import Indices
 from trainpipe_assets.training.distribution import Distribution
@@ -27,7 +28,7 @@ from trainpipe_assets.training.tasks import lora
 from trainpipe_assets.training.tasks.causal import CausalLM
 from trainpipe_assets.training.tasks.packing import ATTENTION, cut_packs, pack, plan_packs, use_packed_attention
 from trainpipe_assets.training.tasks.pieces import cut_documents
-from trainpipe_tests.unit.causal_fixtures import make_causal_spec, make_documents, write_tiny_language_model
+from trainpipe_tests.unit.causal_fixtures import LONGEST, make_causal_spec, make_documents, write_tiny_language_model
 
 DOCUMENTS = st.lists(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=40), min_size=1, max_size=6)
 
@@ -260,3 +261,13 @@ def test_nothing_to_learn_is_a_clear_error(tmp_path: Path) -> None:
     documents.write_delta(str(tmp_path / "dataset"))
     with pytest.raises(ValueError, match=r"no document of split 'train' has a token to learn"):
         loop.run(make_causal_spec(tmp_path), lambda progress: None)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])  # the second has no place for a token beyond its context
+def test_samples_end_where_the_context_does(tmp_path: Path, kind: str) -> None:
+    sizes = {} if kind == "llama" else {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": LONGEST}
+    folder = write_tiny_language_model(tmp_path / kind, kind, **sizes)
+    documents = make_documents().filter(pl.col("split") == "test")
+    samples = generate(str(folder), documents, 3, 4 * LONGEST, ComputeSettings(device="cpu", precision="float32", threads=1))
+    assert len(samples) == 3
+    assert all(sample.prompt for sample in samples)
