@@ -18,7 +18,7 @@ from typing import Any, cast
 import dagster as dg
 import psutil
 
-from trainpipe_assets.pipeline.failures import messages_alone
+from trainpipe_assets.pipeline.failures import end_without_stack, messages_alone
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,12 @@ class SigningExecutor(dg.Executor):
                 _tell_of_failed_check(plan_context.log, event)
                 if _was_interrupted(event):
                     events.close()
-                    plan_context.instance.event_log_storage.free_concurrency_slots_for_run(plan_context.run_id)
-                    raise dg.DagsterExecutionInterruptedError  # canceled, or failed where nobody asked for it
+                    break
+            else:
+                return
+        plan_context.instance.event_log_storage.free_concurrency_slots_for_run(plan_context.run_id)
+        plan_context.log.warning("interrupted: what was committed stays, and a training goes on from its last checkpoint; run again")
+        end_without_stack(dg.DagsterExecutionInterruptedError())  # canceled, or failed where nobody asked for it
 
 
 def _tell_of_failed_check(log: Any, event: dg.DagsterEvent) -> None:

@@ -98,8 +98,13 @@ def refused_by_disk(error: Exception) -> str | None:
 
 def end_with(message: str) -> NoReturn:
     """Fail the loading of the code with the message alone, in whatever process of Dagster it is."""
+    end_without_stack(dg.DagsterInvalidDefinitionError(message))
+
+
+def end_without_stack(error: BaseException) -> NoReturn:
+    """Raise `error`, with which this process of Dagster ends: its message is all there is to say."""
     _Stacks.hide()
-    raise dg.DagsterInvalidDefinitionError(message) from None
+    raise error from None
 
 
 @contextmanager

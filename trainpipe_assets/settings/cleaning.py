@@ -34,7 +34,7 @@ class CleaningSettings(Settings):
     )
     labels: tuple[str, ...] | None = Field(
         default=None,
-        description="Labels allowed, in the order of their ids; by default those found in the data, sorted.",
+        description="Labels allowed, in the order of their ids; by default those found in the data, in lower case and sorted.",
     )
     label_aliases: dict[str, str] = Field(
         default_factory=dict, description="Other spellings of labels, e.g. {pos: positive}. Case and outer space never matter."
