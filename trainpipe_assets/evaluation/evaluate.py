@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation import metrics
 from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields
+from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields, note_of
 from trainpipe_assets.evaluation.intervals import (
     Estimate,
     Outcomes,
@@ -116,7 +116,7 @@ def evaluate(
         baseline_label=labels[majority],
         baseline=baseline,
         comparison=comparison,
-        verdict=judge(settings.gate, estimates, difference, baseline, note=unseen.note if unseen else ""),
+        verdict=judge(settings.gate, estimates, difference, baseline, note=note_of(unseen, previous_probabilities)),
         predictions=table,
     )
 

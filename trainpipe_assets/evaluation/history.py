@@ -37,6 +37,11 @@ class Unseen:
     note: str
 
 
+def note_of(unseen: Unseen | None, previous: object | None) -> str:
+    """What the verdict says of examples that were left out of the comparison with the answers of the `previous` model, if there are any."""
+    return unseen.note if unseen is not None and previous is not None else ""
+
+
 class Sample(Protocol):
     """What a model answers to n examples."""
 

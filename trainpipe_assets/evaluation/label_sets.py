@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields
+from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields, note_of
 from trainpipe_assets.evaluation.intervals import Estimate, proportion
 from trainpipe_assets.evaluation.label_set_metrics import (
     THRESHOLD,
@@ -126,7 +126,9 @@ def evaluate_label_sets(
         baseline_set=tuple(label for label, there in zip(labels, baseline_set, strict=True) if there),
         baseline=baseline,
         comparison=comparison,
-        verdict=judge(settings.gate, estimates, difference, baseline, "multi-label-classification", unseen.note if unseen else ""),
+        verdict=judge(
+            settings.gate, estimates, difference, baseline, "multi-label-classification", note_of(unseen, previous_probabilities)
+        ),
         predictions=table,
     )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation import intervals
 from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields
+from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields, note_of
 from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate
 from trainpipe_assets.evaluation.metrics import FloatArray
 from trainpipe_assets.evaluation.slices import slice_masks
@@ -118,7 +118,7 @@ def evaluate_language(
         slices=_slices(documents, sums, settings, seed),
         hardest=scores.sort(["loss", "row_id"], descending=[True, False], nulls_last=True).head(settings.mistakes),
         generations=generations,
-        verdict=judge(settings.gate, metrics, difference, baseline, "causal-lm", unseen.note if unseen else ""),
+        verdict=judge(settings.gate, metrics, difference, baseline, "causal-lm", note_of(unseen, previous)),
         scores=scores,
     )
 

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields
+from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields, note_of
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.metrics import FloatArray
 from trainpipe_assets.evaluation.regression_metrics import Numbers, bootstrap_regression, measure
@@ -106,7 +106,7 @@ def evaluate_regression(
         training_mean=training_mean,
         baseline=baseline,
         comparison=comparison,
-        verdict=judge(settings.gate, estimates, difference, baseline, "text-regression", unseen.note if unseen else ""),
+        verdict=judge(settings.gate, estimates, difference, baseline, "text-regression", note_of(unseen, previous_predicted)),
         predictions=table,
     )
 

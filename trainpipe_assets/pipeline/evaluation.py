@@ -5,7 +5,6 @@ What is measured by task is `measures.py`'s; metrics and gate are `trainpipe_ass
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,15 +25,13 @@ from trainpipe_assets.pipeline.metadata import picture
 from trainpipe_assets.pipeline.provenance import dataset_digest
 from trainpipe_assets.schemas import EVAL_REPORT
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings, Task
-from trainpipe_assets.storage.artifacts import Artifact, DamagedArtifact, verify
+from trainpipe_assets.storage.artifacts import Artifact, has_all_files
 from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.storage.delta import MissingTable, Table, find, fingerprint
 from trainpipe_assets.storage.increments import Increment
 from trainpipe_assets.storage.objects import stored
 from trainpipe_assets.storage.s3 import explained as explained_s3
 from trainpipe_assets.storage.uris import is_remote, open_filesystem
-
-log = logging.getLogger(__name__)
 
 EVALUATION = "evaluation_id"
 SHOWN_EVALUATIONS = 12  # in the picture of the history
@@ -89,7 +86,8 @@ def evaluate_model(
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
     _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
     added = pl.DataFrame([] if newest else [row], schema=EVAL_REPORT)
-    shown = {**measure.shown(found), **_shown_history(pl.concat([rows, added]), settings.gate.metric_of(cast(Task, model.task)))}
+    metric, evaluations = settings.gate.metric_of(cast(Task, model.task)), pl.concat([rows, added.select(rows.columns)])
+    shown = {**measure.shown(found), **_shown_history(evaluations, metric)}
     metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **shown, **_known_metadata(row)}
     return EvaluationStep(_increment(history_uri, history, added, covered), metadata)
 
@@ -122,18 +120,9 @@ def _test_examples(tokens: Table, texts: Table) -> pl.DataFrame:
 
 
 def _previous_model(history: pl.DataFrame, model: Artifact) -> Artifact | None:
-    """The newest other model whose gate passed and whose files are whole; None where there is none."""
+    """The newest other model whose gate passed and whose files are there; None where there is none."""
     others = (other for other in passed_models(history) if other.fingerprint != model.fingerprint)
-    return next((other for other in others if _is_usable(other)), None)
-
-
-def _is_usable(model: Artifact) -> bool:
-    try:
-        verify(model)
-    except DamagedArtifact as error:
-        log.warning("a previous model is not compared with: %s", error)
-        return False
-    return True
+    return next(filter(has_all_files, others), None)
 
 
 def _unseen(previous: Artifact, tokens: Table, examples: pl.DataFrame) -> Unseen:

@@ -154,6 +154,12 @@ def verify(artifact: Artifact) -> None:
         _require_same(artifact, name, read, expected["sha256"])
 
 
+def has_all_files(artifact: Artifact) -> bool:
+    """Whether every file of the manifest is there in its size: what can be told without reading them."""
+    found = {name: stored(f"{artifact.uri}/{name}") for name in artifact.manifest["files"]}
+    return all(one is not None and one.size == artifact.manifest["files"][name]["bytes"] for name, one in found.items())
+
+
 _REMEDY = "delete this folder and run again, which trains the model anew, or restore it from a backup"
 
 

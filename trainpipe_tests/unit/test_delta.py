@@ -7,6 +7,7 @@ import pytest
 from deltalake import DeltaTable
 
 from trainpipe_assets.storage.delta import Commit, ConcurrentWrite, MissingTable, Table, commit, difference, find, fingerprint, scan
+from trainpipe_assets.storage.maintenance import maintain
 
 SCHEMA = {"row_id": pl.String, "ids": pl.List(pl.Int32), "note": pl.String}
 
@@ -49,6 +50,10 @@ def test_a_table_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: str) -> N
     changes = difference(second, first.version)
     assert changes is not None
     assert changes.added.collect()["row_id"].to_list() == ["d"]
+    assert maintain(str(uri), {1}, retention_hours=0) is not None
+    assert (content(scan_of(uri, 1)), content(scan_of(uri, emptied.version))) == (["a", "b", "c"], [])
+    with pytest.raises(MissingTable, match="were vacuumed"):
+        find(str(uri), 2)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
