@@ -16,13 +16,12 @@ from trainpipe_assets.settings import PersonalData
 
 KINDS: tuple[PersonalData, ...] = ("email", "iban", "card", "ip", "phone")  # in the order of work: what is longest and surest first
 _BETWEEN = " \u2010-\u2015\u2212-"  # within a class of characters: the blank, hyphens and dashes as word processors have them
+_GAP = f"[{_BETWEEN}]?"
 _WORTH_A_LOOK = rf"@|\d[\d\s.:()/~{_BETWEEN}]{{5,}}|:[0-9A-Fa-f]*:|\b[A-Za-z]{{2}}\d{{2}}"
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.)+[^\W\d_]{2,63}(?![\w-])")
-_IBAN = re.compile(rf"(?<!\w)[A-Za-z]{{2}}\d{{2}}(?:[{_BETWEEN}]?[A-Za-z0-9]{{4}}){{2,7}}(?:[{_BETWEEN}]?[A-Za-z0-9]{{1,4}})?(?!\w)")
-_CARD = re.compile(
-    r"(?<![\w.-])\d{4}(?:-?\d{4}-?\d{4}-?\d{1,7}|-?\d{6}-?\d{4,5})(?!\w|[.-]\d)".replace("-?", f"[{_BETWEEN}]?")  # 4-4-4-4 or 4-6-5
-)
+_IBAN = re.compile(rf"(?<!\w)[A-Za-z]{{2}}\d{{2}}(?:{_GAP}[A-Za-z0-9]{{4}}){{2,7}}(?:{_GAP}[A-Za-z0-9]{{1,4}})?(?!\w)")
+_CARD = re.compile(rf"(?<![\w.-])\d{{4}}(?:{_GAP}\d{{4}}{_GAP}\d{{4}}{_GAP}\d{{1,7}}|{_GAP}\d{{6}}{_GAP}\d{{4,5}})(?!\w|[.-]\d)")
 _IP = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]|\.\d))")
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from trainpipe_assets.evaluation.intervals import Bootstrap, counts_of, resample
 from trainpipe_assets.evaluation.metrics import SMALLEST_PROBABILITY, ClassCounts, FloatArray
 
-LABEL_SET_METRICS = ("macro_f1", "micro_f1", "subset_accuracy", "hamming_loss", "log_loss")
 THRESHOLD = 0.5  # a label is predicted where its probability is above this
 
 Flags = NDArray[np.bool_]

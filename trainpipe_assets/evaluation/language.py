@@ -20,7 +20,6 @@ from trainpipe_assets.evaluation.slices import slice_masks
 from trainpipe_assets.schemas import DOCUMENT_SCORES
 from trainpipe_assets.settings import EvaluationSettings
 
-LANGUAGE_METRICS = ("perplexity", "log_loss", "token_accuracy")
 SCORE_COLUMNS = tuple(name for name in DOCUMENT_SCORES if name != "evaluation_id")
 
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from trainpipe_assets.evaluation.intervals import Bootstrap, counts_of, resample
 from trainpipe_assets.evaluation.metrics import FloatArray
 
-REGRESSION_METRICS = ("rmse", "mae", "r2", "pearson", "spearman")
-
 
 @dataclass(frozen=True)
 class Numbers:

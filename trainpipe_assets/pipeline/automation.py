@@ -98,12 +98,12 @@ def look_for_data(settings: PipelineSettings, lake: Lake, raw_key: dg.AssetKey, 
     if not landed:
         return dg.SkipReason("the landing folder is empty")
     table = find(lake.table_uri(raw_key))
-    settled, young = split_settled(landed, now, settings.source.settle_seconds)
-    unknown = find_arrivals(young, table).new
-    misdated = [file for file in unknown if file.modified > now + settings.source.settle_seconds]  # the run looks whether they grow
-    arriving = [file for file in unknown if file not in misdated]
+    arrivals, present = find_arrivals(landed, table), {file.path for file in landed}
+    settled, young = split_settled(list(arrivals.new), now, settings.source.settle_seconds)
+    misdated = [file for file in young if file.modified > now + settings.source.settle_seconds]  # the run looks whether they grow
+    arriving = [file for file in young if file not in misdated]
     new = pending([*settled, *misdated], table)
-    withdrawn = [path for path in find_arrivals(landed, table).withdrawn if path not in {file.path for file in landed}]
+    withdrawn = [path for path in arrivals.withdrawn if path not in present]
     if not new and not withdrawn:
         return dg.SkipReason(f"{len(arriving)} file(s) still arriving" if arriving else "nothing new has arrived")
     if arriving:

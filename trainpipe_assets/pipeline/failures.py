@@ -59,19 +59,20 @@ def explained() -> Iterator[None]:
     _Stacks.show()
     try:
         yield
-    except Exception as error:  # what is told as it came passes
-        told = (
-            one_line(error)
-            if isinstance(error, ValidationError)
-            else str(error)
-            if isinstance(error, ValueError)
-            else refused_by_disk(error)
-        )
+    except Exception as error:  # libraries raise what the disk refuses as errors of many kinds; what no person can mend passes as it came
+        told = _told(error)
         if told is None:
             raise
         if _Stacks.hidden_when_explained:
             _Stacks.hide()
         raise dg.Failure(description=told, allow_retries=isinstance(error, S3Unreachable)) from None
+
+
+def _told(error: Exception) -> str | None:
+    """What a person has to mend; None where it is nothing of the kind."""
+    if isinstance(error, ValidationError):
+        return one_line(error)
+    return str(error) if isinstance(error, ValueError) else refused_by_disk(error)
 
 
 _REFUSALS = {

@@ -39,7 +39,7 @@ def list_models(lake: Lake, settings: PipelineSettings) -> list[dict[str, Any]]:
                 "trained_at": model.manifest["trained_at"],
                 "current": current is not None and current.fingerprint == model.fingerprint,
                 "examples": origin["examples"],
-                "evaluation": describe_model(evaluation) if evaluation else None,
+                "evaluation": describe_model(evaluation, exists=True) if evaluation else None,
                 "gate": describe_gate(evaluation) if evaluation else None,
                 "differences": None if before is None else differences(before, origin) or ["nothing: it was trained anew by `force`"],
             }
@@ -77,9 +77,5 @@ def describe_models(name: str, models: list[dict[str, Any]], settings: PipelineS
             verdict = "passed" if model["gate"]["passed"] else "FAILED"
             lines.append(f"    {metric:<10} {measured(evaluation, metric)}, gate {verdict}")
         lines.append(f"    examples   {examples['train']:,} for training, {examples['validation']:,} for validation")
-        lines += [f"    {'differs' if first else '':<10} {one}" for first, one in _told(model["differences"])]
+        lines += [f"    {'' if number else 'differs':<10} {one}" for number, one in enumerate(model["differences"] or ())]
     return "\n".join(lines)
-
-
-def _told(sentences: list[str] | None) -> list[tuple[bool, str]]:
-    return [(number == 0, sentence) for number, sentence in enumerate(sentences or ())]

@@ -84,10 +84,11 @@ def shown_before(context: dg.AssetExecutionContext, name: str, identity: str | N
 
     Drawing takes longer than all else of a run with nothing new.
     """
-    records = context.instance.fetch_materializations(context.asset_key, limit=LOOKED_AT).records
-    for record in records:
+    if identity is None:
+        return {}
+    for record in context.instance.fetch_materializations(context.asset_key, limit=LOOKED_AT).records:
         shown = record.asset_materialization.metadata if record.asset_materialization else {}
-        if identity is not None and shown.get(name) == dg.MetadataValue.text(identity):
+        if shown.get(name) == dg.MetadataValue.text(identity):
             return {name: value for name, value in shown.items() if isinstance(value, dg.MarkdownMetadataValue) and name != PREVIEW}
     return {}
 

@@ -83,9 +83,9 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
         "unusable_files": unusable_files(raw),
         "tables": {name: {"version": table.version, "rows": table.rows, "uri": table.uri} for name, table in tables.items() if table},
         "rejected": rejected_by_rule(tables["rejected_rows"]),
-        "model": describe_model(judged[-1]) if judged else None,
+        "model": describe_model(judged[-1], exists=True) if judged else None,
         "gate": describe_gate(history[-1]) if history else None,
-        "latest": describe_model(history[-1]) if history else None,
+        "latest": describe_model(history[-1], exists=read_manifest(history[-1]["model_uri"]) is not None) if history else None,
         "drift": describe_drift(tables, judged[-1]["model_fingerprint"], settings.drift) if judged else None,
     }
 
@@ -145,11 +145,11 @@ def rejected_by_rule(table: Table | None) -> dict[str, int]:
     return dict(counts.iter_rows())
 
 
-def describe_model(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The model of an evaluation, with its metrics as `{name: {value, low, high}}`."""
+def describe_model(evaluation: dict[str, Any], *, exists: bool) -> dict[str, Any]:
+    """The model of an evaluation, whose folder `exists` or was deleted, with its metrics as `{name: {value, low, high}}`."""
     return {
         "uri": evaluation["model_uri"],
-        "exists": read_manifest(evaluation["model_uri"]) is not None,
+        "exists": exists,
         "fingerprint": evaluation["model_fingerprint"],
         "metrics": json.loads(evaluation["metrics"]),
         "evaluated_at": evaluation["evaluated_at"].isoformat(),

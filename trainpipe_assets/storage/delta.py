@@ -237,7 +237,8 @@ def commit(
         UnsafeServer: it would be written to an S3 server that loses commits.
         S3Problem: S3 refuses, and why.
     """
-    s3.require_safe_commits(absolute(uri))
+    uri = absolute(uri)
+    s3.require_safe_commits(uri)
     with s3.explained(uri):
         delta = _open_at(uri, base, added.collect_schema())
         before = _describe(uri, delta)
@@ -245,9 +246,9 @@ def commit(
             raise ConcurrentWrite(f"another run made {uri} meanwhile; nothing was written here, run again")
         schema = added.collect_schema() if removed is None else before.schema
         if removed is not None and removed.height:
-            written = write_replacement(absolute(uri), delta, added, schema, KEY, removed[KEY].unique())
+            written = write_replacement(uri, delta, added, schema, KEY, removed[KEY].unique())
         else:
-            written = write_rows(absolute(uri), delta, added, schema, overwrite=removed is None)
+            written = write_rows(uri, delta, added, schema, overwrite=removed is None)
         mode = "overwrite" if removed is None else "append"
         counted = {_ADDED: str(written.added), _REMOVED: str(written.removed)}
         after = _commit(uri, delta, written, mode, schema, _properties(delta, fingerprint, upstream, {**note, **counted}))

@@ -24,12 +24,6 @@ ENOUGH = examples(200, seed=6)  # to train on
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-@pytest.fixture
 def place(tmp_path: Path, instance: dg.DagsterInstance) -> Workplace:
     return make_workplace(tmp_path, instance)
 

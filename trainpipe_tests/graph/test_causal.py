@@ -1,7 +1,6 @@
 """A language model through all five assets, from each kind of source: what arrives, changes and goes is what is trained on."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ SETTINGS: dict[str, Any] = {
     "training": {"epochs": 2, "learning_rate": 3e-3, "batch_tokens": 512},
     "evaluation": {"bootstrap_samples": 200, "generations": 2, "generation_tokens": 8, "gate": {"max_value": 300.0}},
 }
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
 
 
 def reviews(count: int, start: int = 0) -> bytes:

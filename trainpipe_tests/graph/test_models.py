@@ -2,23 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
-import pytest
 
 from trainpipe_assets.pipeline.models import describe_models, list_models
 from trainpipe_assets.pipeline.status import describe, pipeline_status
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.pipelines import make_workplace
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def test_models_are_listed_with_their_verdict_and_what_was_changed(tmp_path: Path, instance: dg.DagsterInstance) -> None:

@@ -1,7 +1,6 @@
 """A multi-label classifier through all five assets: from lists and from separated labels, to sets that are predicted and judged."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ SETTINGS: dict[str, Any] = {
     "evaluation": {"bootstrap_samples": 200, "mistakes": 3},
 }
 GENRES = {"high": range(34, 64), "even": range(4, 34, 2), "seven": (7, 17, 27)}
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
 
 
 def films(count: int, seed: int = 0) -> list[tuple[str, list[str]]]:

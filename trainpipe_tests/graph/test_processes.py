@@ -1,7 +1,6 @@
 """One process, two, and two that share the model out, through the real assets: the same loss curve and scores, but for rounding."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 ALONE, BOTH, SHARED = (1, "none"), (2, "none"), (2, "full")
 MODEL, REPORT = dg.AssetKey("fine_tuned_model"), dg.AssetKey("eval_report")
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
 
 
 def classifier(root: Path, instance: dg.DagsterInstance) -> Workplace:

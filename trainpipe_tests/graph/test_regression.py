@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,6 @@ SETTINGS: dict[str, Any] = {
     "training": {"epochs": 8, "learning_rate": 5e-3, "batch_tokens": 512},
     "evaluation": {"bootstrap_samples": 200, "mistakes": 3},
 }
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
 
 
 def priced(count: int, seed: int = 0) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """Schema drift where a person meets it: in the materialization, the check, and the message of a run that stops."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,6 @@ from trainpipe_tests.pipelines import SETTINGS, Workplace, failure_of, make_work
 
 STARS = b"text,label,stars\nw4 w5,negative,3\n"
 WORDS = b"text,label,stars\nw8 w9,positive,three\n"
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def ingest(place: Workplace) -> tuple[dict[str, Any], bool]:

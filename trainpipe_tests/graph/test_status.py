@@ -1,6 +1,5 @@
 """`trainpipe status` and `trainpipe report`: where a pipeline stands, and where its newest report is."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -9,12 +8,6 @@ import pytest
 from trainpipe_assets.pipeline.status import describe, local_report, pipeline_status
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.pipelines import make_workplace
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def test_a_file_of_which_nothing_can_be_used_is_named_with_its_reason(tmp_path: Path, instance: dg.DagsterInstance) -> None:

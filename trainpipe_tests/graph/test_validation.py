@@ -1,6 +1,5 @@
 """Validation rules where a person meets them: rejected records, warnings, the check's table, and a run that a rule ends."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,6 @@ from trainpipe_tests.pipelines import Workplace, failure_of, make_workplace
 STARS = {"name": "few_stars", "kind": "range", "column": "stars", "max": 5, "severity": "block"}
 SHORT = {"name": "wordy", "kind": "range", "column": "n_words", "min": 2}
 LANDED = b"text,label,stars\nw4 w5,negative,3\nw6 w7,negative,9\nw8,positive,1\nw9 w10,negative,\n"
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def clean(place: Workplace) -> tuple[dg.ExecuteInProcessResult, dict[str, Any], str | None]:
