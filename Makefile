@@ -46,7 +46,7 @@ dev: samples $(DAGSTER_HOME)/dagster.yaml ## the Dagster UI with daemon, sensors
 	$(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $(or $(PORT),3000)
 
 test: samples ## all tests, one file at once more than there are cores, four at most; TESTS=path narrows them to one after the other
-	$(BIN)/python -m pytest $(or $(TESTS),--numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
+	$(BIN)/python -m pytest $(or $(TESTS),--numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0)
 
 check: setup ## linter, types, import rules, links of the docs, definitions
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

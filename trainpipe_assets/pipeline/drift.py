@@ -21,7 +21,8 @@ from trainpipe_assets.pipeline.metadata import markdown_table, picture
 from trainpipe_assets.schemas import DRIFT_REPORT
 from trainpipe_assets.settings import DriftSettings
 from trainpipe_assets.storage.artifacts import Artifact
-from trainpipe_assets.storage.delta import MissingTable, Table, difference, find, fingerprint
+from trainpipe_assets.storage.delta import MissingTable, Table, find, fingerprint
+from trainpipe_assets.storage.differences import difference
 from trainpipe_assets.storage.increments import Increment
 
 CHECK, COMPARISON = "no_drift", "comparison_id"
@@ -113,7 +114,12 @@ def _was_withdrawn(comparison: Mapping[str, Any], examples: Table) -> bool:
     arrived = _arrivals(then, since) if then else None
     if changed is None or then is None or arrived is None:
         return False
-    gone = then.scan().join(changed.removed, on="row_id", how="semi").join(changed.added, on="content_hash", how="anti").select("row_id")
+    gone = (
+        then.scan()
+        .join(changed.removed.lazy(), on="row_id", how="semi")
+        .join(changed.added, on="content_hash", how="anti")
+        .select("row_id")
+    )
     return bool(2 * arrived.join(gone, on="row_id", how="semi").select(pl.len()).collect().item() > comparison["n_arrived"])
 
 
@@ -167,11 +173,10 @@ def _arrivals(examples: Table, since: int) -> pl.LazyFrame | None:
     found = difference(examples, since)
     if found is None:
         return None
-    removed = found.removed.collect()
-    before = find(examples.uri, since) if removed.height else None
+    before = find(examples.uri, since) if found.removed.height else None
     if before is None:
         return found.added
-    texts = before.scan().join(removed.lazy(), on="row_id", how="semi").select("content_hash")
+    texts = before.scan().join(found.removed.lazy(), on="row_id", how="semi").select("content_hash")
     return found.added.join(texts, on="content_hash", how="anti")
 
 

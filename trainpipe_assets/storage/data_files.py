@@ -8,7 +8,7 @@ from deltalake import DeltaTable, WriterProperties
 FILE = "_file"
 """Column with the URI of the file that a row is in."""
 
-FILE_BYTES = 32 << 20  # of a data file, about: it is rewritten whole for one row that changes
+FILE_BYTES = 8 << 20  # of a data file, about: it is rewritten whole for one row that changes
 ROW_GROUP = 16_384  # rows that a reader has to decode at once, several times over: it reads ahead
 DICTIONARY_BYTES = 1 << 16  # of a column in a row group; one of texts or keys never repeats, and gives up its dictionary the sooner
 WRITER = WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP, dictionary_page_size_limit=DICTIONARY_BYTES)

@@ -1,4 +1,4 @@
-"""Delta tables: pinned reads, changes between two versions, and one commit for each increment.
+"""Delta tables: pinned reads, and one commit for each increment.
 
 Every commit is a compare-and-swap on the table's version and carries, in Delta's own application transactions,
 what the table was made by and from. Which assets exist, and what their rows mean, is not known here.
@@ -23,7 +23,6 @@ from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_files
 from trainpipe_assets.storage.writing import Written, write_replacement, write_rows
 
 KEY = "row_id"  # the key of every table
-CHANGES = ("split",)  # what may change of a row, and matters downstream: the rest follows from its record
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
 _IDENTITY, _ADDED, _REMOVED = "trainpipe/commit", "trainpipe/rows_added", "trainpipe/rows_removed"
@@ -112,7 +111,12 @@ class Table:
 
     def file_uris(self) -> set[str]:
         """The data files of this version."""
-        return {f"{self.uri}/{path}" for path in self._files["path"]}
+        return set(self.rows_by_file)
+
+    @cached_property
+    def rows_by_file(self) -> Mapping[str, int]:
+        """The data files of this version, and how many rows each has."""
+        return {f"{self.uri}/{path}": rows for path, rows in self._files.select("path", "num_records").iter_rows()}
 
 
 def find(uri: str, version: int | None = None) -> Table | None:
@@ -165,37 +169,6 @@ def scan(uri: str, version: int) -> pl.LazyFrame:
     if table is None:
         raise MissingTable(f"there is no Delta table at {uri}; materialize the asset that makes it")
     return table.scan()
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Rows that came (`added`, whole rows) and went (`removed`, keys only) between two versions of a table."""
-
-    added: pl.LazyFrame
-    removed: pl.LazyFrame
-
-
-def difference(table: Table, since: int) -> Difference | None:
-    """What changed in `table` after version `since`; None where that version cannot be read any more.
-
-    Only data files that came or went between the two versions are read. A file rewritten by a replacement of rows or a compaction
-    shows up on both sides, and its unchanged rows cancel out; of a row with another of `CHANGES` one goes and one comes.
-    """
-    try:
-        before = find(table.uri, since)
-    except MissingTable:
-        return None
-    if before is None or before.version > table.version:
-        return None
-    old, new = before.file_uris(), table.file_uris()
-    gone, come = sorted(old - new), sorted(new - old)
-    options = s3.options(table.uri)
-    added, removed = (read_files(files, table.schema, options).drop(FILE) for files in (come, gone))
-    same = [name for name in (KEY, *CHANGES) if name in table.schema]
-    return Difference(
-        added=added.join(removed.select(same), on=same, how="anti", nulls_equal=True) if gone else added,
-        removed=(removed.join(added.select(same), on=same, how="anti", nulls_equal=True) if come else removed).select(KEY),
-    )
 
 
 def _all_exist(folder: str, files: list[str]) -> bool:

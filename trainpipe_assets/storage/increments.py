@@ -10,7 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from trainpipe_assets.storage.delta import KEY, Commit, ConcurrentWrite, Table, commit, data_version, difference, find, fingerprint
+from trainpipe_assets.storage.delta import KEY, Commit, ConcurrentWrite, Table, commit, data_version, find, fingerprint
+from trainpipe_assets.storage.differences import difference
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Upstream:
         found = difference(self.table, since) if since is not None else None
         if found is None:
             return self._changes(self.table.scan(), None, bases, wanted)
-        return self._changes(found.added, found.removed.collect(), bases, wanted)
+        return self._changes(found.added, found.removed, bases, wanted)
 
     def _changes(
         self, added: pl.LazyFrame, removed: pl.DataFrame | None, bases: Mapping[str, Table | None], wanted: int, *, empty: bool = False

@@ -1,8 +1,8 @@
 """What a commit to a Delta table adds and removes: rows written to new data files, and files written anew where rows go.
 
 delta-rs's writer encodes on one core, and its merge takes all columns of the table apart to join them. Here Polars encodes on all, and one
-column tells in which files the rows to go are: what remains of those files is streamed to new ones together with what comes. When that is
-done, and the commit, are `delta.py`'s.
+column tells in which files the rows to go are, and what remains of those files is streamed to new ones. When that is done, and the commit,
+are `delta.py`'s.
 """
 
 import json
@@ -46,10 +46,15 @@ def write_replacement(uri: str, delta: DeltaTable, rows: pl.LazyFrame, schema: p
     gone = files.read(standing["path"]).select(key, FILE).filter(pl.col(key).is_in(removed.implode())).collect(engine="streaming")
     leaving = standing.filter(files.uris(standing["path"]).is_in(gone[FILE].unique().implode()))
     went = pl.col(key).is_in(gone[key].implode())
-    new = files.write(files.read(leaving["path"]).filter(~went), rows)
+    new = files.write(rows)
     updated = int(files.read(new["path"]).select(went.sum()).collect().item())
-    added = _rows_of(new) - updated - (_rows_of(leaving) - gone.height)
-    return Written([*files.additions(new), *_removals(leaving)], added, gone.height - updated)
+    staying = [files.write(files.read(portion["path"]).filter(~went)) for portion in _portions(leaving)]
+    return Written([*files.additions(pl.concat([new, *staying])), *_removals(leaving)], _rows_of(new) - updated, gone.height - updated)
+
+
+def _portions(files: pl.DataFrame) -> list[pl.DataFrame]:
+    """`files` in portions of about one new file: written one after the other, they take the memory of one."""
+    return files.with_columns(portion=pl.col("size_bytes").cum_sum() // FILE_BYTES).partition_by("portion")
 
 
 def _rows_of(files: pl.DataFrame) -> int:
@@ -71,16 +76,15 @@ class _Files:
         """Their rows, with the URI of the file of each."""
         return read_files(self.uris(paths).to_list(), self._schema, self._options)
 
-    def write(self, *rows: pl.LazyFrame) -> pl.DataFrame:
-        """The new files that all `rows` are in: `path` and `num_records`. One that came out without any is removed."""
+    def write(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """The new files that `rows` are in: `path` and `num_records`. One that came out without any is removed."""
         batch, paths = uuid4(), list[str]()
 
         def path_of(file: FileProviderArgs) -> str:
             paths.append(f"part-{file.index_in_partition:05d}-{batch}.parquet")
             return paths[-1]
 
-        together = pl.concat([frame.select(self._schema.names()).cast(self._schema) for frame in rows])
-        together.sink_parquet(
+        rows.select(self._schema.names()).cast(self._schema).sink_parquet(
             pl.PartitionBy(self._uri, file_path_provider=path_of, approximate_bytes_per_file=PACKED * FILE_BYTES),
             compression="zstd",
             compression_level=1,

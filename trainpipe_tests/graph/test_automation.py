@@ -234,18 +234,19 @@ def test_a_run_whose_process_is_gone_is_given_up(place: Workplace, instance: dg.
     assert failed == {dead.run_id, silent.run_id}
 
 
-def test_a_run_goes_on_saying_that_it_is_alive(place: Workplace, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_saying_that_it_is_alive(place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "SIGN_SECONDS", 0.02)
-    run = instance.create_run_for_job(place.definitions().resolve_job_def("words_ingest"), status=dg.DagsterRunStatus.STARTED)
-    seen = set()
-    with executor._signed_again(instance, run.run_id):
-        deadline = time.monotonic() + 30
-        while len(seen) < 3 and time.monotonic() < deadline:
-            seen.add(json.loads(_tags(instance, run.run_id).get(PROCESS_TAG, '{"at": 0}'))["at"])
-    assert len(seen) == 3
-    last = _tags(instance, run.run_id)
-    time.sleep(0.2)
-    assert _tags(instance, run.run_id) == last, "the signature of a run outlived it"
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:  # one in memory cannot be read while a thread writes to it
+        run = instance.create_run_for_job(place.definitions().resolve_job_def("words_ingest"), status=dg.DagsterRunStatus.STARTED)
+        seen = set()
+        with executor._signed_again(instance, run.run_id):
+            deadline = time.monotonic() + 30
+            while len(seen) < 3 and time.monotonic() < deadline:
+                seen.add(json.loads(_tags(instance, run.run_id).get(PROCESS_TAG, '{"at": 0}'))["at"])
+        assert len(seen) == 3
+        last = _tags(instance, run.run_id)
+        time.sleep(0.2)
+        assert _tags(instance, run.run_id) == last, "the signature of a run outlived it"
 
 
 def test_a_file_of_the_future_stops_no_arrivals(place: Workplace) -> None:

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from trainpipe_assets.storage import delta, s3
+from trainpipe_assets.storage.differences import difference
 from trainpipe_assets.storage.maintenance import maintain
 from trainpipe_assets.storage.s3_client import client
 from trainpipe_assets.storage.uris import bucket_and_key
@@ -41,7 +42,7 @@ def test_an_increment_is_one_commit_and_its_difference_can_be_read(bucket: str, 
     assert third.table.uri == uri
     assert keys(third.table.scan()) == ["001", "003", "005", "006"]
     assert keys(delta.scan(uri, 1)) == ["001", "002", "003"]
-    changes = delta.difference(third.table, first.table.version)
+    changes = difference(third.table, first.table.version)
     assert changes is not None
     assert (keys(changes.added), keys(changes.removed)) == (["005", "006"], ["002"])
     rebuilt = commit(uri, third.table, rows(9), None)
@@ -85,7 +86,7 @@ def test_after_a_vacuum_the_difference_is_unknown(bucket: str) -> None:
     (gone,) = first.table.file_uris() - second.table.file_uris()
     name, key = bucket_and_key(gone)
     client().delete_object(Bucket=name, Key=key)
-    assert delta.difference(second.table, first.table.version) is None
+    assert difference(second.table, first.table.version) is None
 
 
 def test_credentials_and_endpoint_of_a_profile_are_enough(bucket: str, s3_server: S3Server, tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_credentials_and_endpoint_of_a_profile_are_enough(bucket: str, s3_server
     profile = {"AWS_CONFIG_FILE": str(config), "AWS_SHARED_CREDENTIALS_FILE": str(secrets), "AWS_PROFILE": "lake"}
     with aws_environment(profile):
         second = commit(uri, delta.find(uri), rows(3), pl.DataFrame({"row_id": ["001"]}))
-        changes = delta.difference(second.table, first.table.version)
+        changes = difference(second.table, first.table.version)
         assert changes is not None
         assert (keys(second.table.scan()), keys(changes.added), keys(changes.removed)) == (["002", "003"], ["003"], ["001"])
         assert boto3.Session().profile_name == "lake"

@@ -1,4 +1,4 @@
-"""Delta tables: compare-and-swap commits, pinned reads, and what changed between two versions."""
+"""Delta tables: compare-and-swap commits and pinned reads."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from trainpipe_assets.storage.delta import Commit, ConcurrentWrite, MissingTable, Table, commit, difference, find, fingerprint, scan
+from trainpipe_assets.storage.delta import Commit, ConcurrentWrite, MissingTable, Table, commit, find, fingerprint, scan
+from trainpipe_assets.storage.differences import difference
 from trainpipe_assets.storage.maintenance import maintain
 
 SCHEMA = {"row_id": pl.String, "ids": pl.List(pl.Int32), "note": pl.String}
@@ -115,41 +116,6 @@ def test_an_old_version_reads_as_it_was(first: Table) -> None:
     assert sorted(scan(first.uri, first.version).collect()["row_id"]) == ["a", "b", "c"]
 
 
-def test_the_difference_is_what_came_and_went(first: Table) -> None:
-    second = apply(first.uri, first, rows("d", "e"), keys("a")).table
-    third = apply(first.uri, second, rows("f"), keys("e")).table
-    found = difference(third, first.version)
-    assert found is not None
-    assert sorted(found.added.collect()["row_id"]) == ["d", "f"]
-    assert found.removed.collect()["row_id"].to_list() == ["a"]
-
-
-def test_compaction_is_no_difference(first: Table) -> None:
-    second = apply(first.uri, first, rows("d"), keys()).table
-    DeltaTable(first.uri).optimize.compact()
-    now = find(first.uri)
-    assert now is not None
-    assert now.content == second.content
-    found = difference(now, second.version)
-    assert found is not None
-    assert found.added.collect().is_empty()
-    assert found.removed.collect().is_empty()
-
-
-def test_a_rewrite_of_the_same_rows_is_no_difference(first: Table) -> None:
-    again = apply(first.uri, first, rows("a", "b", "c"), None).table
-    found = difference(again, first.version)
-    assert found is not None
-    assert found.added.collect().is_empty()
-    assert found.removed.collect().is_empty()
-
-
-def test_a_vacuumed_version_has_no_difference_to_read(first: Table) -> None:
-    second = apply(first.uri, first, rows("d"), keys("a")).table
-    DeltaTable(first.uri).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
-    assert difference(second, first.version) is None
-
-
 def test_a_missing_table_is_told_from_a_missing_version(first: Table, tmp_path: Path) -> None:
     assert find(str(tmp_path / "nothing")) is None
     with pytest.raises(MissingTable, match="no Delta table"):
@@ -163,15 +129,3 @@ def test_the_fingerprint_tells_values_and_structures_apart() -> None:
     assert len(set(prints)) == 5
     assert all(0 <= value < 2**63 for value in prints)
     assert fingerprint("a", {"x": 1, "y": 2}) == fingerprint("a", {"y": 2, "x": 1})
-
-
-def test_a_row_whose_split_changes_is_gone_and_come(tmp_path: Path) -> None:
-    def split(key: str, name: str) -> pl.LazyFrame:
-        return pl.LazyFrame({"row_id": [key], "split": [name]})
-
-    before = apply(tmp_path / "t", None, pl.concat([split("a", "train"), split("b", "train")]), None).table
-    after = apply(before.uri, before, split("a", "test"), keys("a")).table
-    found = difference(after, before.version)
-    assert found is not None
-    assert found.added.collect().rows() == [("a", "test")]
-    assert found.removed.collect()["row_id"].to_list() == ["a"]
