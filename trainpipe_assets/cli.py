@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from trainpipe_assets import __version__
 
+DEFAULT_PIPELINE = "by default the only one, or the one without a key prefix"
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="trainpipe")
@@ -44,14 +46,14 @@ def samples(folder: Path, assistant: bool, as_json: bool) -> None:
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--pipeline", default="reviews", show_default=True, help="The pipeline whose landing folder takes the files.")
+@click.option("--pipeline", default=None, help=f"The pipeline whose landing folder takes the files; {DEFAULT_PIPELINE}.")
 @click.option("--force", is_flag=True, help="Land a file even if it does not look like one the pipeline can read.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def land(files: tuple[Path, ...], pipeline: str, force: bool, as_json: bool) -> None:
+def land(files: tuple[Path, ...], pipeline: str | None, force: bool, as_json: bool) -> None:
     """Check FILES and copy each, whole or not at all, into the landing folder."""
     from trainpipe_assets.data.landing import land as land_files
 
-    source = _or_exit(_load_pipelines, pipeline)[pipeline].source
+    source = _or_exit(_load_pipeline, pipeline)[1].source
     landed = _or_exit(land_files, list(files), _lake().landing_uri(source), source, force=force)
     click.echo(json.dumps({"landed": landed}, indent=2) if as_json else "\n".join(f"landed {uri}" for uri in landed))
 
@@ -85,13 +87,13 @@ def models(pipeline: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--pipeline", default="reviews", show_default=True, help="The pipeline whose newest evaluation is shown.")
+@click.option("--pipeline", default=None, help=f"The pipeline whose newest evaluation is shown; {DEFAULT_PIPELINE}.")
 @click.option("--open", "browse", is_flag=True, help="Open it in the browser.")
-def report(pipeline: str, browse: bool) -> None:
+def report(pipeline: str | None, browse: bool) -> None:
     """Where the newest evaluation report is; one on S3 is copied to the scratch folder."""
     from trainpipe_assets.pipeline.status import local_report
 
-    path = _or_exit(local_report, _lake(), pipeline, _or_exit(_load_pipelines, pipeline)[pipeline])
+    path = _or_exit(local_report, _lake(), *_or_exit(_load_pipeline, pipeline))
     click.echo(path)
     if browse and click.launch(path.as_uri()):
         _stop("there is no browser here; open the file above in one")
@@ -131,6 +133,12 @@ def _load_pipelines(only: str | None) -> Any:
     from trainpipe_assets.pipeline.status import load_pipelines
 
     return load_pipelines(only)
+
+
+def _load_pipeline(name: str | None) -> Any:
+    from trainpipe_assets.pipeline.status import load_pipeline
+
+    return load_pipeline(name)
 
 
 def _or_exit(action: Any, *arguments: Any, **options: Any) -> Any:

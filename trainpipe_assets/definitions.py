@@ -1,4 +1,4 @@
-"""The entry point: every pipeline under `defs/`, and the resources they share."""
+"""The entry point: every pipeline in the folder of pipelines, and what they share."""
 
 import functools
 import warnings
@@ -20,14 +20,19 @@ def defs() -> dg.Definitions:
     warnings.filterwarnings("ignore", category=dg.BetaWarning)  # data versions and code references: used on purpose
     try:
         with one_message():
-            return _all()
+            return dg.Definitions.merge(_pipelines(), shared())
     except ValueError as error:
         end_with(str(error))
 
 
-def _all() -> dg.Definitions:
+def shared() -> dg.Definitions:
+    """What pipelines need beside themselves, to be merged into a code location of one's own: resources, the executor, the alert.
+
+    Raises:
+        ValueError: a TRAINPIPE_* variable has a value that cannot be used.
+    """
     lake = lake_from_environment()
-    shared = dg.Definitions(
+    return dg.Definitions(
         resources={
             "lake": lake,
             "launcher": launcher_from_environment(),
@@ -37,11 +42,10 @@ def _all() -> dg.Definitions:
         sensors=[run_failure_alert],
         executor=signing_in_process_executor,
     )
-    return dg.Definitions.merge(_pipelines(), shared)
 
 
 def _pipelines() -> dg.Definitions:
-    """What the folder `defs/` defines.
+    """What the folder of pipelines defines.
 
     `dg.load_from_defs_folder` would also import every component type of every installed package, to list them to Dagster+: half
     the time of loading.

@@ -1,18 +1,21 @@
 """The component: one folder under `defs/` with a `defs.yaml` becomes one training pipeline."""
 
+import sys
 from collections.abc import Mapping
-from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel
 
-import trainpipe_assets.defs
 from trainpipe_assets.pipeline.assets import build_assets
 from trainpipe_assets.pipeline.automation import build_automation
 from trainpipe_assets.pipeline.checks import build_checks
 from trainpipe_assets.pipeline.maintenance import build_maintenance
+from trainpipe_assets.pipeline.resources import pipelines_folder
 from trainpipe_assets.settings import PipelineSettings
+
+PACKAGE = "trainpipe_pipelines"
 
 
 class TrainingPipeline(dg.Component, dg.Resolvable):
@@ -43,8 +46,16 @@ class TrainingPipeline(dg.Component, dg.Resolvable):
 
 
 def component_tree() -> dg.ComponentTree:
-    """What is declared under `defs/`."""
-    return dg.ComponentTree.from_module(trainpipe_assets.defs, project_root=Path(trainpipe_assets.defs.__path__[0]).parents[1])
+    """What is declared in the folder of pipelines, made a package under a name of its own so that it may lie anywhere.
+
+    Raises:
+        ValueError: TRAINPIPE_PIPELINES names a folder that is not there.
+    """
+    folder = pipelines_folder()
+    package = ModuleType(PACKAGE, "The pipelines of this code location.")
+    package.__file__, package.__path__ = None, [str(folder)]
+    sys.modules[PACKAGE] = package
+    return dg.ComponentTree.from_module(package, project_root=folder.parent)
 
 
 def build_pipeline(name: str, settings: PipelineSettings) -> dg.Definitions:

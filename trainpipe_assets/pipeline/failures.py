@@ -136,14 +136,14 @@ def _refused(item: ErrorDetails, title: str, variables: Mapping[str, str]) -> st
     """One value; of a `defs.yaml` Dagster knows file and line, and has put them behind the key."""
     position = item.get("ctx", {}).get("source_position")
     path = ".".join(map(str, item["loc"])).partition(" at ")[0]
-    where = f"{_short(position.filename)}:{position.start.line}: {path}" if position else variables.get(path, path) or title
+    where = f"{shortened(position.filename)}:{position.start.line}: {path}" if position else variables.get(path, path) or title
     if item["type"] == "extra_forbidden":
         near = closest_key(path.removeprefix("attributes.").split("."))
         return f"{where}: there is no such key{f'; did you mean {near}?' if near else ''}"
     return f"{where}: found {item['input']!r}, {item['msg'].removeprefix('Value error, ')}"
 
 
-def _short(path: str) -> str:
+def shortened(path: str) -> str:
     """From the folder that the command was started in, where it is below that."""
     return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
 

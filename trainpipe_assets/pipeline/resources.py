@@ -1,4 +1,4 @@
-"""Where the lake, the landing folder and the base models are, as a resource.
+"""Where the pipelines are declared; where the lake, the landing folder and the base models are, as a resource.
 
 The one place that reads TRAINPIPE_* variables, and only when definitions are built or a run starts.
 """
@@ -6,6 +6,7 @@ The one place that reads TRAINPIPE_* variables, and only when definitions are bu
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -16,6 +17,7 @@ from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.uris import CHECKPOINTS, MODELS, TABLES, absolute, is_remote, is_s3, join
 
 DEFAULT_LAKE, DEFAULT_LANDING, DEFAULT_MODELS, DEFAULT_SCRATCH = "data/lake", "data/landing", "data/models", "data/scratch"
+DEFAULT_PIPELINES = Path(__file__).parents[1] / "defs"
 
 
 class Lake(dg.ConfigurableResource[None]):
@@ -63,6 +65,22 @@ class Lake(dg.ConfigurableResource[None]):
     def landing_uri(self, source: SourceSettings) -> str:
         """The folder where a pipeline's files arrive."""
         return absolute(join(self.landing, source.uri))
+
+
+def pipelines_folder() -> Path:
+    """The folder whose subfolders with a `defs.yaml` are the pipelines: that of TRAINPIPE_PIPELINES, else the shipped `defs/`.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    given = os.environ.get("TRAINPIPE_PIPELINES")
+    folder = Path(given).absolute() if given else DEFAULT_PIPELINES
+    if not folder.is_dir():
+        raise ValueError(
+            f"TRAINPIPE_PIPELINES: found {given!r}, which is no folder. It has to name one whose subfolders hold a defs.yaml each; "
+            "without it, the pipelines that come with trainpipe are taken"
+        )
+    return folder
 
 
 def lake_from_environment() -> Lake:

@@ -19,7 +19,7 @@ from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.pipeline.component import TrainingPipeline, component_tree
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import of_model, telling
-from trainpipe_assets.pipeline.failures import one_message
+from trainpipe_assets.pipeline.failures import one_message, shortened
 from trainpipe_assets.pipeline.keys import TABLES, PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.runs import PipelineRuns
@@ -36,7 +36,7 @@ SHOWN_FILES, SHOWN_LETTERS = 5, 120
 
 
 def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
-    """The settings of every pipeline under `defs/` that is enabled, by name; of one where `only` names it.
+    """The settings of every pipeline that is declared and enabled, by name; of one where `only` names it.
 
     Raises:
         ValueError: there is no pipeline of that name, or it is not enabled, or a `defs.yaml` has a mistake.
@@ -47,15 +47,28 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
         found = {folder.name: tree.load_component(folder.relative_to(tree.defs_module_path)) for folder in folders}
     known = {name: component.settings for name, component in found.items() if isinstance(component, TrainingPipeline)}
     pipelines = {name: settings for name, settings in known.items() if settings.enabled}
+    folder = shortened(str(tree.defs_module_path))
     if only in known and only not in pipelines:
-        raise ValueError(f"the pipeline {only!r} is switched off: set `enabled: true` in trainpipe_assets/defs/{only}/defs.yaml")
+        raise ValueError(f"the pipeline {only!r} is switched off: set `enabled: true` in {folder}/{only}/defs.yaml")
     if only is None:
         return pipelines
     if only not in pipelines:
-        raise ValueError(
-            f"there is no pipeline {only!r}; there are: {', '.join(pipelines) or 'none'} (folders under trainpipe_assets/defs)"
-        )
+        raise ValueError(f"there is no pipeline {only!r}; there are: {', '.join(pipelines) or 'none'} (folders under {folder})")
     return {only: pipelines[only]}
+
+
+def load_pipeline(name: str | None) -> tuple[str, PipelineSettings]:
+    """One pipeline and its settings: the one of that name; without one the only one there is, or of several the one without a key prefix.
+
+    Raises:
+        ValueError: there is none of that name, or several and no name; or a `defs.yaml` has a mistake.
+    """
+    pipelines = load_pipelines(name)
+    plain = [name for name, settings in pipelines.items() if not settings.key_prefix]
+    chosen = next(iter(pipelines if len(pipelines) == 1 else plain), None)
+    if chosen is None:
+        raise ValueError(f"which pipeline? Name one with --pipeline; there are: {', '.join(pipelines) or 'none'}")
+    return chosen, pipelines[chosen]
 
 
 def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[str, Any]:

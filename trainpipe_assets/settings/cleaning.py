@@ -2,11 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
 from trainpipe_assets.settings.base import Fraction, Settings
 
 LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
+Bounds = Annotated[  # Dagster makes samples of every schema, and knows arrays by their items only
+    tuple[float, float], WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2})
+]
 PersonalData = Literal["email", "phone", "card", "iban", "ip"]
 
 
@@ -45,7 +48,7 @@ class CleaningSettings(Settings):
         max_length=10,
         description="multi-label-classification: what stands between the labels of a text, where they are no list.",
     )
-    target_range: tuple[float, float] | None = Field(
+    target_range: Bounds | None = Field(
         default=None, description="text-regression: smallest and largest number allowed, both included; by default -1e30 and 1e30."
     )
     target_tolerance: float = Field(
