@@ -60,6 +60,10 @@ class Plane:
         """Each stage of the pipeline, on whatever is new to the tables in `lake`."""
         return {name: self._run(name, lake, near_duplicates) for name in STAGES}
 
+    def proof(self, lake: str) -> Stage:
+        """That all rows of the tables in `lake` are there, each once, and no group is in two splits."""
+        return self._run("prove", lake, "off")
+
     def peer(self) -> dict[str, Stage]:
         """The same in pandas and `datasets`."""
         return {name: self._run(name, "peer", "off") for name in PEER_STAGES}
@@ -88,12 +92,13 @@ def measure(plane: Plane) -> Section:
     """A full build without and with the search for near-duplicates, the peer, then one per cent more, then nothing new."""
     plane.land("first.csv", plane.n_rows, seed=0)
     ours, peer = plane.stages("off", "off"), plane.peer()
+    proof = plane.proof("off")
     bare = plane.bare()
     near = plane.stages("group", "group")
     plane.land("second.csv", max(1, plane.n_rows // 100), seed=1)
     more, near_more = plane.stages("off", "off"), plane.stages("group", "group")
     nothing = plane.stages("off", "off")
-    measurements = [*_full(plane.n_rows, ours, peer, bare), *_near(plane.n_rows, near)]
+    measurements = [*_full(plane.n_rows, ours, peer, bare), *_proof(plane.n_rows, proof), *_near(plane.n_rows, near)]
     measurements += [
         _share("one_per_cent", "1% more rows, near-duplicates off, against the full build", more, ours),
         _share("one_per_cent_near", "1% more rows, near-duplicates grouped, against the full build", near_more, near),
@@ -101,6 +106,7 @@ def measure(plane: Plane) -> Section:
     ]
     sides = {"": ours, "near-duplicates grouped: ": near, "peer: ": peer, "1% more: ": more}
     table = [_line(plane.n_rows, f"{side}{name}", stage) for side, stages in sides.items() for name, stage in stages.items()]
+    table.append(_line(plane.n_rows, "prove", proof))
     table.insert(0, ["stage", "s", "rows/s", "peak MiB", "written MiB"])
     return Section(f"The data plane, {plane.n_rows:,} rows", _READING, measurements, table)
 
@@ -114,6 +120,13 @@ def _full(n_rows: int, ours: Mapping[str, Stage], peer: Mapping[str, Stage], bar
         _rate("tokenize", "tokenization, read and written as Delta, against bare `encode_batch_fast`", n_rows, tokenized, bare, 0.95),
         _rate("landing_to_tokens", "end to end, against pandas and `datasets.map` on all cores", n_rows, whole, whole_other, 1.6),
         Measurement("peak_memory", "the most memory of any stage", max(stage.peak for stage in ours.values()) / MEBIBYTE, "MiB"),
+    ]
+
+
+def _proof(n_rows: int, proof: Stage) -> list[Measurement]:
+    return [
+        Measurement("prove", "the asset checks: each row there, once, and no group in two splits", n_rows / proof.seconds, "rows/s"),
+        Measurement("peak_memory_prove", "the most memory of it", proof.peak / MEBIBYTE, "MiB"),
     ]
 
 

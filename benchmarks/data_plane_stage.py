@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 from benchmarks import data_plane_peer
-from trainpipe_assets.data import cleaning, ingestion, tokenization
+from trainpipe_assets.data import cleaning, conservation, ingestion, tokenization
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.settings import CleaningSettings, SourceSettings, SplitSettings
 from trainpipe_assets.storage.delta import Table, find
@@ -54,6 +54,18 @@ class Stages:
         changes = self._upstream("cleaned_features", "tokenized_dataset").changes(tokenization.VERSION, tokenizer.digest, LABELS)
         tokenization.tokenize_changes(changes, tokenizer, LABELS).commit({})
 
+    def prove(self) -> None:
+        """That no row of any table was lost or doubled, and no group is in two splits: what the asset checks of a run compute."""
+        raw, examples, rejected, tokens = (
+            self._table(name).scan() for name in ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")
+        )
+        files = conservation.files_of(raw)
+        rows = [conservation.partition(raw, pl.concat([part.select("row_id") for part in (examples, rejected)]))]
+        rows.append(conservation.partition(examples, tokens))
+        assert files.filter((pl.col("rows") != pl.col("different")) | (pl.col("rows") != pl.col("last"))).is_empty()
+        assert set(rows) == {conservation.Partition(0, 0, 0)}
+        assert conservation.groups_in_two_splits(examples) == 0
+
     def pandas(self) -> None:
         """The peer's way to cleaned examples."""
         data_plane_peer.clean(Path(self.landing), self.lake)
@@ -67,9 +79,12 @@ class Stages:
         return sum(path.stat().st_size for path in self.lake.rglob("*") if path.is_file())
 
     def _upstream(self, name: str, *outputs: str) -> Upstream:
+        return Upstream(self._table(name), {output: str(self.lake / output) for output in outputs})
+
+    def _table(self, name: str) -> Table:
         table = find(str(self.lake / name))
         assert isinstance(table, Table)
-        return Upstream(table, {output: str(self.lake / output) for output in outputs})
+        return table
 
 
 def bare(stages: Stages) -> Callable[[], None]:

@@ -41,7 +41,7 @@ class ClassLabels:
 
     def names(self, cleaned: pl.LazyFrame, column: str) -> tuple[str, ...]:
         """The classes that are listed, else those found, sorted."""
-        return self.allowed or tuple(cleaned.select(pl.col("label").unique().sort()).collect()["label"].to_list())
+        return self.allowed or tuple(cleaned.select(pl.col("label").unique()).collect(engine="streaming")["label"].sort().to_list())
 
     def answer(self, names: tuple[str, ...]) -> pl.Expr:
         """The position of the class."""

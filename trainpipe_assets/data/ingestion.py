@@ -141,7 +141,7 @@ def _judged_otherwise(
 def _rows_of(table: Table, paths: Sequence[str]) -> pl.DataFrame:
     if not paths:
         return pl.DataFrame(schema={"row_id": pl.String})
-    return table.scan().filter(pl.col("source_file").is_in(list(paths))).select("row_id").collect()
+    return table.scan().filter(pl.col("source_file").is_in(list(paths))).select("row_id").collect(engine="streaming")
 
 
 Reading = tuple[LandedFile, SourceSchema | None, str | None]  # a file, its schema, and the problem that its records are quarantined for

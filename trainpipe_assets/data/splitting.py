@@ -37,7 +37,7 @@ def split_sizes(examples: pl.LazyFrame) -> pl.DataFrame:
         "target": pl.col("target").unique().head(2),
     }
     found = [answer for column, answer in answers.items() if column in examples.collect_schema()]
-    return examples.group_by("split").agg(n=pl.len(), answers=found[0] if found else pl.lit(None)).collect()
+    return examples.group_by("split").agg(n=pl.len(), answers=found[0] if found else pl.lit(None)).collect(engine="streaming")
 
 
 def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...], settings: SplitSettings) -> None:

@@ -4,10 +4,12 @@ Each check reads tables at the versions that this run committed. Computing the n
 """
 
 import json
+from dataclasses import asdict
 
 import dagster as dg
 import polars as pl
 
+from trainpipe_assets.data.conservation import files_of, groups_in_two_splits, partition
 from trainpipe_assets.data.document_tokens import refused_chats
 from trainpipe_assets.data.ingestion import find_drift
 from trainpipe_assets.data.validation_findings import findings, message
@@ -45,9 +47,8 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
 
     @dg.asset_check(asset=keys["cleaned_features"], blocking=True, description="No duplicate group has examples in two splits.")
     def splits_do_not_leak(cleaned_features: Table) -> dg.AssetCheckResult:
-        groups = cleaned_features.scan().group_by("duplicate_group").agg(splits=pl.col("split").n_unique())
-        leaking = groups.filter(pl.col("splits") > 1).select(pl.len()).collect().item()
-        shares = cleaned_features.scan().group_by("split").len().collect()
+        leaking = groups_in_two_splits(cleaned_features.scan())
+        shares = cleaned_features.scan().group_by("split").len().collect(engine="streaming")
         return dg.AssetCheckResult(passed=leaking == 0, metadata={"groups_in_two_splits": leaking, **dict(shares.iter_rows())})
 
     @dg.asset_check(
@@ -119,20 +120,7 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
 
 
 def _conserved(raw: Table) -> dg.AssetCheckResult:
-    """Row ids carry the record's position: positions without gap or repeat mean that no record was lost or doubled."""
-    position = pl.col("row_id").str.split("-").list.last().cast(pl.Int64)
-    files = (
-        raw.scan()
-        .group_by("file_id", "source_file")
-        .agg(
-            rows=pl.len(),
-            different=pl.col("row_id").n_unique(),
-            first=position.min(),
-            last=position.max(),
-            problems=pl.col("problem").count(),
-        )
-        .collect()
-    )
+    files = files_of(raw.scan())
     expected = pl.col("last") - pl.when(pl.col("first") == 0).then(-1).otherwise(0)
     broken = files.filter((pl.col("rows") != pl.col("different")) | (pl.col("rows") != expected) | (pl.col("first") > 1))
     versions = files.group_by("source_file").len().filter(pl.col("len") > 1)
@@ -176,13 +164,7 @@ def _validated(found: pl.DataFrame) -> dg.AssetCheckResult:
 
 def _partitioned(whole: Table, **parts: Table) -> dg.AssetCheckResult:
     """Whether the keys of `whole` are those of `parts` put together, none missing, none twice, none from elsewhere."""
-    together = pl.concat([part.scan().select("row_id") for part in parts.values()])
-    keys = whole.scan().select("row_id")
-    problems = {
-        "repeated": together.group_by("row_id").len().filter(pl.col("len") > 1),
-        "missing": keys.join(together, on="row_id", how="anti"),
-        "from_elsewhere": together.join(keys, on="row_id", how="anti"),
-    }
-    counts = {name: int(frame.select(pl.len()).collect().item()) for name, frame in problems.items()}
+    found = partition(whole.scan(), pl.concat([part.scan().select("row_id") for part in parts.values()]))
+    counts = asdict(found)
     rows = {f"rows_{name}": table.rows for name, table in (("upstream", whole), *parts.items())}
     return dg.AssetCheckResult(passed=not any(counts.values()), metadata={**rows, **counts})

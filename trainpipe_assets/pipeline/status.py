@@ -154,7 +154,7 @@ def rejected_by_rule(table: Table | None) -> dict[str, int]:
     """How many rows each rule rejected, the busiest rule first."""
     if table is None:
         return {}
-    counts = table.scan().group_by("rule").len().sort("len", "rule", descending=[True, False]).collect()
+    counts = table.scan().group_by("rule").len().collect(engine="streaming").sort("len", "rule", descending=[True, False])
     return dict(counts.iter_rows())
 
 

@@ -6,20 +6,16 @@ told by a number for each row, those of all files that came against those of all
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from operator import xor
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from trainpipe_assets.storage import s3
 from trainpipe_assets.storage.data_files import FILE, read_files
 from trainpipe_assets.storage.delta import KEY, MissingTable, Table, find
+from trainpipe_assets.storage.row_numbers import Numbers, having, numbers_of
 
 CHANGES = ("split",)  # what may change of a row, and matters downstream: the rest follows from its record
-
-Numbers = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -46,11 +42,12 @@ def difference(table: Table, since: int) -> Difference | None:
     gone, come = sorted(old - new), sorted(new - old)
     if not gone or not come:
         return Difference(_read(table, come), _keys(_read(before, gone)))
-    were = _numbers(before, gone)
+    columns = [name for name in (KEY, *CHANGES) if name in table.schema]
+    were = numbers_of(_read(before, gone), *columns)
     stay = np.zeros(len(were), dtype=bool)
     added, n_come = dict[str, Numbers](), 0
     for file in come:
-        numbers = _numbers(table, [file])
+        numbers = numbers_of(_read(table, [file]), *columns)
         at = np.searchsorted(were, numbers)
         known = were.take(at, mode="clip") == numbers
         stay[at[known]] = True
@@ -58,7 +55,7 @@ def difference(table: Table, since: int) -> Difference | None:
         n_come += len(numbers)
     if n_come - sum(map(len, added.values())) != stay.sum():
         return None  # two keys have the same number, as one pair in 2^64 does
-    return Difference(_having(table, added), _keys(_only(before, gone, were[~stay])))
+    return Difference(_rows_of(table, added, columns), _keys(having(_read(before, gone), were[~stay], *columns)))
 
 
 def _read(table: Table, files: list[str]) -> pl.LazyFrame:
@@ -69,25 +66,9 @@ def _keys(rows: pl.LazyFrame) -> pl.DataFrame:
     return rows.select(KEY).collect(engine="streaming")
 
 
-def _number(table: Table) -> pl.Expr:
-    """Of a row, by its key and what may change of it."""
-    columns = [name for name in (KEY, *CHANGES) if name in table.schema]
-    return reduce(xor, (pl.col(name).hash(seed) for seed, name in enumerate(columns)))
-
-
-def _numbers(table: Table, files: list[str]) -> Numbers:
-    """The numbers of the rows of `files`, in ascending order."""
-    return np.sort(_read(table, files).select(_number(table)).collect(engine="streaming").to_series().to_numpy())
-
-
-def _only(table: Table, files: list[str], numbers: Numbers) -> pl.LazyFrame:
-    """The rows of `files` with these numbers."""
-    return _read(table, files).filter(_number(table).is_in(pl.Series(numbers).implode()))
-
-
-def _having(table: Table, numbers: Mapping[str, Numbers]) -> pl.LazyFrame:
+def _rows_of(table: Table, numbers: Mapping[str, Numbers], columns: list[str]) -> pl.LazyFrame:
     """The rows with these numbers, by their files: where these are all rows of a file, nobody has to look for them."""
     whole = [file for file, some in numbers.items() if len(some) == table.rows_by_file[file]]
     others = [file for file, some in numbers.items() if 0 < len(some) < table.rows_by_file[file]]
     wanted = np.concatenate([np.empty(0, dtype=np.uint64), *(numbers[file] for file in others)])
-    return pl.concat([_read(table, whole), _only(table, others, wanted)])
+    return pl.concat([_read(table, whole), having(_read(table, others), wanted, *columns)])
