@@ -42,7 +42,9 @@ class Stages:
     def clean(self) -> None:
         """`raw_data` to `cleaned_features` and `rejected_rows`."""
         split = SplitSettings()
-        changes = self._upstream("raw_data", "cleaned_features", "rejected_rows").changes(cleaning.VERSION, self.cleaning, split)
+        changes = self._upstream("raw_data", "cleaned_features", "rejected_rows").changes(
+            version=cleaning.VERSION, cleaning=self.cleaning, split=split
+        )
         with TemporaryDirectory() as scratch:
             examples, rejected = cleaning.clean_changes(changes, self.cleaning, split, Path(scratch))
             rejected.commit({})
@@ -51,7 +53,9 @@ class Stages:
     def tokenize(self) -> None:
         """`cleaned_features` to `tokenized_dataset`."""
         tokenizer = tokenization.load_tokenizer(self.base, MAX_LENGTH)
-        changes = self._upstream("cleaned_features", "tokenized_dataset").changes(tokenization.VERSION, tokenizer.digest, LABELS)
+        changes = self._upstream("cleaned_features", "tokenized_dataset").changes(
+            version=tokenization.VERSION, tokenizer=tokenizer.digest, labels=LABELS
+        )
         tokenization.tokenize_changes(changes, tokenizer, LABELS).commit({})
 
     def prove(self) -> None:

@@ -87,7 +87,7 @@ def _cleaned(corpus: Path, settings: PipelineSettings, folder: Path) -> pl.LazyF
     landed = list_landed(str(landing), settings.source)
     increment, _ = ingestion.ingest(str(folder / "raw"), None, landed, frozenset(), settings.source, datetime.now(UTC))
     raw = increment.commit({}).table
-    changes = Upstream(raw, {name: str(folder / name) for name in ("cleaned_features", "rejected_rows")}).changes(cleaning.VERSION)
+    changes = Upstream(raw, {name: str(folder / name) for name in ("cleaned_features", "rejected_rows")}).changes(version=cleaning.VERSION)
     (folder / "scratch").mkdir()
     examples, _ = cleaning.clean_changes(changes, settings.cleaning, settings.split, folder / "scratch", settings.source.kind)
     return examples.added

@@ -51,13 +51,17 @@ class DataPlane:
         rules = CleaningSettings.model_validate({"labels": LABELS, **self.settings.get("cleaning", {})})
         validation = ValidationSettings.model_validate(self.settings.get("validation", {})).record_rules
         split = SplitSettings.model_validate(self.settings.get("split", {}))
-        changes = self._upstream("raw_data", "cleaned_features", "rejected_rows").changes(cleaning.VERSION, rules, split, validation)
+        changes = self._upstream("raw_data", "cleaned_features", "rejected_rows").changes(
+            version=cleaning.VERSION, cleaning=rules, split=split, rules=validation
+        )
         with TemporaryDirectory() as scratch:
             examples, rejected = cleaning.clean_changes(changes, rules, split, Path(scratch), rules=validation)
             yield self._commit("rejected_rows", rejected)
             yield self._commit("cleaned_features", examples)
         tokenizer = tokenization.load_tokenizer(str(self.base), self.settings.get("max_length", 32))
-        changes = self._upstream("cleaned_features", "tokenized_dataset").changes(tokenization.VERSION, tokenizer.max_length, LABELS)
+        changes = self._upstream("cleaned_features", "tokenized_dataset").changes(
+            version=tokenization.VERSION, max_length=tokenizer.max_length, labels=LABELS
+        )
         yield self._commit("tokenized_dataset", tokenization.tokenize_changes(changes, tokenizer, LABELS))
 
     def run(self) -> None:

@@ -16,8 +16,8 @@ class Encoder(Protocol):
     """What the step that tokenizes needs of a task."""
 
     @property
-    def determinants(self) -> tuple[Any, ...]:
-        """Everything that fixes how tokens follow from texts."""
+    def determinants(self) -> Mapping[str, Any]:
+        """Everything that fixes how tokens follow from texts, by name."""
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -36,9 +36,10 @@ class ExampleEncoder:
     names: tuple[str, ...]
 
     @property
-    def determinants(self) -> tuple[Any, ...]:
+    def determinants(self) -> Mapping[str, Any]:
         """Version, tokenizer, longest input and labels."""
-        return (tokenization.VERSION, self.tokenizer.digest, self.tokenizer.max_length, self.names)
+        tokenizer = self.tokenizer
+        return {"version": tokenization.VERSION, "tokenizer": tokenizer.digest, "max_length": tokenizer.max_length, "labels": self.names}
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -57,9 +58,9 @@ class DocumentEncoder:
     tokenizer: document_tokens.DocumentTokenizer
 
     @property
-    def determinants(self) -> tuple[Any, ...]:
+    def determinants(self) -> Mapping[str, Any]:
         """Version, and the tokenizer with its templates."""
-        return (document_tokens.VERSION, self.tokenizer.digest)
+        return {"version": document_tokens.VERSION, "tokenizer": self.tokenizer.digest}
 
     @property
     def description(self) -> Mapping[str, Any]:

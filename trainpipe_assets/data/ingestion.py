@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import polars as pl
 
@@ -42,7 +43,11 @@ class Arrivals:
 
 def source_fingerprint(settings: SourceSettings) -> int:
     """Identity of how files are read; where they lie, and which of them are quarantined, does not matter to it."""
-    return fingerprint("raw_data", VERSION, settings.model_dump(mode="json", exclude=_NOT_OF_READING))
+    return fingerprint("raw_data", VERSION, _of_reading(settings))
+
+
+def _of_reading(settings: SourceSettings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude=_NOT_OF_READING)
 
 
 def ingested_files(table: Table | None) -> pl.DataFrame:
@@ -80,7 +85,7 @@ def ingest(
             f"there is no file to read for {uri}: the landing folder is empty. Land one with `trainpipe land FILE`"
             + (", or delete the table by hand if all its data is really to go" if table else "")
         )
-    wanted = source_fingerprint(settings)
+    wanted, made_by = source_fingerprint(settings), {"version": VERSION, "source": _of_reading(settings)}
     current = table if table is not None and table.fingerprint == wanted else None
     arrivals = find_arrivals(landed, current, growing)
     standing = ingested_files(current).filter(~pl.col("source_file").is_in(list(arrivals.withdrawn)))
@@ -95,9 +100,9 @@ def ingest(
     rows = _records([(file, schemas[file.path], problems.get(file.path)) for file in new], settings, now)
     found = drift_table({path: drift for path, drift in drifts.items() if path in schemas})
     if current is None:
-        return Increment(uri, table, rows, None, wanted, upstream=0), found
+        return Increment(uri, table, rows, None, wanted, upstream=0, made_by=made_by), found
     gone = [*arrivals.withdrawn, *(file.path for file in again)]
-    return Increment(uri, current, rows, _rows_of(current, gone), wanted, upstream=0, empty=not new and not gone), found
+    return Increment(uri, current, rows, _rows_of(current, gone), wanted, upstream=0, empty=not new and not gone, made_by=made_by), found
 
 
 def _require_columns(schemas: Sequence[SourceSchema], settings: SourceSettings) -> None:

@@ -98,7 +98,9 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             with explained():
                 rules = settings.validation.record_rules
                 require_columns(settings.validation.rules, raw_data.table.scan(), settings.source)
-                changes = raw_data.changes(cleaning.VERSION, settings.cleaning, settings.split, rules, settings.task)
+                changes = raw_data.changes(
+                    version=cleaning.VERSION, cleaning=settings.cleaning, split=settings.split, rules=rules, task=settings.task
+                )
                 found = cleaning.clean_changes(
                     changes, settings.cleaning, settings.split, scratch, settings.source.kind, rules, settings.task
                 )
@@ -143,7 +145,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         with explained():
             base = base_models.resolve(settings.model.base, lake.models)
             encoder = load_encoder(base.folder, settings, cleaned_features.table.scan())
-            changes = cleaned_features.changes(*encoder.determinants)
+            changes = cleaned_features.changes(**encoder.determinants)
             increment = encoder.encode(changes)
         return versioned(increment, {"base_model": base.name, **encoder.description})
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainpipe_assets.pipeline.current_model import current_model
-from trainpipe_assets.pipeline.keys import PipelineKeys
+from trainpipe_assets.pipeline.keys import DATA, PipelineKeys
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.status import describe_gate, describe_model, evaluation_history, measured
@@ -15,6 +15,8 @@ from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.artifacts import Artifact, list_artifacts
 from trainpipe_assets.storage.delta import find
 from trainpipe_assets.training.spec import differences
+
+DIGITS_ALONE = "settings and code of tokenized_dataset"  # their fingerprint: all there is in a manifest of an older version
 
 
 def list_models(lake: Lake, settings: PipelineSettings) -> list[dict[str, Any]]:
@@ -41,7 +43,7 @@ def list_models(lake: Lake, settings: PipelineSettings) -> list[dict[str, Any]]:
                 "examples": origin["examples"],
                 "evaluation": describe_model(evaluation, exists=True) if evaluation else None,
                 "gate": describe_gate(evaluation) if evaluation else None,
-                "differences": None if before is None else differences(before, origin) or ["nothing: it was trained anew by `force`"],
+                "differences": None if before is None else _differences(before, origin) or ["nothing: it was trained anew by `force`"],
             }
         )
     return found[::-1]
@@ -56,10 +58,18 @@ def _origin(model: Artifact) -> Mapping[str, Any]:
         "base": f"{manifest['base_model']['name']} ({manifest['base_model']['digest'][:8]})",
         "examples": read_training_record(model)["examples"],
         "examples' digest": manifest["dataset"]["digest"][:8],
-        "settings and code of tokenized_dataset": manifest["dataset"]["fingerprint"],
+        DIGITS_ALONE: manifest["dataset"]["fingerprint"],
+        **manifest["dataset"].get("made_by", {}),
         "training_version": manifest["training_version"],
         **manifest["settings"],
     }
+
+
+def _differences(before: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
+    """In what two trainings differ. Of the data by its settings, where both manifests have them, else by their fingerprint alone."""
+    told = all("raw_data" in one for one in (before, origin))
+    left_out = (DIGITS_ALONE,) if told else DATA
+    return differences(*({key: value for key, value in one.items() if key not in left_out} for one in (before, origin)))
 
 
 def describe_models(name: str, models: list[dict[str, Any]], settings: PipelineSettings) -> str:

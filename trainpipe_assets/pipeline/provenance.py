@@ -85,6 +85,7 @@ class TrainingPlan:
                 "version": self.dataset.version,
                 "fingerprint": f"{self.dataset.fingerprint or 0:016x}",
                 "digest": self.digest,
+                "made_by": made_by_table(self.dataset.made_by),
             },
             "lake": {name: {"uri": table.uri, "version": table.version} for name, table in tables.items()},
             "base_model": {"name": self.base.name, "digest": self.base.digest},
@@ -92,6 +93,17 @@ class TrainingPlan:
             "seed": self.training.seed,
             **{key: record[key] for key in TOLD if key in record},
         }
+
+
+def made_by_table(made_by: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What made the examples, versions of the code and settings, by the table that it made; without those that an older version wrote."""
+    found = {}
+    for name in ("tokenized_dataset", "cleaned_features", "raw_data"):
+        if made_by is None:
+            break
+        found[name] = {key: value for key, value in made_by.items() if key != "upstream"}
+        made_by = made_by.get("upstream")
+    return found
 
 
 def dataset_digest(dataset: Table) -> str:

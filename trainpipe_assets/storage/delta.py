@@ -25,7 +25,11 @@ from trainpipe_assets.storage.writing import Written, write_replacement, write_r
 KEY = "row_id"  # the key of every table
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
+MADE_BY = "trainpipe/made_by"  # in the note of a commit: what the fingerprint is of, by name, as JSON
 _IDENTITY, _ADDED, _REMOVED = "trainpipe/commit", "trainpipe/rows_added", "trainpipe/rows_removed"
+
+
+_COMMITS_ASKED = 20  # maintenance commits too
 
 
 class ConcurrentWrite(RuntimeError):
@@ -38,8 +42,12 @@ class MissingTable(ValueError):
 
 def fingerprint(*determinants: Any) -> int:
     """A stable 63-bit identity of what determines a table's content, small enough for a Delta transaction."""
-    canonical = json.dumps(determinants, sort_keys=True, separators=(",", ":"), default=_plain)
-    return int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(as_json(determinants).encode()).digest()[:8], "big") >> 1
+
+
+def as_json(value: Any) -> str:
+    """A value of which settings may be part, always spelt the same way."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
 
 
 def _plain(value: Any) -> Any:
@@ -81,6 +89,16 @@ class Table:
         """When this version was committed, in seconds since the epoch."""
         with s3.explained(self.uri):
             return float(self._delta.history(1)[0]["timestamp"]) / 1000
+
+    @cached_property
+    def made_by(self) -> Mapping[str, Any] | None:
+        """What fixed the rows beside those of the upstream: version of the code, settings, and under `upstream` the same of that table.
+
+        None where none of the newest commits says so: it was last written by an older version.
+        """
+        with s3.explained(self.uri):
+            commits = self._delta.history(_COMMITS_ASKED)
+        return next((json.loads(commit[MADE_BY]) for commit in commits if MADE_BY in commit), None)
 
     @property
     def rows(self) -> int:

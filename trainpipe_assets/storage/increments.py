@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from trainpipe_assets.storage.delta import KEY, Commit, ConcurrentWrite, Table, commit, data_version, find, fingerprint
+from trainpipe_assets.storage.delta import KEY, MADE_BY, Commit, ConcurrentWrite, Table, as_json, commit, data_version, find, fingerprint
 from trainpipe_assets.storage.differences import difference
 
 
@@ -28,6 +28,7 @@ class Increment:
     fingerprint: int
     upstream: int
     empty: bool = False
+    made_by: Mapping[str, Any] | None = None
 
     @property
     def rebuild(self) -> bool:
@@ -51,6 +52,7 @@ class Increment:
         if self.empty:
             assert self.base is not None
             return Commit(self.base, added=0, removed=0)
+        note = note if self.made_by is None else {**note, MADE_BY: as_json(self.made_by)}
         return commit(self.uri, self.base, self.added, self.removed, fingerprint=self.fingerprint, upstream=self.upstream, note=note)
 
 
@@ -67,6 +69,7 @@ class Changes:
     outputs: Mapping[str, str]
     bases: Mapping[str, Table | None]
     fingerprint: int
+    made_by: Mapping[str, Any]
     empty: bool = False
 
     @property
@@ -89,6 +92,7 @@ class Changes:
             fingerprint=self.fingerprint,
             upstream=self.source.content,
             empty=self.empty,
+            made_by={**self.made_by, "upstream": self.source.made_by} if not self.empty else None,
         )
 
     def nothing(self, output: str) -> Increment:
@@ -106,8 +110,8 @@ class Upstream:
     table: Table
     outputs: Mapping[str, str]
 
-    def changes(self, *determinants: Any) -> Changes:
-        """What the outputs lack, when `determinants` fix how they follow from the upstream.
+    def changes(self, **determinants: Any) -> Changes:
+        """What the outputs lack, when `determinants`, in this order, fix how they follow from the upstream.
 
         Outputs made by other determinants or other upstream settings, outputs that cover different versions (a run was
         killed between their commits) and an upstream version that was vacuumed away all mean: build anew.
@@ -115,7 +119,7 @@ class Upstream:
         Raises:
             ConcurrentWrite: the outputs already cover a newer upstream version than this run is pinned to.
         """
-        wanted = fingerprint(*determinants, self.table.fingerprint)
+        wanted = fingerprint(*determinants.values(), self.table.fingerprint)
         bases = {name: find(uri) for name, uri in self.outputs.items()}
         covered = {base.upstream for base in bases.values() if base is not None and base.fingerprint == wanted}
         complete = len(covered) == 1 and all(base is not None and base.fingerprint == wanted for base in bases.values())
@@ -125,16 +129,11 @@ class Upstream:
                 f"a newer run has already processed {self.table.uri} up to version {since}; nothing was written here, run again"
             )
         if since == self.table.content:
-            return self._changes(pl.LazyFrame(schema=self.table.schema), _no_keys(), bases, wanted, empty=True)
+            nothing = pl.LazyFrame(schema=self.table.schema)
+            return Changes(self.table, nothing, _no_keys(), self.outputs, bases, wanted, determinants, empty=True)
         found = difference(self.table, since) if since is not None else None
-        if found is None:
-            return self._changes(self.table.scan(), None, bases, wanted)
-        return self._changes(found.added, found.removed, bases, wanted)
-
-    def _changes(
-        self, added: pl.LazyFrame, removed: pl.DataFrame | None, bases: Mapping[str, Table | None], wanted: int, *, empty: bool = False
-    ) -> Changes:
-        return Changes(self.table, added, removed, self.outputs, bases, wanted, empty)
+        added, removed = (self.table.scan(), None) if found is None else (found.added, found.removed)
+        return Changes(self.table, added, removed, self.outputs, bases, wanted, determinants)
 
 
 def _no_keys() -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -45,6 +46,29 @@ def test_models_are_listed_with_their_verdict_and_what_was_changed(tmp_path: Pat
     assert not newest["current"]
     assert "training.epochs was 2 and is 1" in newest["differences"]
     assert oldest == {**first, "current": True}  # the one before is the current one again
+
+
+def test_settings_that_made_the_examples_are_told_by_name(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance)
+    place.land("a.csv", as_csv(examples(200, seed=1)))
+    assert place.run().success
+    stricter = place.settings.model_copy(update={"cleaning": place.settings.cleaning.model_copy(update={"min_chars": 12})})
+    changed = replace(place, settings=stricter)
+    assert changed.run().success
+    second, first = list_models(place.lake, place.settings)
+    assert "cleaned_features.cleaning.min_chars was 2 and is 12" in second["differences"]
+    assert not any("fingerprint" in difference or "settings and code" in difference for difference in second["differences"])
+    made_by = json.loads((Path(second["uri"]) / "manifest.json").read_text())["dataset"]["made_by"]
+    assert made_by["raw_data"]["source"]["text_column"] == place.settings.source.text_column
+    assert made_by["cleaned_features"]["split"] == place.settings.split.model_dump(mode="json")
+    assert made_by["tokenized_dataset"]["labels"] == ["negative", "positive"]
+
+    for model in (first, second):  # as an older version wrote them
+        path = Path(model["uri"]) / "manifest.json"
+        manifest = json.loads(path.read_text())
+        del manifest["dataset"]["made_by"]
+        path.write_text(json.dumps(manifest))
+    assert any("settings and code of tokenized_dataset was" in one for one in list_models(place.lake, place.settings)[0]["differences"])
 
 
 def test_a_model_trained_anew_or_never_evaluated_says_so(tmp_path: Path, instance: dg.DagsterInstance) -> None:

@@ -165,7 +165,7 @@ def _replace(uri: str, raw: Table | None, now: pl.DataFrame, version: int) -> Ta
 
 def _run_cleaning(raw: Table, folder: str) -> None:
     outputs = {name: f"{folder}/{name}" for name in ("cleaned_features", "rejected_rows")}
-    changes = Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SPLIT)
+    changes = Upstream(raw, outputs).changes(version=cleaning.VERSION, cleaning=CLEANING, split=SPLIT)
     with TemporaryDirectory() as scratch:
         for increment in clean_changes(changes, CLEANING, SPLIT, Path(scratch)):
             increment.commit({})
@@ -176,7 +176,7 @@ def test_a_run_killed_between_the_two_commits_is_made_good(tmp_path: Path) -> No
     _run_cleaning(raw, str(tmp_path))
     raw = _replace(raw.uri, raw, pl.concat([raw.scan().collect(), records("b", ("one", "positive"), ("three", "negative"))]), 1)
     outputs = {name: f"{tmp_path}/{name}" for name in ("cleaned_features", "rejected_rows")}
-    changes = Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SPLIT)
+    changes = Upstream(raw, outputs).changes(version=cleaning.VERSION, cleaning=CLEANING, split=SPLIT)
     with TemporaryDirectory() as scratch:
         clean_changes(changes, CLEANING, SPLIT, Path(scratch))[1].commit({})  # rejected_rows is committed, cleaned_features is not
     _run_cleaning(raw, str(tmp_path))
@@ -208,8 +208,8 @@ def test_other_settings_build_the_tables_anew(tmp_path: Path) -> None:
     raw = _replace(f"{tmp_path}/raw", None, records("a", ("one", "positive")), 0)
     outputs = {name: f"{tmp_path}/{name}" for name in ("cleaned_features", "rejected_rows")}
     _run_cleaning(raw, str(tmp_path))
-    assert Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SPLIT).empty
-    assert Upstream(raw, outputs).changes(cleaning.VERSION, CLEANING, SplitSettings(seed=5)).rebuild
+    assert Upstream(raw, outputs).changes(version=cleaning.VERSION, cleaning=CLEANING, split=SPLIT).empty
+    assert Upstream(raw, outputs).changes(version=cleaning.VERSION, cleaning=CLEANING, split=SplitSettings(seed=5)).rebuild
 
 
 @pytest.mark.parametrize("labels", [ClassLabels, LabelSets])
