@@ -3,7 +3,8 @@
 Measured on the tables, in streams of bounded memory. Judging single records is `validation.py`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -22,6 +23,7 @@ FINDINGS = pl.Schema(
         "kept": pl.Boolean,  # the rule is kept, or what breaks it was rejected
     }
 )
+REPEATS = ("duplicate", "near_duplicate")  # rules for records that are as good as those that are kept
 Found = tuple[str, bool]  # in words, and whether it is allowed
 
 
@@ -65,6 +67,28 @@ def findings(
             broken, (found, kept) = None, _null_rate(rule, raw) if isinstance(rule, NullRateRule) else _row_count(rule, raw)
         rows.append((rule.name, rule.kind, rule.severity, allowed(rule), found, broken, kept))
     return pl.DataFrame(rows, schema=FINDINGS, orient="row")
+
+
+@dataclass(frozen=True)
+class Rejections:
+    """How many records came last, and how many of them each rule rejected, the busiest first; not those that only repeat others."""
+
+    records: int
+    by_rule: Mapping[str, int]
+
+    @property
+    def share(self) -> float:
+        """Of the records that came last, those that were rejected."""
+        return sum(self.by_rule.values()) / self.records if self.records else 0.0
+
+
+def newest_rejections(raw: pl.LazyFrame, rejected: pl.LazyFrame) -> Rejections:
+    """What became of the files that came last."""
+    files = raw.group_by("file_id").agg(records=pl.len(), came=pl.col("ingested_at").max()).collect(engine="streaming")
+    newest = files.filter(pl.col("came") == pl.col("came").max())
+    of_newest = pl.col("file_id").is_in(newest["file_id"].implode()) & ~pl.col("rule").is_in(REPEATS)
+    counts = rejected.filter(of_newest).group_by("rule").len().collect(engine="streaming").sort("len", "rule", descending=[True, False])
+    return Rejections(int(newest["records"].sum()), dict(counts.iter_rows()))
 
 
 def message(found: pl.DataFrame, severity: str) -> str | None:

@@ -12,7 +12,7 @@ import polars as pl
 from trainpipe_assets.data.conservation import files_of, groups_in_two_splits, partition
 from trainpipe_assets.data.document_tokens import refused_chats
 from trainpipe_assets.data.ingestion import find_drift
-from trainpipe_assets.data.validation_findings import findings, message
+from trainpipe_assets.data.validation_findings import Rejections, findings, message, newest_rejections
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.metadata import markdown_table
 from trainpipe_assets.pipeline.outputs import described_drift
@@ -25,7 +25,7 @@ SHOWN_REFUSALS = 20
 
 
 def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
-    """The checks of one pipeline; all but those of the schema, the chats and the gate are blocking."""
+    """The checks of one pipeline; all but those of the schema, the share of rejections, the chats and the gate are blocking."""
     keys = PipelineKeys(settings.key_prefix)
 
     @dg.asset_check(asset=keys["raw_data"], blocking=True, description="Each file's records are all there, each once.")
@@ -105,6 +105,15 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
         scans = (table.scan() for table in (raw_data, cleaned_features, rejected_rows))
         return _validated(findings(settings.validation.rules, labels, *scans))
 
+    @dg.asset_check(
+        asset=keys["cleaned_features"],
+        additional_ins={"raw_data": dg.AssetIn(key=keys["raw_data"]), "rejected_rows": dg.AssetIn(key=keys["rejected_rows"])},
+        description="Few of the records that came last are rejected for what they hold.",
+    )
+    def few_records_are_rejected(cleaned_features: Table, raw_data: Table, rejected_rows: Table) -> dg.AssetCheckResult:
+        del cleaned_features
+        return _few(newest_rejections(raw_data.scan(), rejected_rows.scan()), settings.validation.max_rejected_share)
+
     validation = [validation_rules_are_kept] if settings.validation.rules else []
     chats = [chats_fit_the_template] if settings.source.kind == "chat" else []
     return [
@@ -113,6 +122,7 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
         schema_is_stable,
         rows_are_conserved,
         splits_do_not_leak,
+        few_records_are_rejected,
         examples_are_conserved,
         *chats,
         gate,
@@ -141,6 +151,28 @@ def _stable(drift: pl.DataFrame, source: SourceSettings) -> dg.AssetCheckResult:
     matters = drift.filter((pl.col("change") != "reordered") & (pl.col("newest") | (source.schema_drift != "accept")))
     return dg.AssetCheckResult(
         passed=matters.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata={"drift": source.schema_drift, **described_drift(drift)}
+    )
+
+
+def _few(found: Rejections, most: float) -> dg.AssetCheckResult:
+    """Many rejections are rather a setting that is wrong, or a source that has changed, than so many bad records."""
+    total = sum(found.by_rule.values())
+    rules = ", ".join(f"{rule} {count:,}" for rule, count in found.by_rule.items())
+    shares = [(rule, f"{count:,}", f"{count / found.records:.1%}") for rule, count in found.by_rule.items()]
+    table = pl.DataFrame(shares, schema=dict.fromkeys(("rule", "records", "share"), pl.String), orient="row")
+    return dg.AssetCheckResult(
+        passed=found.share <= most,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=None
+        if found.share <= most
+        else f"of the {found.records:,} records that came last {total:,} are rejected ({found.share:.1%}, validation.max_rejected_share is "
+        f"{most:.1%}): {rules}. The table rejected_rows has the reason of each",
+        metadata={
+            "records_that_came_last": found.records,
+            "rejected": total,
+            "share": round(found.share, 4),
+            **({"by_rule": markdown_table(table)} if total else {}),
+        },
     )
 
 

@@ -122,6 +122,11 @@ class ValidationSettings(Settings):
     """Rules about the content of the data, beside those that cleaning always has."""
 
     rules: tuple[ValidationRule, ...] = Field(default=(), description="The rules, each a mapping with a kind; see below.")
+    max_rejected_share: Fraction = Field(
+        default=0.2,
+        description="Share of the records that came last from which their rejection is worth a warning; those that only repeat others are "
+        "not counted.",
+    )
 
     @model_validator(mode="after")
     def _told_apart(self) -> "ValidationSettings":

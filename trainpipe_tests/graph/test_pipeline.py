@@ -47,6 +47,7 @@ def test_a_run_makes_every_asset_and_passes_every_check(trained: tuple[Workplace
             "schema_is_stable",
             "rows_are_conserved",
             "splits_do_not_leak",
+            "few_records_are_rejected",
             "examples_are_conserved",
             "no_drift",
             "gate",

@@ -62,3 +62,27 @@ def test_texts_in_other_languages_are_rejected(tmp_path: Path, instance: dg.Dags
     (row,) = place.rows("rejected_rows").to_dicts()
     assert row["rule"] == "language"
     assert row["reason"].startswith("the language is de (confidence ")
+
+
+def test_many_rejections_are_a_warning_of_what_came_last(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance)
+
+    def checked(name: str, content: str) -> dg.AssetCheckEvaluation:
+        place.land(name, content.encode())
+        keys = [dg.AssetKey(key) for key in ("raw_data", "cleaned_features", "rejected_rows")]
+        job = place.definitions().resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(instance=place.instance, asset_selection=keys)
+        assert result.success
+        (check,) = [check for check in result.get_asset_check_evaluations() if check.check_name == "few_records_are_rejected"]
+        return check
+
+    many = checked("a.csv", "text,label\nw4 w5,negative\nw6 w7,neutral\nw8 w9,neutral\nw10 w11,\n")
+    assert not many.passed
+    assert many.severity is dg.AssetCheckSeverity.WARN
+    assert many.description == (
+        "of the 4 records that came last 3 are rejected (75.0%, validation.max_rejected_share is 20.0%): unknown_label 2, missing_label 1. "
+        "The table rejected_rows has the reason of each"
+    )
+    few = checked("b.csv", "text,label\nw4 w5,negative\nw12 w13,negative\nw14 w15,positive\n")  # the first repeats one of the other file
+    assert few.passed
+    assert few.metadata["records_that_came_last"].value == 3
