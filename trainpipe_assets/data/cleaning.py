@@ -4,10 +4,11 @@ Every raw record ends up in exactly one of the two results, a cleaned example or
 `deduplication.py`, splits in `splitting.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -25,7 +26,7 @@ from trainpipe_assets.data.splitting import assign_split
 from trainpipe_assets.data.touched import DecidedRecords, touched
 from trainpipe_assets.data.validation import judge_records
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
-from trainpipe_assets.settings import CleaningSettings, RecordRule, SourceKind, SplitSettings, Task
+from trainpipe_assets.settings import CleaningSettings, PipelineSettings, RecordRule, SourceKind, SplitSettings, Task
 from trainpipe_assets.storage.increments import Changes, Increment
 
 VERSION = f"4-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
@@ -207,6 +208,12 @@ def clean_changes(
         _increment(changes, "cleaned_features", result.examples, examples, gone),
         _increment(changes, "rejected_rows", result.rejected, rejected, gone),
     )
+
+
+def determinants(settings: PipelineSettings) -> Mapping[str, Any]:
+    """Everything that fixes how examples follow from raw records, by name."""
+    rules = settings.validation.record_rules
+    return {"version": VERSION, "cleaning": settings.cleaning, "split": settings.split, "rules": rules, "task": settings.task}
 
 
 def summary(examples: Increment, settings: CleaningSettings) -> dict[str, int]:

@@ -43,7 +43,7 @@ METRIC_TITLES = {
 METRIC_NOTES = {
     "accuracy": "share of examples predicted right",
     "macro_f1": "mean F1 over the classes",
-    "log_loss": "nats per example; lower is better",
+    "log_loss": "nats per {unit}; lower is better",
     "calibration_error": "gap of confidence and accuracy; lower is better",
     "micro_f1": "F1 over all labels together",
     "subset_accuracy": "share of examples with all labels right",
@@ -144,7 +144,8 @@ def render(template: str, context: ReportContext, **values: object) -> str:
 
 def headline(metrics: Mapping[str, Estimate]) -> list[tuple[str, str, Estimate]]:
     """Title, note and estimate of each metric."""
-    return [(METRIC_TITLES[name], METRIC_NOTES[name], estimate) for name, estimate in metrics.items()]
+    unit = "label of an example" if "hamming_loss" in metrics else "token to be predicted" if "perplexity" in metrics else "example"
+    return [(METRIC_TITLES[name], METRIC_NOTES[name].format(unit=unit), estimate) for name, estimate in metrics.items()]
 
 
 def summary_markdown(evaluation: Judged) -> str:

@@ -27,7 +27,7 @@ from trainpipe_assets.pipeline.io_managers import TrainedModel, kept_together, u
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
 from trainpipe_assets.pipeline.outputs import arrival_profile, described_drift, model_output, shown_before, versioned
-from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest
+from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest, require_made_by
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.run_config import TrainingRunConfig, training_config
 from trainpipe_assets.settings import PipelineSettings
@@ -98,9 +98,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             with explained():
                 rules = settings.validation.record_rules
                 require_columns(settings.validation.rules, raw_data.table.scan(), settings.source)
-                changes = raw_data.changes(
-                    version=cleaning.VERSION, cleaning=settings.cleaning, split=settings.split, rules=rules, task=settings.task
-                )
+                changes = raw_data.changes(**cleaning.determinants(settings))
                 found = cleaning.clean_changes(
                     changes, settings.cleaning, settings.split, scratch, settings.source.kind, rules, settings.task
                 )
@@ -167,6 +165,9 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         cleaned_features: Table,
     ) -> dg.Output[Any]:  # Artifact or TrainedModel; Dagster takes no union
         with explained():
+            base = base_models.resolve(settings.model.base, lake.models)
+            encoder = load_encoder(base.folder, settings, cleaned_features.scan())
+            require_made_by(settings, tokenized_dataset, cleaned_features, encoder)
             labels = labels_of(cleaned_features.scan(), settings)
             require_trainable(split_sizes(tokenized_dataset.scan()), settings.task, labels, settings.split)
             plan = TrainingPlan(
@@ -174,7 +175,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 dataset=tokenized_dataset,
                 digest=dataset_digest(tokenized_dataset),
                 labels=labels,
-                base=base_models.resolve(settings.model.base, lake.models),
+                base=base,
                 model=settings.model,
                 training=config.settings(),
                 forced_by=context.run_id if config.force else None,
@@ -214,6 +215,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 model=fine_tuned_model,
                 tokens=tokenized_dataset,
                 texts=cleaned_features,
+                task=settings.task,
                 compute=launcher.compute,
                 settings=settings.evaluation,
                 base=partial(base_models.resolve, settings.model.base, lake.models),

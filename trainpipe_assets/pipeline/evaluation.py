@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -22,7 +22,7 @@ from trainpipe_assets.pipeline.current_model import passed_models
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.measures import MEASURES, Trial
 from trainpipe_assets.pipeline.metadata import picture
-from trainpipe_assets.pipeline.provenance import dataset_digest
+from trainpipe_assets.pipeline.provenance import dataset_digest, require_covered
 from trainpipe_assets.schemas import EVAL_REPORT
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings, Task
 from trainpipe_assets.storage.artifacts import Artifact, has_all_files
@@ -54,6 +54,7 @@ def evaluate_model(
     model: Artifact,
     tokens: Table,
     texts: Table,
+    task: Task,
     compute: ComputeSettings,
     settings: EvaluationSettings,
     base: Callable[[], BaseModel],
@@ -65,8 +66,14 @@ def evaluate_model(
     under the same settings, is not done again, unless its report was deleted; where another was made since, it is noted again as newest.
 
     Raises:
-        ValueError: the model was trained on a dataset made by other settings than `tokens`.
+        ValueError: the model is of another task or was trained on a dataset made by other settings than `tokens`, or those were not made
+            of `texts`.
     """
+    if model.task != task:
+        raise ValueError(
+            f"the model {model.uri} is of task {model.task}, and the pipeline's task is {task} now; materialize all assets together"
+        )
+    require_covered(tokens, texts)
     _require_same_dataset(model, tokens)
     examples = _test_examples(tokens, texts)
     history = find(history_uri)
@@ -79,14 +86,13 @@ def evaluate_model(
     if before is not None and stored(before["report_uri"]) is not None:
         again = pl.DataFrame([] if newest else [{**before, "evaluated_at": now}], schema=EVAL_REPORT)
         return EvaluationStep(_increment(history_uri, history, again, covered), _known_metadata(before))
-    measure, comparable = MEASURES[model.task], previous if previous is not None and previous.task == model.task else None
-    unseen = _unseen(comparable, tokens, examples) if comparable else None
-    found = measure.take(Trial(model, comparable, unseen, base, examples, compute, settings))
+    measure, unseen = MEASURES[model.task], _unseen(previous, tokens, examples) if previous else None
+    found = measure.take(Trial(model, previous, unseen, base, examples, compute, settings))
     row, context = _described(found, identity, model, previous, tokens, now)
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
     _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
     added = pl.DataFrame([] if newest else [row], schema=EVAL_REPORT)
-    metric, evaluations = settings.gate.metric_of(cast(Task, model.task)), pl.concat([rows, added.select(rows.columns)])
+    metric, evaluations = settings.gate.metric_of(task), pl.concat([rows, added.select(rows.columns)])
     shown = {**measure.shown(found), **_shown_history(evaluations, metric)}
     metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **shown, **_known_metadata(row)}
     return EvaluationStep(_increment(history_uri, history, added, covered), metadata)
@@ -120,8 +126,8 @@ def _test_examples(tokens: Table, texts: Table) -> pl.DataFrame:
 
 
 def _previous_model(history: pl.DataFrame, model: Artifact) -> Artifact | None:
-    """The newest other model whose gate passed and whose files are there; None where there is none."""
-    others = (other for other in passed_models(history) if other.fingerprint != model.fingerprint)
+    """The newest other model of its task whose gate passed and whose files are there; None where there is none."""
+    others = (other for other in passed_models(history) if other.fingerprint != model.fingerprint and other.task == model.task)
     return next(filter(has_all_files, others), None)
 
 

@@ -132,15 +132,19 @@ def one_line(error: ValidationError, variables: Mapping[str, str] = MappingProxy
     return "; ".join(_refused(item, error.title, variables) for item in error.errors())
 
 
+_BRANCH = re.compile(r"\.(literal|constrained|lax)[-\w]*\[.*\]")  # of a union, as pydantic calls it behind the key
+
+
 def _refused(item: ErrorDetails, title: str, variables: Mapping[str, str]) -> str:
     """One value; of a `defs.yaml` Dagster knows file and line, and has put them behind the key."""
     position = item.get("ctx", {}).get("source_position")
-    path = ".".join(map(str, item["loc"])).partition(" at ")[0]
+    path = _BRANCH.sub("", ".".join(map(str, item["loc"])).partition(" at ")[0])
     where = f"{shortened(position.filename)}:{position.start.line}: {path}" if position else variables.get(path, path) or title
     if item["type"] == "extra_forbidden":
         near = closest_key(path.removeprefix("attributes.").split("."))
         return f"{where}: there is no such key{f'; did you mean {near}?' if near else ''}"
-    return f"{where}: found {item['input']!r}, {item['msg'].removeprefix('Value error, ')}"
+    found = "" if isinstance(item["input"], Mapping | BaseModel) else f"found {item['input']!r}, "  # a section speaks of its keys itself
+    return f"{where}: {found}{item['msg'].removeprefix('Value error, ')}"
 
 
 def shortened(path: str) -> str:

@@ -15,10 +15,13 @@ from typing import Any
 import polars as pl
 
 from trainpipe_assets import __version__
-from trainpipe_assets.settings import ComputeSettings, ModelSettings, Task, TrainingSettings
+from trainpipe_assets.data import cleaning
+from trainpipe_assets.data.encoding import Encoder
+from trainpipe_assets.data.ingestion import source_fingerprint
+from trainpipe_assets.settings import ComputeSettings, ModelSettings, PipelineSettings, Task, TrainingSettings
 from trainpipe_assets.storage.base_models import BaseModel
-from trainpipe_assets.storage.delta import Table
-from trainpipe_assets.training.spec import TrainSpec
+from trainpipe_assets.storage.delta import Table, as_json, fingerprint
+from trainpipe_assets.training.spec import TrainSpec, differences
 
 TRAINING_VERSION = "2"  # raise it when the same spec would train another model
 TOLD = ("best", "warnings", "distribution", "hardware", "versions", "timing", "efficiency")
@@ -95,10 +98,45 @@ class TrainingPlan:
         }
 
 
-def made_by_table(made_by: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What made the examples, versions of the code and settings, by the table that it made; without those that an older version wrote."""
-    found = {}
-    for name in ("tokenized_dataset", "cleaned_features", "raw_data"):
+def require_made_by(settings: PipelineSettings, tokens: Table, texts: Table, encoder: Encoder) -> None:
+    """Make sure that the examples are those that these settings make: a model is of the settings that it says it is of.
+
+    Raises:
+        ValueError: `tokens` or `texts` were made by other settings or another version of the code, and which, or do not belong together.
+    """
+    require_covered(tokens, texts)
+    _require(texts, "cleaned_features", cleaning.determinants(settings), source_fingerprint(settings.source))
+    _require(tokens, "tokenized_dataset", encoder.determinants, texts.fingerprint)
+
+
+def require_covered(tokens: Table, texts: Table) -> None:
+    """Make sure that `tokens` were made of `texts` as they are.
+
+    Raises:
+        ValueError: they were made of another version.
+    """
+    if tokens.upstream != texts.content:
+        raise ValueError(
+            f"tokenized_dataset was made of version {tokens.upstream} of cleaned_features, which is at version {texts.content} now; "
+            "materialize tokenized_dataset first, or all assets together"
+        )
+
+
+def _require(table: Table, name: str, wanted: Mapping[str, Any], upstream: int | None) -> None:
+    if table.fingerprint == fingerprint(*wanted.values(), upstream):
+        return
+    told = made_by_table(table.made_by, name).get(name)
+    changed = differences(told, json.loads(as_json(wanted))) if told else []
+    raise ValueError(
+        f"{name} was made by other settings than the pipeline has now{': ' if changed else ''}{'; '.join(changed)}. Materialize it first, "
+        "or all assets together"
+    )
+
+
+def made_by_table(made_by: Mapping[str, Any] | None, table: str = "tokenized_dataset") -> dict[str, Any]:
+    """What made the rows of `table`, versions of the code and settings, by the table that it made; without those of an older version."""
+    found, names = {}, ("tokenized_dataset", "cleaned_features", "raw_data")
+    for name in names[names.index(table) :]:
         if made_by is None:
             break
         found[name] = {key: value for key, value in made_by.items() if key != "upstream"}

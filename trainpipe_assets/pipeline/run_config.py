@@ -1,9 +1,9 @@
 """Run config of the training step: the YAML's hyper-parameters as defaults, for the Launchpad and `--config`."""
 
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import dagster as dg
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
 from trainpipe_assets.settings import TrainingSettings
 
@@ -16,6 +16,14 @@ class TrainingRunConfig(dg.Config):
 
     force: bool = Field(default=False, description="Train even where this very training was done before.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A null where none is allowed is not given."""
+        return {
+            name: value for name, value in values.items() if value is not None or name not in cls.model_fields or _may_be_null(cls, name)
+        }
+
     def settings(self) -> TrainingSettings:
         """The hyper-parameters as plain settings.
 
@@ -23,6 +31,10 @@ class TrainingRunConfig(dg.Config):
             pydantic.ValidationError: a value is out of bounds.
         """
         return TrainingSettings.model_validate(self.model_dump(include=set(TrainingSettings.model_fields)))
+
+
+def _may_be_null(config: type[dg.Config], name: str) -> bool:
+    return type(None) in get_args(config.model_fields[name].annotation)
 
 
 def training_config(defaults: TrainingSettings) -> type[TrainingRunConfig]:

@@ -1,10 +1,22 @@
 """What happens by itself."""
 
-from typing import Literal
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from trainpipe_assets.settings.base import Settings
+
+
+def _known(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError, ModuleNotFoundError):
+        raise ValueError("there is no such time zone; it is called by its place, e.g. Europe/Berlin, or UTC") from None
+    return name
+
+
+TimeZone = Annotated[str, AfterValidator(_known)]
 
 
 class AutomationSettings(Settings):
@@ -20,10 +32,10 @@ class AutomationSettings(Settings):
     schedule: str | None = Field(
         default="0 3 * * *", description="Cron expression of the nightly run, which trains only with retrain: on_arrival; null for none."
     )
-    timezone: str = Field(default="UTC", description="Time zone of the schedule.")
+    timezone: TimeZone = Field(default="UTC", description="Time zone of the schedule, e.g. Europe/Berlin.")
     enabled: bool = Field(default=True, description="Start sensor and schedule switched on.")
     freshness_hours: float | None = Field(
-        default=48.0, gt=0.0, description="The report is expected to be renewed within so many hours; null for no expectation."
+        default=48.0, ge=0.02, le=87_600, description="The report is expected to be renewed within so many hours; null for no expectation."
     )
     max_retries: int = Field(default=3, ge=0, le=20, description="Retries, with back-off, of a step that a storage fault broke.")
 

@@ -60,7 +60,7 @@ class TrainingSettings(Settings):
     micro_batch_tokens: int | None = Field(
         default=None, ge=16, description="Token budget of one forward pass; by default the whole batch at once."
     )
-    max_grad_norm: float = Field(default=1.0, gt=0.0, description="Gradients are clipped to this global norm.")
+    max_grad_norm: float = Field(default=1.0, gt=0.0, le=1e9, description="Gradients are clipped to this global norm; 1e9 clips none.")
     packing: bool = Field(
         default=True, description="causal-lm: documents share a row of the batch, none of which sees another; false pads them instead."
     )
@@ -69,7 +69,10 @@ class TrainingSettings(Settings):
     )
     early_stopping_patience: int = Field(default=2, ge=1, description="Epochs without a better validation loss before training stops.")
     checkpoint_seconds: float = Field(
-        default=60.0, ge=0.0, description="Seconds between checkpoints inside an epoch (one always follows a validation); 0 is every step."
+        default=60.0,
+        ge=0.0,
+        le=1e9,
+        description="Seconds between checkpoints inside an epoch (one always follows a validation); 0 is every step.",
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the head's initial weights, dropout and batch order.")
 
