@@ -10,7 +10,7 @@ from trainpipe_assets.pipeline.component import component_tree
 from trainpipe_assets.pipeline.executor import signing_in_process_executor
 from trainpipe_assets.pipeline.failures import end_with, one_message
 from trainpipe_assets.pipeline.io_managers import DeltaIOManager, ModelIOManager
-from trainpipe_assets.pipeline.resources import lake_from_environment, launcher_from_environment
+from trainpipe_assets.pipeline.resources import lake_from_environment, launcher_from_environment, pipelines_folder
 
 
 @dg.definitions
@@ -50,5 +50,5 @@ def _pipelines() -> dg.Definitions:
     `dg.load_from_defs_folder` would also import every component type of every installed package, to list them to Dagster+: half
     the time of loading.
     """
-    tree = component_tree()
+    tree = component_tree(pipelines_folder())
     return dg.Definitions.merge(tree.build_defs(tree.defs_module_path), dg.Definitions(component_tree=tree))

@@ -1,9 +1,13 @@
 """One class of several for each text."""
 
+import re
+
 import polars as pl
 
 from trainpipe_assets.schemas import TOKENIZED_DATASET
 from trainpipe_assets.settings import CleaningSettings
+
+WHOLE = re.compile(r"^([+-]?\d+)\.0+$")
 
 
 def spellings(settings: CleaningSettings) -> dict[str, str]:
@@ -13,17 +17,24 @@ def spellings(settings: CleaningSettings) -> dict[str, str]:
 
 
 class ClassLabels:
-    """Classes; see `labels.Labels` for the methods. Case and outer space do not matter, aliases are resolved."""
+    """Classes; see `labels.Labels` for the methods. Case and outer space do not matter, aliases are resolved, and 1.0 is 1.
+
+    A column of whole numbers becomes one of floats where a value is missing; its classes stay the same.
+    """
 
     schema = TOKENIZED_DATASET
 
     def __init__(self, settings: CleaningSettings) -> None:
         self.allowed = settings.labels
-        self.spellings = {name: target for name, target in spellings(settings).items() if name != target}
+        named = spellings(settings)
+        whole = {WHOLE.sub(r"\1", name): target for name, target in named.items()}
+        self.whole = len(whole) == len(named)  # unless 1 and 1.0 are both listed
+        self.spellings = {name: target for name, target in (whole if self.whole else named).items() if name != target}
 
     def normalised(self, label: pl.Expr) -> pl.Expr:
         """The canonical label; one that is not allowed stays as it is."""
         spelled = label.str.strip_chars().str.to_lowercase()
+        spelled = spelled.str.replace(WHOLE.pattern, "$1") if self.whole else spelled
         return spelled.replace(list(self.spellings), list(self.spellings.values())) if self.spellings else spelled
 
     def rules(self) -> list[tuple[str, pl.Expr, pl.Expr]]:

@@ -29,7 +29,7 @@ from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
 from trainpipe_assets.settings import CleaningSettings, PipelineSettings, RecordRule, SourceKind, SplitSettings, Task
 from trainpipe_assets.storage.increments import Changes, Increment
 
-VERSION = f"4-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
+VERSION = f"5-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
 
 LABELLED = ("labelled", "multi-labelled")  # kinds of sources whose texts have labels
 LONGEST_LABELLED = 20_000  # characters of a labelled text, where cleaning.max_chars does not say

@@ -13,6 +13,7 @@ import polars as pl
 
 from trainpipe_assets.data.batches import from_batches
 from trainpipe_assets.data.reading.readers import content_id, read_file
+from trainpipe_assets.data.reading.records import delimiter_advice
 from trainpipe_assets.data.schema_drift import QUARANTINED, drift_table, judge, quarantine
 from trainpipe_assets.data.source_schema import UNREADABLE, SourceSchema, from_json, schema_of
 from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile
@@ -111,9 +112,10 @@ def _require_columns(schemas: Sequence[SourceSchema], settings: SourceSettings) 
     for setting, name in settings.columns.items():
         if schemas and name not in found:
             there = ", ".join(found[:SHOWN_COLUMNS]) + (" …" if len(found) > SHOWN_COLUMNS else "")
+            advice = delimiter_advice(found) or f"Correct source.{setting}, or land files that have it"
             raise ValueError(
                 f"source.{setting} is {name!r}, and none of the {len(schemas)} file(s) landed has such a column; there are: {there}. "
-                f"Correct source.{setting}, or land files that have it"
+                f"{advice}"
             )
 
 

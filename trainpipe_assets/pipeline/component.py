@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,6 @@ from trainpipe_assets.pipeline.assets import build_assets
 from trainpipe_assets.pipeline.automation import build_automation
 from trainpipe_assets.pipeline.checks import build_checks
 from trainpipe_assets.pipeline.maintenance import build_maintenance
-from trainpipe_assets.pipeline.resources import pipelines_folder
 from trainpipe_assets.settings import PipelineSettings
 
 PACKAGE = "trainpipe_pipelines"
@@ -45,13 +45,8 @@ class TrainingPipeline(dg.Component, dg.Resolvable):
         return build_pipeline(context.path.name, self.settings)
 
 
-def component_tree() -> dg.ComponentTree:
-    """What is declared in the folder of pipelines, made a package under a name of its own so that it may lie anywhere.
-
-    Raises:
-        ValueError: TRAINPIPE_PIPELINES names a folder that is not there.
-    """
-    folder = pipelines_folder()
+def component_tree(folder: Path) -> dg.ComponentTree:
+    """What is declared in a folder, made a package under a name of its own so that it may lie anywhere."""
     package = ModuleType(PACKAGE, "The pipelines of this code location.")
     package.__file__, package.__path__ = None, [str(folder)]
     sys.modules[PACKAGE] = package

@@ -9,6 +9,14 @@ import polars as pl
 
 from trainpipe_assets.storage.artifacts import Artifact, read_manifest
 from trainpipe_assets.storage.delta import Table
+from trainpipe_assets.storage.uris import lake_of, relocated
+
+
+def history_of(table: Table) -> pl.DataFrame:
+    """All rows of a history, of evaluations or of comparisons, with the URIs that they name as they are in the lake of `table`."""
+    root = lake_of(table.uri)
+    uris = pl.selectors.string() & pl.selectors.ends_with("_uri")
+    return table.scan().collect().with_columns(uris.map_elements(lambda uri: relocated(uri, root), return_dtype=pl.String))
 
 
 def current_model(history: Table | None, *, before_run: str | None = None) -> Artifact | None:
@@ -16,7 +24,7 @@ def current_model(history: Table | None, *, before_run: str | None = None) -> Ar
 
     With `before_run` the one that was current before the run of that id, whichever of its steps come first.
     """
-    models = passed_models(history.scan().collect()) if history else iter(())
+    models = passed_models(history_of(history)) if history else iter(())
     return next((model for model in models if before_run is None or model.manifest["run_id"] != before_run), None)
 
 
@@ -38,6 +46,6 @@ def newest_trained_version(history: Table | None, table: str) -> int | None:
     """The version of `table` that the newest evaluated model was trained on, whatever its gate said; None where that is not known."""
     if history is None:
         return None
-    newest = history.scan().sort("evaluated_at").select("model_uri").last().collect()
+    newest = history_of(history).sort("evaluated_at").select("model_uri").tail(1)
     model = read_manifest(newest.item()) if newest.height else None
     return trained_version(model, table) if model else None

@@ -16,7 +16,7 @@ import polars as pl
 from trainpipe_assets.evaluation import drift
 from trainpipe_assets.evaluation.drift import TEXT_CHARS, DriftComparison, compare
 from trainpipe_assets.evaluation.drift_plot import drift_plot
-from trainpipe_assets.pipeline.current_model import newest_trained_version, trained_version
+from trainpipe_assets.pipeline.current_model import history_of, newest_trained_version, trained_version
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
 from trainpipe_assets.schemas import DRIFT_REPORT
 from trainpipe_assets.settings import DriftSettings
@@ -62,7 +62,7 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
     Where there is nothing to compare, the history stays as it is. Comparisons by other settings are not looked at any more.
     """
     history = find(history_uri)
-    rows = history.scan().collect() if history else pl.DataFrame(schema=DRIFT_REPORT)
+    rows = history_of(history) if history else pl.DataFrame(schema=DRIFT_REPORT)
     known = of_model(rows, model.fingerprint if model else "", settings)
     newest = next(_standing(known, examples), None)
     sides = _sides(model, examples, newest, settings)
@@ -129,7 +129,7 @@ def unanswered_drift(
     """Id of a comparison that found drift from `model`, the current one, in examples that no evaluated model was trained on yet."""
     if drift_history is None:
         return None
-    newest = telling(of_model(drift_history.scan().collect(), model.fingerprint, settings), examples)
+    newest = telling(of_model(history_of(drift_history), model.fingerprint, settings), examples)
     if newest is None or not newest["drifted"]:
         return None
     trained_on = newest_trained_version(evaluations, EXAMPLES)

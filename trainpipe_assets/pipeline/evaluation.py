@@ -18,7 +18,7 @@ from trainpipe_assets.evaluation.history import Judged, Unseen
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.plots import history_plot
 from trainpipe_assets.evaluation.report import ReportContext, summary_markdown
-from trainpipe_assets.pipeline.current_model import passed_models
+from trainpipe_assets.pipeline.current_model import history_of, passed_models, trained_version
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.measures import MEASURES, Trial
 from trainpipe_assets.pipeline.metadata import picture
@@ -31,7 +31,7 @@ from trainpipe_assets.storage.delta import MissingTable, Table, find, fingerprin
 from trainpipe_assets.storage.increments import Increment
 from trainpipe_assets.storage.objects import stored
 from trainpipe_assets.storage.s3 import explained as explained_s3
-from trainpipe_assets.storage.uris import is_remote, open_filesystem
+from trainpipe_assets.storage.uris import is_remote, lake_of, open_filesystem, relocated
 
 EVALUATION = "evaluation_id"
 SHOWN_EVALUATIONS = 12  # in the picture of the history
@@ -77,7 +77,7 @@ def evaluate_model(
     _require_same_dataset(model, tokens)
     examples = _test_examples(tokens, texts)
     history = find(history_uri)
-    rows = history.scan().sort("evaluated_at").collect() if history else pl.DataFrame(schema=EVAL_REPORT)
+    rows = history_of(history).sort("evaluated_at") if history else pl.DataFrame(schema=EVAL_REPORT)
     previous = _previous_model(rows, model)
     identity = _identity(model, previous, examples, settings)
     before = next((row for row in reversed(rows.to_dicts()) if row["evaluation_id"] == identity), None)
@@ -86,7 +86,7 @@ def evaluate_model(
     if before is not None and stored(before["report_uri"]) is not None:
         again = pl.DataFrame([] if newest else [{**before, "evaluated_at": now}], schema=EVAL_REPORT)
         return EvaluationStep(_increment(history_uri, history, again, covered), _known_metadata(before))
-    measure, unseen = MEASURES[model.task], _unseen(previous, tokens, examples) if previous else None
+    measure, unseen = MEASURES[model.task], _unseen(previous, tokens, texts, examples) if previous else None
     found = measure.take(Trial(model, previous, unseen, base, examples, compute, settings))
     row, context = _described(found, identity, model, previous, tokens, now)
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
@@ -101,7 +101,7 @@ def evaluate_model(
 def _covered(model: Artifact, tokens: Table, history: Table | None) -> int:
     """The content of `tokens` that is evaluated with this: as it stands where `model` was trained on just that, else as before."""
     trained_on = model.manifest["dataset"]
-    same = trained_on["uri"] == tokens.uri and trained_on["version"] >= tokens.content
+    same = relocated(trained_on["uri"], lake_of(tokens.uri)) == tokens.uri and trained_on["version"] >= tokens.content
     if same or trained_on["digest"] == dataset_digest(tokens):
         return tokens.content
     return (history.upstream or 0) if history else 0
@@ -131,17 +131,21 @@ def _previous_model(history: pl.DataFrame, model: Artifact) -> Artifact | None:
     return next(filter(has_all_files, others), None)
 
 
-def _unseen(previous: Artifact, tokens: Table, examples: pl.DataFrame) -> Unseen:
-    """What of the `examples` the previous model was neither trained nor validated on: settings move splits, and texts that link groups."""
+def _unseen(previous: Artifact, tokens: Table, texts: Table, examples: pl.DataFrame) -> Unseen:
+    """What of the `examples` the previous model was neither trained nor validated on: settings move splits, and texts that link groups.
+
+    Told by the texts, which may have come again in another file since.
+    """
     made_of, everything = previous.manifest["dataset"], np.ones(examples.height, dtype=bool)
     try:
-        then = find(tokens.uri, made_of["version"])
+        then, texts_then = find(tokens.uri, made_of["version"]), find(texts.uri, trained_version(previous, "cleaned_features"))
     except MissingTable:
-        then = None
-    if then is None or dataset_digest(then) != made_of["digest"]:
+        then = texts_then = None
+    if then is None or texts_then is None or then.upstream != texts_then.content or dataset_digest(then) != made_of["digest"]:
         return Unseen(everything, "; what that model was trained on cannot be read any more, and test examples may be among it")
-    trained_on = then.scan().filter(pl.col("split") != "test").select("row_id").collect()["row_id"]
-    seen = examples["row_id"].is_in(trained_on.implode()).to_numpy()
+    trained_on = texts_then.scan().filter(pl.col("split") != "test").select("content_hash")
+    again = texts.scan().filter(pl.col("split") == "test").join(trained_on, on="content_hash", how="semi").select("row_id")
+    seen = examples["row_id"].is_in(again.collect(engine="streaming")["row_id"].implode()).to_numpy()
     count = f"{int(seen.sum()):,} of the {examples.height:,} test examples"
     return Unseen(~seen, f"; that model was trained on {count}, which are left out" if seen.any() else "")
 

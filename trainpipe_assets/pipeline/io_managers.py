@@ -49,11 +49,11 @@ def _never_materialized(context: dg.InputContext) -> str:
 
 
 class DeltaIOManager(dg.ConfigurableIOManager):
-    """Tables. An input annotated `Upstream` gives changes, `Table` a pinned version, `pl.LazyFrame` all its rows."""
+    """Tables. An input annotated `Upstream` gives changes, `Table` a pinned version, `pl.LazyFrame` or `pl.DataFrame` all its rows."""
 
     lake: Lake
 
-    def load_input(self, context: dg.InputContext) -> Upstream | Table | pl.LazyFrame:
+    def load_input(self, context: dg.InputContext) -> Upstream | Table | pl.LazyFrame | pl.DataFrame:
         """The input at its pinned version.
 
         Raises:
@@ -65,6 +65,8 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         if wanted is Upstream:
             outputs: Mapping[str, str] = (context.definition_metadata or {})["outputs"]
             return Upstream(table, {name: self.lake.table_uri(dg.AssetKey.from_user_string(key)) for name, key in outputs.items()})
+        if wanted is pl.DataFrame:
+            return table.scan().collect()
         return table.scan() if wanted is pl.LazyFrame else table
 
     def _pinned(self, context: dg.InputContext) -> Table:
@@ -149,10 +151,11 @@ class ModelIOManager(dg.ConfigurableIOManager):
 
     def _latest(self, context: dg.InputContext) -> str | None:
         """The model materialized last; where Dagster's memory of it is gone, the one trained last."""
-        uri = _logged(context, MODEL_KEY, this_run=False)
+        models, logged = self.lake.models_uri(context.asset_key), _logged(context, MODEL_KEY, this_run=False)
+        uri = None if logged is None else join(models, str(logged).rpartition("/")[2])  # in this lake, wherever that was then
         if uri is not None and read_manifest(uri) is not None:
-            return str(uri)
-        artifacts = list_artifacts(self.lake.models_uri(context.asset_key))
+            return uri
+        artifacts = list_artifacts(models)
         return max(artifacts, key=lambda artifact: str(artifact.manifest["trained_at"])).uri if artifacts else None
 
     def handle_output(self, context: dg.OutputContext, obj: TrainedModel | Artifact) -> None:

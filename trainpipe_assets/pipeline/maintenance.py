@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from trainpipe_assets.pipeline.current_model import current_model
+from trainpipe_assets.pipeline.current_model import current_model, history_of
 from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.keys import TABLES, PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
@@ -18,6 +18,7 @@ from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.artifacts import list_artifacts
 from trainpipe_assets.storage.delta import find
 from trainpipe_assets.storage.maintenance import maintain
+from trainpipe_assets.storage.uris import absolute, relocated
 
 
 def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
@@ -57,20 +58,22 @@ def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
 def pinned_versions(lake: Lake, keys: PipelineKeys) -> defaultdict[str, set[int]]:
     """The versions of tables, by URI, that models and evaluations came from, and the one that was compared last with the current model."""
     pinned: defaultdict[str, set[int]] = defaultdict(set)
+    root = absolute(lake.root)
     for model in list_artifacts(lake.models_uri(keys["fine_tuned_model"])):
         for table in model.manifest["lake"].values():
-            pinned[table["uri"]].add(int(table["version"]))
+            pinned[relocated(table["uri"], root)].add(int(table["version"]))
     history = find(lake.table_uri(keys["eval_report"]))
     if history is not None:
-        for uri, version in history.scan().select("dataset_uri", pl.col("dataset_version")).unique().collect().iter_rows():
+        for uri, version in history_of(history).select("dataset_uri", "dataset_version").unique().iter_rows():
             pinned[uri].add(version)
-    comparisons = find(lake.table_uri(keys["drift_report"]))
-    if comparisons is not None:  # the next arrival is what comes after the newest comparison
-        for uri, version in comparisons.scan().sort("compared_at").select("dataset_uri", "dataset_version").last().collect().iter_rows():
+    drift_history = find(lake.table_uri(keys["drift_report"]))
+    if drift_history is not None:  # the next arrival is what comes after the newest comparison
+        comparisons = history_of(drift_history)
+        for uri, version in comparisons.sort("compared_at").select("dataset_uri", "dataset_version").tail(1).iter_rows():
             pinned[uri].add(version)
         current = current_model(history)
-        drifted = comparisons.scan().filter("drifted", pl.col("model_fingerprint") == (current.fingerprint if current else None))
-        for uri, *versions in drifted.select("dataset_uri", "since_version", "dataset_version").collect().iter_rows():
+        drifted = comparisons.filter("drifted", pl.col("model_fingerprint") == (current.fingerprint if current else None))
+        for uri, *versions in drifted.select("dataset_uri", "since_version", "dataset_version").iter_rows():
             pinned[uri].update(versions)  # by which it is seen whether what drifted is still there
     return pinned
 

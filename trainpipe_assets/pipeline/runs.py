@@ -60,5 +60,13 @@ class PipelineRuns:
         jobs, assets = {f"{self.name}_{job}" for job in JOBS}, {self.keys[asset] for asset in ASSETS}
         for record in self.instance.get_run_records(filters, limit=limit):
             run = record.dagster_run
-            if run.job_name in jobs or assets & set(run.asset_selection or ()):
+            if run.job_name in jobs or assets & self._planned(run):
                 yield record
+
+    def _planned(self, run: dg.DagsterRun) -> set[dg.AssetKey]:
+        """The assets that a run makes; of a job that is run whole, only its events say which."""
+        if run.asset_selection:
+            return set(run.asset_selection)
+        planned = self.instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED).records
+        events = (record.event_log_entry.dagster_event for record in planned)
+        return {event.asset_key for event in events if event is not None and event.asset_key is not None}

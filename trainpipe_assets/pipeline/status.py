@@ -17,11 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.pipeline.component import TrainingPipeline, component_tree
-from trainpipe_assets.pipeline.current_model import current_model
+from trainpipe_assets.pipeline.current_model import current_model, history_of
 from trainpipe_assets.pipeline.drift import of_model, telling
 from trainpipe_assets.pipeline.failures import one_message, shortened
 from trainpipe_assets.pipeline.keys import TABLES, PipelineKeys
-from trainpipe_assets.pipeline.resources import Lake
+from trainpipe_assets.pipeline.resources import Lake, pipelines_folder
 from trainpipe_assets.pipeline.runs import PipelineRuns
 from trainpipe_assets.pipeline.unfinished import unfinished, wanted
 from trainpipe_assets.settings import DriftSettings, PipelineSettings
@@ -38,16 +38,22 @@ SHOWN_FILES, SHOWN_LETTERS = 5, 120
 def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
     """The settings of every pipeline that is declared and enabled, by name; of one where `only` names it.
 
+    Only the files that declare pipelines are read: beside them there may be all that a Dagster project has.
+
     Raises:
-        ValueError: there is no pipeline of that name, or it is not enabled, or a `defs.yaml` has a mistake.
+        ValueError: there is no pipeline of that name, or it is not enabled, or a `defs.yaml` has a mistake, or two have one name.
     """
+    files = sorted(pipelines_folder().rglob("defs.yaml"))
+    declared = [path for path in files if TrainingPipeline.__name__ in path.read_text(errors="replace")]
+    names = [path.parent.name for path in declared]
+    for path, name in zip(declared, names, strict=True):
+        if names.count(name) > 1:
+            raise ValueError(f"{shortened(str(path))}: there is another pipeline in a folder of the name {name!r}; rename one of them")
     with one_message():
-        tree = component_tree()
-        folders = [path.parent for path in sorted(tree.defs_module_path.rglob("defs.yaml"))]
-        found = {folder.name: tree.load_component(folder.relative_to(tree.defs_module_path)) for folder in folders}
+        found = {path.parent.name: component_tree(path.parent).load_component(Path()) for path in declared}
     known = {name: component.settings for name, component in found.items() if isinstance(component, TrainingPipeline)}
     pipelines = {name: settings for name, settings in known.items() if settings.enabled}
-    folder = shortened(str(tree.defs_module_path))
+    folder = shortened(str(pipelines_folder()))
     if only in known and only not in pipelines:
         raise ValueError(f"the pipeline {only!r} is switched off: set `enabled: true` in {folder}/{only}/defs.yaml")
     if only is None:
@@ -147,7 +153,7 @@ def unusable_files(raw: Table | None) -> dict[str, str]:
 
 def evaluation_history(table: Table | None) -> list[dict[str, Any]]:
     """All evaluations, the oldest first."""
-    return table.scan().sort("evaluated_at").collect().to_dicts() if table else []
+    return history_of(table).sort("evaluated_at").to_dicts() if table else []
 
 
 def rejected_by_rule(table: Table | None) -> dict[str, int]:
@@ -183,7 +189,7 @@ def describe_gate(evaluation: dict[str, Any]) -> dict[str, Any]:
 def describe_drift(tables: Mapping[str, Table | None], model_fingerprint: str, settings: DriftSettings) -> dict[str, Any] | None:
     """The newest comparison with a model that found drift, else the newest; None where nothing was compared with it."""
     table = tables["drift_report"]
-    comparisons = of_model(table.scan().collect(), model_fingerprint, settings) if table else None
+    comparisons = of_model(history_of(table), model_fingerprint, settings) if table else None
     found = telling(comparisons, tables["cleaned_features"]) if comparisons is not None else None
     if found is None:
         return None

@@ -49,6 +49,17 @@ def join(root: str, *parts: str) -> str:
     return joined
 
 
+def lake_of(table_uri: str) -> str | None:
+    """The root of the lake that the table at `table_uri` is in; None where it is in none."""
+    return table_uri.rpartition(f"/{TABLES}/")[0] or None
+
+
+def relocated(uri: str, root: str | None) -> str:
+    """The `uri` of a table, a model or of what lies in one, in the lake at `root`: that may have been moved since it was noted."""
+    at = max(uri.rfind(f"/{TABLES}/"), uri.rfind(f"/{MODELS}/"))
+    return uri if at < 0 or root is None or uri.startswith(f"{root}/") else f"{root}{uri[at:]}"
+
+
 def open_filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     """The fsspec filesystem of `uri` and the path of `uri` on it.
 

@@ -81,5 +81,10 @@ def test_a_pipeline_lies_beside_the_other_assets_of_a_dagster_project(tmp_path: 
     write(tmp_path / "data" / "landing" / "tickets" / "export.csv", "body,queue\nmy card was charged twice,billing\n")
     said = run(tmp_path, "dagster", "asset", "materialize", "-m", "company.definitions", "--select", "raw_data,invoices")
     assert "RUN_SUCCESS" in said
+    write(tmp_path / "company" / "defs" / "others.py", "from ..definitions import nothing_of_the_kind\n")  # no concern of the command's
     status = run(tmp_path, "trainpipe", "status", TRAINPIPE_PIPELINES="company/defs")
     assert "tickets" in status
+    write(tmp_path / "company" / "defs" / "elsewhere" / "tickets" / "defs.yaml", PIPELINE)
+    twice = run(tmp_path, "trainpipe", "status", fails=True, TRAINPIPE_PIPELINES="company/defs")
+    assert "company/defs/elsewhere/tickets/defs.yaml: there is another pipeline in a folder of the name 'tickets'" in twice
+    assert "Traceback" not in twice

@@ -118,6 +118,25 @@ def test_no_second_run_while_one_is_under_way(place: Workplace, instance: dg.Dag
     assert run.run_id in (busy.skip_message or "")
 
 
+def test_a_run_of_a_job_of_ones_own_is_seen_by_what_it_makes(place: Workplace, instance: dg.DagsterInstance) -> None:
+    said = []
+
+    @dg.asset(deps=["raw_data"])
+    def looking(context: dg.AssetExecutionContext) -> None:
+        ticking = dg.build_sensor_context(
+            instance=instance, repository_def=definitions.get_repository_def(), resources={"lake": place.lake}
+        )
+        outcome = definitions.resolve_sensor_def("words_new_data")(ticking)
+        said.append((context.run_id, outcome.skip_message if isinstance(outcome, dg.SkipReason) else None))
+
+    own = dg.define_asset_job("everything", dg.AssetSelection.assets("raw_data", "looking"))
+    definitions = dg.Definitions.merge(place.definitions(), dg.Definitions(assets=[looking], jobs=[own]))
+    place.land("a.csv", as_csv(ROWS))
+    assert definitions.resolve_job_def("everything").execute_in_process(instance=instance).success
+    ((run_id, message),) = said
+    assert run_id in (message or "")
+
+
 def sensed(place: Workplace, monkeypatch: pytest.MonkeyPatch, hours: int = 0) -> dg.RunRequest | dg.SkipReason:
     """What a tick of the sensor says so many hours from now."""
     now = time.time() + 3600 * hours

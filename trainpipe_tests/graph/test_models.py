@@ -8,6 +8,8 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from trainpipe_assets.pipeline.keys import PipelineKeys
+from trainpipe_assets.pipeline.maintenance import pinned_versions
 from trainpipe_assets.pipeline.models import describe_models, list_models
 from trainpipe_assets.pipeline.status import describe, pipeline_status
 from trainpipe_tests.corpora import as_csv, examples
@@ -125,6 +127,49 @@ def test_test_examples_that_the_previous_model_was_trained_on_are_left_out(tmp_p
     assert make_workplace(tmp_path, instance, split={"seed": 2}).run().success
     newest = moved.rows("eval_report").sort("evaluated_at").row(-1, named=True)
     assert "what that model was trained on cannot be read any more" in json.loads(newest["gate_reasons"])[-1]
+
+
+def test_texts_that_came_again_in_another_file_are_left_out_too(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance)
+    landed = place.land("a.csv", as_csv(examples(300, seed=1)))
+    assert place.run().success
+    learnt = set(place.rows("cleaned_features").filter(pl.col("split") != "test")["content_hash"])
+    landed.rename(landed.with_name("renamed.csv"))
+    moved = make_workplace(tmp_path, instance, split={"seed": 1})
+    assert moved.run().success
+    test = set(moved.rows("cleaned_features").filter(pl.col("split") == "test")["content_hash"])
+    newest = moved.rows("eval_report").sort("evaluated_at").row(-1, named=True)
+    left_out = f"that model was trained on {len(learnt & test)} of the {len(test)} test examples, which are left out."
+    assert json.loads(newest["gate_reasons"])[-1].endswith(left_out)
+
+
+def test_a_lake_that_was_moved_keeps_its_models_and_verdicts(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path / "old", instance)
+    place.land("a.csv", as_csv(examples(200, seed=1)))
+    assert place.run().success
+    assert place.run(run_config={"ops": {"fine_tuned_model": {"config": {"epochs": 1}}}}).success
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = make_workplace(tmp_path / "new", instance)
+
+    newest, _ = list_models(moved.lake, moved.settings)
+    assert newest["current"]
+    assert newest["uri"].startswith(str(tmp_path / "new"))
+    status = pipeline_status(moved.lake, "words", moved.settings)
+    assert status["model"]["exists"]
+    assert Path(status["model"]["report"]).is_file()
+    pinned = pinned_versions(moved.lake, PipelineKeys(()))
+    assert pinned[moved.table("cleaned_features").uri]
+    assert all(uri.startswith(str(tmp_path / "new")) for uri in pinned)
+
+    evaluations = moved.rows("eval_report").height
+    job = moved.definitions().resolve_implicit_global_asset_job_def()
+    assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("eval_report")]).success
+    assert moved.rows("eval_report").height == evaluations  # nothing to be told of a model that was logged elsewhere
+    moved.land("b.csv", as_csv(examples(40, seed=2)))
+    assert moved.run().success
+    verdict = moved.rows("eval_report").sort("evaluated_at").row(-1, named=True)
+    assert verdict["previous_fingerprint"] == newest["fingerprint"]
+    assert not (tmp_path / "old").exists()
 
 
 def test_a_model_that_was_deleted_or_damaged_gives_way_to_the_one_before(tmp_path: Path, instance: dg.DagsterInstance) -> None:

@@ -174,6 +174,13 @@ def test_a_missing_column_names_those_found_and_the_setting(tmp_path: Path) -> N
     assert problem == "there is no column 'label'; the columns are 'text', 'n'. Set source.label_column"
 
 
+@pytest.mark.parametrize(("header", "mark"), [(b"text;label", "';'"), (b"text\tlabel", "'\\t'"), (b"text|label", "'|'")])
+def test_a_wrong_delimiter_is_told_from_a_wrong_column(tmp_path: Path, header: bytes, mark: str) -> None:
+    problem = whole_file_problem(read_bytes(tmp_path, "a.csv", header + b"\nfine;pos\n"))
+    assert problem is not None
+    assert problem.endswith(f". They look separated by {mark}: set source.delimiter")
+
+
 @pytest.mark.parametrize("found", ["Text", " text", "TEXT "])
 def test_a_column_that_is_spelled_otherwise_is_suggested(tmp_path: Path, found: str) -> None:
     problem = whole_file_problem(read_bytes(tmp_path, "a.csv", f"{found},label\nfine,pos\n".encode()))

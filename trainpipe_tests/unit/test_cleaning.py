@@ -64,6 +64,21 @@ def test_spellings_of_a_label_are_one_label(label: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("listed", "labels"),
+    [
+        (None, ["1", "1", "-2", "1.5", "v1.0", "1"]),
+        (("1", "-2", "1.5", "v1.0"), ["1", "1", "-2", "1.5", "v1.0", "1"]),
+        (("1.0", "-2", "1.5", "v1.0"), ["1.0", "1.0", "-2", "1.5", "v1.0", "1.0"]),
+        (("1.0", "1", "-2.0", "1.5", "v1.0"), ["1", "1.0", "-2.0", "1.5", "v1.0", "1.00"]),
+    ],
+)
+def test_whole_numbers_are_the_same_classes_as_floats(listed: tuple[str, ...] | None, labels: list[str]) -> None:
+    found = pl.DataFrame({"label": ["1", "1.0", "-2.0", "1.5", "v1.0", "1.00"]})
+    classes = ClassLabels(CleaningSettings(labels=listed))
+    assert found.select(classes.normalised(pl.col("label")))["label"].to_list() == labels
+
+
+@pytest.mark.parametrize(
     ("record", "rule", "words"),
     [
         ((None, "positive"), "missing_text", "null"),

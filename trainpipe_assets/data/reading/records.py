@@ -206,7 +206,14 @@ def check_columns(found: Sequence[str], wanted: dict[str, str]) -> None:
         if name not in found:
             near = [other for other in found if other.strip().casefold() == name.strip().casefold()]
             hint = f"; did you mean {near[0]!r}? Names must match exactly" if near else ""
-            raise UnreadableFile(f"there is no column {name!r}; the columns are {_listed(found)}. Set source.{setting}{hint}")
+            advice = delimiter_advice(found) or f"Set source.{setting}{hint}"
+            raise UnreadableFile(f"there is no column {name!r}; the columns are {_listed(found)}. {advice}")
+
+
+def delimiter_advice(found: Sequence[str]) -> str | None:
+    """What to do where the one column `found` is rather several; None where it is not."""
+    mark = next((mark for mark in (";", "\t", "|", ",") if len(found) == 1 and mark in found[0]), None)
+    return None if mark is None else f"They look separated by {mark!r}: set source.delimiter"
 
 
 def _listed(names: Sequence[str]) -> str:
