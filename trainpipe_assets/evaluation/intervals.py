@@ -14,6 +14,8 @@ from trainpipe_assets.evaluation.metrics import ClassCounts, FloatArray, IntArra
 
 HEADLINE_METRICS = ("accuracy", "macro_f1", "log_loss", "calibration_error")
 
+SHARES = ("accuracy", "macro_f1", "micro_f1", "subset_accuracy", "hamming_loss", "token_accuracy")  # 0 or 1 where all are alike
+
 PERCENTILES = (2.5, 97.5)
 NORMAL_QUANTILE = 1.959963984540054  # 97.5% point of the standard normal
 CHUNK_ELEMENTS = 100_000  # draws held at once (more only if one resample alone is larger): arrays of 0.8 MB stay in the cache
@@ -61,8 +63,11 @@ class Bootstrap:
     seed: int
 
     def estimate(self, metric: str) -> Estimate:
-        """The value of `metric` with its percentile interval."""
-        return _percentile_estimate(self.values[metric], self.resampled[metric])
+        """The value of `metric` with its percentile interval; where all examples are right, or none, with that of their share."""
+        found = _percentile_estimate(self.values[metric], self.resampled[metric])
+        if metric in SHARES and found.low == found.high and found.value in (0.0, 1.0):
+            return proportion(int(found.value) * self.n_examples, self.n_examples)
+        return found
 
     def estimates(self) -> dict[str, Estimate]:
         """The estimate of each headline metric."""

@@ -232,6 +232,18 @@ def test_bootstrap_is_a_function_of_its_seed():
     assert bootstrap(sample, 100, seed=1).estimates() != bootstrap(sample, 100, seed=2).estimates()
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong_is_no_certainty(right: bool) -> None:
+    labels = np.arange(40) % 2
+    result = bootstrap(outcomes(labels, np.eye(2)[labels if right else 1 - labels] * 0.8 + 0.1, 10), 100)
+    for metric in ("accuracy", "macro_f1"):
+        estimate = result.estimate(metric)
+        assert estimate == proportion(40 if right else 0, 40)
+        assert estimate.value == float(right)
+        assert estimate.high - estimate.low > 0.08
+    assert result.estimate("log_loss").low == result.estimate("log_loss").high  # no share: as the resamples have it
+
+
 def test_a_model_does_not_differ_from_itself():
     result = bootstrap(outcomes(*simulated(40, seed=8), 10), 100)
     assert paired_difference(result, result, "macro_f1") == Estimate(0.0, 0.0, 0.0)
