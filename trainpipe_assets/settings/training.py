@@ -60,7 +60,9 @@ class TrainingSettings(Settings):
     micro_batch_tokens: int | None = Field(
         default=None, ge=16, description="Token budget of one forward pass; by default the whole batch at once."
     )
-    max_grad_norm: float = Field(default=1.0, gt=0.0, le=1e9, description="Gradients are clipped to this global norm; 1e9 clips none.")
+    max_grad_norm: float = Field(
+        default=1.0, gt=0.0, allow_inf_nan=False, description="Gradients are clipped to this global norm; 1e9 clips none."
+    )
     packing: bool = Field(
         default=True, description="causal-lm: documents share a row of the batch, none of which sees another; false pads them instead."
     )
