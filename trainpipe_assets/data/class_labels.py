@@ -34,7 +34,7 @@ class ClassLabels:
     def normalised(self, label: pl.Expr) -> pl.Expr:
         """The canonical label; one that is not allowed stays as it is."""
         spelled = label.str.strip_chars().str.to_lowercase()
-        spelled = spelled.str.replace(WHOLE.pattern, "$1") if self.whole else spelled
+        spelled = spelled.map_batches(_whole, return_dtype=pl.String, is_elementwise=True) if self.whole else spelled
         return spelled.replace(list(self.spellings), list(self.spellings.values())) if self.spellings else spelled
 
     def rules(self) -> list[tuple[str, pl.Expr, pl.Expr]]:
@@ -57,3 +57,8 @@ class ClassLabels:
     def answer(self, names: tuple[str, ...]) -> pl.Expr:
         """The position of the class."""
         return pl.col("label").replace_strict(list(names), list(range(len(names))), return_dtype=pl.Int32).alias("label_id")
+
+
+def _whole(labels: pl.Series) -> pl.Series:
+    """Whole numbers without `.0`; most labels are no numbers, and are not looked through for one."""
+    return labels.str.replace(WHOLE.pattern, "$1") if labels.str.ends_with("0").any() else labels
