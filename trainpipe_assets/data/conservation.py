@@ -10,9 +10,8 @@ import numpy as np
 import polars as pl
 
 from trainpipe_assets.data.splitting import SPLITS
+from trainpipe_assets.storage.delta import KEY
 from trainpipe_assets.storage.row_numbers import having, number_of, numbers_of, repeated
-
-KEY = "row_id"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ class Encoder(Protocol):
     """What the step that tokenizes needs of a task."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Those of what a model answers, in the order of its outputs; none where the task has none."""
+
+    @property
     def determinants(self) -> Mapping[str, Any]:
         """Everything that fixes how tokens follow from texts, by name."""
 
@@ -56,6 +60,7 @@ class DocumentEncoder:
     """For the documents of a language model, which have no labels."""
 
     tokenizer: document_tokens.DocumentTokenizer
+    names: tuple[str, ...] = ()
 
     @property
     def determinants(self) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import dagster as dg
 
 from trainpipe_assets.data import cleaning, ingestion
-from trainpipe_assets.data.encoding import encoder_version, labels_of, load_encoder
+from trainpipe_assets.data.encoding import encoder_version, load_encoder
 from trainpipe_assets.data.sources import list_landed, wait_until_settled
 from trainpipe_assets.data.splitting import require_trainable, split_sizes
 from trainpipe_assets.data.validation_findings import require_columns
@@ -168,13 +168,12 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             base = base_models.resolve(settings.model.base, lake.models)
             encoder = load_encoder(base.folder, settings, cleaned_features.scan())
             require_made_by(settings, tokenized_dataset, cleaned_features, encoder)
-            labels = labels_of(cleaned_features.scan(), settings)
-            require_trainable(split_sizes(tokenized_dataset.scan()), settings.task, labels, settings.split)
+            require_trainable(split_sizes(tokenized_dataset.scan()), settings.task, encoder.names, settings.split)
             plan = TrainingPlan(
                 task=settings.task,
                 dataset=tokenized_dataset,
                 digest=dataset_digest(tokenized_dataset),
-                labels=labels,
+                labels=encoder.names,
                 base=base,
                 model=settings.model,
                 training=config.settings(),

@@ -27,9 +27,7 @@ KEY = "row_id"  # the key of every table
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
 MADE_BY = "trainpipe/made_by"  # in the note of a commit: what the fingerprint is of, by name, as JSON
 _IDENTITY, _ADDED, _REMOVED = "trainpipe/commit", "trainpipe/rows_added", "trainpipe/rows_removed"
-
-
-_COMMITS_ASKED = 20  # maintenance commits too
+_COMMITS_ASKED = 20  # for what made a table: the newest may be of maintenance
 
 
 class ConcurrentWrite(RuntimeError):
