@@ -24,6 +24,11 @@ BIN = Path(sys.executable).parent
 TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "eval_report")
 
 
+def inherited_environment() -> dict[str, str]:
+    """This process's variables without those that configure the product or Dagster."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("TRAINPIPE_", "DAGSTER_"))}
+
+
 @dataclass
 class Installation:
     """The shipped pipeline `reviews` in a folder of its own, run by real commands."""
@@ -38,7 +43,7 @@ class Installation:
         shipped = (REPOSITORY / "dagster.yaml").read_text()
         assert "python_log_level: INFO" in shipped
         (home / "dagster.yaml").write_text(shipped.replace("python_log_level: INFO", "python_log_level: DEBUG"))  # tests wait for events
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TRAINPIPE_", "DAGSTER_"))}
+        inherited = inherited_environment()
         self.environment = {
             **inherited,
             "DAGSTER_HOME": str(home),

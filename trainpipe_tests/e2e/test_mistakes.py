@@ -1,13 +1,12 @@
 """A mistake in a `defs.yaml` or a variable, as `dagster` and `trainpipe` tell of it: one message that says where, and no traceback."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from trainpipe_tests.programs import BIN, REPOSITORY
+from trainpipe_tests.programs import BIN, REPOSITORY, inherited_environment
 
 MATERIALIZE = ("dagster", "asset", "materialize", "-m", "trainpipe_assets.definitions", "--select", "raw_data")
 STATUS = ("trainpipe", "status")
@@ -24,8 +23,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def said(project: Path, command: tuple[str, ...], **variables: str) -> str:
     """What a command that has to fail says of the mistake."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRAINPIPE_", "DAGSTER_"))}
-    environment = {**kept, "PYTHONPATH": str(project), "PYTHONWARNINGS": "ignore", **variables}
+    environment = {**inherited_environment(), "PYTHONPATH": str(project), "PYTHONWARNINGS": "ignore", **variables}
     done = subprocess.run(
         [str(BIN / command[0]), *command[1:]],
         cwd=project, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,

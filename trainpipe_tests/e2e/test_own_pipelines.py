@@ -1,10 +1,9 @@
 """Pipelines in a place of one's own: in any folder, and in a Dagster project beside other assets. Real commands on an installed package."""
 
-import os
 import subprocess
 from pathlib import Path
 
-from trainpipe_tests.programs import BIN
+from trainpipe_tests.programs import BIN, inherited_environment
 
 SECONDS = 300
 PIPELINE = """
@@ -40,8 +39,7 @@ root_module = "company"
 
 def run(place: Path, *command: str, fails: bool = False, **variables: str) -> str:
     """What the command says, in `place`, which is also importable."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRAINPIPE_", "DAGSTER_"))}
-    environment = {**kept, "PYTHONPATH": str(place), "PYTHONWARNINGS": "ignore", **variables}
+    environment = {**inherited_environment(), "PYTHONPATH": str(place), "PYTHONWARNINGS": "ignore", **variables}
     done = subprocess.run(
         [str(BIN / command[0]), *command[1:]],
         cwd=place, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,
