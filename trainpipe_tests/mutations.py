@@ -18,7 +18,7 @@ import zstandard
 from trainpipe_tests.corpora import examples
 
 CORPORA = Path(__file__).parent.parent / "data" / "samples" / "corpora"
-FORMATS = ("csv", "tsv", "jsonl", "parquet")
+FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {"": lambda content: content, ".gz": gzip.compress, ".zst": zstandard.compress}
 BOMB_BYTES = 96 << 20
 ODD = ['she said "no"', "two\nlines", "a,b\tc", "", " ", "naïve 😀", "\ufeffmark", "null", "x" * 3000]
@@ -46,6 +46,9 @@ def written(kind: str, rows: list[dict[str, str]], chooser: random.Random) -> by
     """The records as a file of a format."""
     if kind == "jsonl":
         return "".join(json.dumps(row, ensure_ascii=chooser.random() < 0.5) + "\n" for row in rows).encode()
+    if kind == "json":
+        indent, ascii_only = chooser.choice([None, 0, 2]), chooser.random() < 0.5
+        return json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode()
     if kind == "tsv":  # no quoting: what would break a line is replaced, as writers of TSV do
         return "".join(
             "\t".join(re.sub(r"[\t\r\n]", " ", row[key]) for row in [row] for key in row) + "\n" for row in _headed(rows)
@@ -197,7 +200,8 @@ def bomb(name: str, chooser: random.Random) -> bytes:
         return COMPRESSIONS[f".{compression}" if compression else ""](buffer.getvalue())
     filling = chooser.choice([b"x", b"\0", b"[", b'"', b"\n", b"text,label\n"])
     size = BOMB_BYTES // 8 if filling.startswith(b"text") else BOMB_BYTES  # a million records are enough
-    content = b"text,label\n" + filling * (size // len(filling))
+    begin = chooser.choice([b"[", b"[\n{", b'[{"text": "', b"[" + b'{"text": "a", "label": "b"},']) if kind == "json" else b"text,label\n"
+    content = begin + filling * (size // len(filling))
     return COMPRESSIONS[f".{compression}"](content)
 
 

@@ -22,7 +22,7 @@ from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.delta import Table, fingerprint
 from trainpipe_assets.storage.increments import Increment
 
-VERSION = "3"  # raise it when the same file would be read differently: the table is then rebuilt
+VERSION = "4"  # raise it when the same file would be read differently: the table is then rebuilt
 OPENED_AT_ONCE = 8
 SHOWN_COLUMNS = 20
 

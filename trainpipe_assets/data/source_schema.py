@@ -6,13 +6,15 @@ Reading only; which schema a source should have, and what differs, is `schema_dr
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from trainpipe_assets.data.reading.decompression import Utf8Stream, decompressed
+from trainpipe_assets.data.reading.decompression import as_utf8
 from trainpipe_assets.data.reading.delimited import next_record
 from trainpipe_assets.data.reading.dialect import dialect_of
+from trainpipe_assets.data.reading.json_array import array_elements, holds_array
 from trainpipe_assets.data.reading.parquet import column_kinds
 from trainpipe_assets.data.reading.records import UnreadableFile, Window
 from trainpipe_assets.data.sources import LandedFile, file_kind, open_landed
@@ -84,8 +86,10 @@ def schema_of(file: LandedFile, settings: SourceSettings) -> SourceSchema | None
             if kind.format == "parquet":
                 kinds = column_kinds(raw, kind.compression)
                 return SourceSchema(tuple(Column(name, told) for name, told in kinds), typed=True, ordered=True)
-            window = Window(Utf8Stream(decompressed(raw, kind.compression)))
-            return _of_objects(window, settings) if kind.format == "jsonl" else _of_fields(window, settings, tabs=kind.format == "tsv")
+            window = Window(as_utf8(raw, kind.compression, settings.encoding))
+            if kind.format in ("json", "jsonl"):
+                return _of_objects(_lines_or_elements(window, settings, array=kind.format == "json"))
+            return _of_fields(window, settings, tabs=kind.format == "tsv")
     except UnreadableFile:
         return None
 
@@ -109,8 +113,8 @@ def _kind_of_text(values: Iterable[str]) -> str | None:
     return next((kind for kind, pattern in _NARROW if all(map(pattern.fullmatch, told))), "string")
 
 
-def _of_objects(window: Window, settings: SourceSettings) -> SourceSchema | None:
-    objects = list(islice(_objects(window, settings), SAMPLE_RECORDS))
+def _of_objects(records: Iterable[bytes]) -> SourceSchema | None:
+    objects = list(islice(_objects(records), SAMPLE_RECORDS))
     if not objects:
         return None
     names = sorted({name for found in objects for name in found if _is_text(name)})
@@ -118,17 +122,25 @@ def _of_objects(window: Window, settings: SourceSettings) -> SourceSchema | None
     return SourceSchema(tuple(columns), typed=True, ordered=False)
 
 
-def _objects(window: Window, settings: SourceSettings) -> Iterable[dict[str, Any]]:
-    """The objects in the lines of the window's first fill."""
+def _lines_or_elements(window: Window, settings: SourceSettings, *, array: bool) -> Iterable[bytes]:
+    """The first records: elements of an array, or the lines of the window's first fill."""
+    if array and holds_array(window):
+        with suppress(UnreadableFile):  # what it holds before counts
+            yield from (record.content for record in array_elements(window, settings.max_record_bytes))
+        return
     window.fill(settings.max_record_bytes + 2)
     while len(window):
         end = window.line_end(len(window.data))
         if end < 0 and not window.ended:
             return
-        line = window.data[window.start : end if end >= 0 else len(window.data)]
+        yield window.data[window.start : end if end >= 0 else len(window.data)]
         window.advance(window.after_break(end) if end >= 0 else len(window.data), 1)
+
+
+def _objects(records: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+    for record in records:
         try:
-            found = json.loads(line)
+            found = json.loads(record)
         except (ValueError, RecursionError):
             continue
         if isinstance(found, dict):

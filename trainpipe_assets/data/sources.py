@@ -17,7 +17,14 @@ from trainpipe_assets.storage.uris import absolute, is_remote, open_filesystem
 
 Compression = Literal["gz", "zst"]
 
-FORMATS: dict[str, FileFormat] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+FORMATS: dict[str, FileFormat] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
 COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
 IGNORED_PREFIXES = (".", "_")  # hidden files, and the markers and work folders of writers such as Spark
 IGNORED_SUFFIXES = (".tmp", ".part", ".crdownload", ".swp")  # still being written, by convention

@@ -1,5 +1,6 @@
 """Where text arrives and how its files are read."""
 
+import codecs
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -7,7 +8,7 @@ from pydantic import Field, field_validator
 
 from trainpipe_assets.settings.base import Settings
 
-FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
+FileFormat = Literal["csv", "tsv", "json", "jsonl", "parquet"]
 SourceKind = Literal["labelled", "multi-labelled", "text", "prompt-completion", "chat"]
 ColumnType = Annotated[str, Field(pattern=r"^(string|integer|number|boolean|time|list|object|any)\??$")]
 
@@ -21,7 +22,11 @@ class SourceSettings(Settings):
     )
     format: FileFormat | Literal["auto"] = Field(
         default="auto",
-        description="File format; auto tells it from the name (.csv .tsv .jsonl .ndjson .parquet, each also with .gz or .zst).",
+        description="File format; auto tells it from the name (.csv .tsv .json .jsonl .ndjson .parquet, each also with .gz or .zst).",
+    )
+    encoding: str = Field(
+        default="utf-8",
+        description="Encoding of text files, as Python calls it (utf-8, cp1252, shift_jis, ...). A byte order mark overrides it.",
     )
     kind: SourceKind = Field(
         default="labelled",
@@ -75,6 +80,18 @@ class SourceSettings(Settings):
             "chat": ("messages_column",),
         }
         return {setting: getattr(self, setting) for setting in settings[self.kind]}
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        try:
+            if "a,\n".encode(name).decode(name) == "a,\n":
+                return codecs.lookup(name).name
+        except (LookupError, ValueError):
+            pass
+        raise ValueError(
+            f"source.encoding {name!r} is no encoding of text that Python knows; utf-8, cp1252, latin-1 and shift_jis are some"
+        )
 
     @field_validator("uri")
     @classmethod

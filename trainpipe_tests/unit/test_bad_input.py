@@ -50,7 +50,7 @@ def between(folder: Path, bad: bytes, after_line: int = 4, **changes: Any) -> st
         (b"only one", "the record has 1 field; the header has 2"),
         (b"one,two,three", "the record has 3 fields; the header has 2"),
         (b'"quoted, too",two,three', "the record has 3 fields; the header has 2"),
-        (b"caf\xe9,pos", "the record is not valid UTF-8 (byte 0xe9 at byte 4); save the file as UTF-8"),
+        (b"caf\xe9,pos", "the record is not valid UTF-8 (byte 0xe9 at byte 4); save the file as UTF-8, or set source.encoding"),
         (b"n\0ul,pos", "the record holds NUL bytes; the file is damaged or not text"),
         (b'"closed" early,pos', "field 1 goes on after its closing quote; double a quote that is text"),
         (b'pos,"he said "hi" to me"', "field 2 goes on after its closing quote; double a quote that is text"),
@@ -212,17 +212,17 @@ def test_a_file_whose_name_tells_the_wrong_format(tmp_path: Path, content: bytes
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (b'{"text": "a", "label": ', "the line is not valid JSON: Expecting value at character 23"),
-        (b"text", "the line is not valid JSON: Expecting value at character 1"),
-        (b'{"text": "a", "label": "b"} x', "the line is not valid JSON: it goes on after its value, at character 28"),
+        (b'{"text": "a", "label": ', "the record is not valid JSON: Expecting value at character 23"),
+        (b"text", "the record is not valid JSON: Expecting value at character 1"),
+        (b'{"text": "a", "label": "b"} x', "the record is not valid JSON: it goes on after its value, at character 28"),
         (
             b'{"text": "a", "label": "b"}{"text": "c", "label": "d"}',
-            "the line is not valid JSON: it goes on after its value, at character 28",
+            "the record is not valid JSON: it goes on after its value, at character 28",
         ),
-        (b'["a", "b"]', "the line holds \"['a', 'b']\" (list); a JSON object is expected"),
-        (b"null", "the line holds 'None' (NoneType); a JSON object is expected"),
-        (b'{"text": "a", "label": NaN}', "the line is not valid JSON: NaN is not a JSON value; use null"),
-        (b'{"text": "a", "label": "b", "n": -Infinity}', "the line is not valid JSON: -Infinity is not a JSON value; use null"),
+        (b'["a", "b"]', "the record is \"['a', 'b']\" (list); a JSON object is expected"),
+        (b"null", "the record is 'None' (NoneType); a JSON object is expected"),
+        (b'{"text": "a", "label": NaN}', "the record is not valid JSON: NaN is not a JSON value; use null"),
+        (b'{"text": "a", "label": "b", "n": -Infinity}', "the record is not valid JSON: -Infinity is not a JSON value; use null"),
         (b'{"text": 5, "label": "b"}', "the text is the number 5; a string is expected"),
         (b'{"text": true, "label": "b"}', "the text is a boolean; a string is expected"),
         (b'{"text": {"a": 1}, "label": "b"}', "the text is an object; a string is expected"),
@@ -232,14 +232,14 @@ def test_a_file_whose_name_tells_the_wrong_format(tmp_path: Path, content: bytes
         (b"{}", "the object has no key 'text'; its keys are none. Set source.text_column"),
         (b'{"text": "caf\xe9", "label": "b"}', "the record is not valid UTF-8 (byte 0xe9 at byte 14); save the file as UTF-8"),
         (b'{"text": "a\0", "label": "b"}', "the record holds NUL bytes; the file is damaged or not text"),
-        (rb'{"text": "\ud800", "label": "b"}', r"the line holds half of a surrogate pair (\ud800 to \udfff), which is not a character"),
+        (rb'{"text": "\ud800", "label": "b"}', r"the record holds half of a surrogate pair (\ud800 to \udfff), which is not a character"),
         (
             rb'{"text": "a", "label": "b", "\udfff": 1}',
-            r"the line holds half of a surrogate pair (\ud800 to \udfff), which is not a character",
+            r"the record holds half of a surrogate pair (\ud800 to \udfff), which is not a character",
         ),
-        (b'{"text": "a", "label": "b", "n": 1e999}', "the line holds a number or a nesting out of range"),
-        (b'{"text": "a", "label": "b", "n": ' + b"9" * 5000 + b"}", "the line holds a number that is too long"),
-        (b'{"text": "a", "label": "b", "n": ' + b"[" * 100_000, "the line is nested too deeply"),
+        (b'{"text": "a", "label": "b", "n": 1e999}', "the record holds a number or a nesting out of range"),
+        (b'{"text": "a", "label": "b", "n": ' + b"9" * 5000 + b"}", "the record holds a number that is too long"),
+        (b'{"text": "a", "label": "b", "n": ' + b"[" * 100_000, "the record is nested too deeply"),
     ],
 )
 def test_a_bad_json_line_harms_no_other(tmp_path: Path, line: bytes, problem: str) -> None:
@@ -501,3 +501,42 @@ print(len(rows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, ro
 def test_a_header_of_a_hundred_thousand_columns_is_refused_at_once(tmp_path: Path) -> None:
     problem = whole_file_problem(read_bytes(tmp_path, "a.csv", b"text,label" + b",ab" * 200_000 + b"\na,b\n"))
     assert problem.startswith("more than one column is called 'ab'")
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("cp1252", "Müller’s café – 5 €"), ("shift_jis", "映画は良かった"), ("utf-16-le", "ja 😀")])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.csv.gz"])
+def test_other_encodings_by_setting(tmp_path: Path, encoding: str, text: str, name: str) -> None:
+    objects = [{"text": text, "label": "pos"}, {"text": "after", "label": "neg"}]
+    as_json = "\n".join(json.dumps(found, ensure_ascii=False) for found in objects) if name == "a.jsonl" else json.dumps(objects)
+    plain = f"text,label\n{text},pos\nafter,neg\n" if "csv" in name else as_json
+    content = plain.encode(encoding)
+    rows = read_bytes(tmp_path, name, gzip.compress(content, mtime=0) if name.endswith("gz") else content, encoding=encoding)
+    assert rows.select("text", "label").rows() == [(text, "pos"), AFTER]
+    assert rows["problem"].null_count() == 2
+
+
+def test_a_byte_order_mark_overrides_the_encoding_that_is_set(tmp_path: Path) -> None:
+    for mark in ("utf-8-sig", "utf-16"):
+        rows = read_bytes(tmp_path, "a.csv", "text,label\nschön,pos\n".encode(mark), encoding="cp1252")
+        assert rows.select("text", "label").rows() == [("schön", "pos")]
+
+
+@pytest.mark.parametrize(("encoding", "damage"), [("cp1252", b"\x81"), ("shift_jis", b"\xff"), ("ascii", b"\xe9"), ("utf-8", b"\xe9")])
+def test_a_byte_that_the_encoding_does_not_have_harms_one_row(tmp_path: Path, encoding: str, damage: bytes) -> None:
+    rows = read_bytes(tmp_path, "a.csv", HEADER + b"before,pos\nbad" + damage + b",neg\nafter,neg\n", encoding=encoding)
+    assert good(rows) == [BEFORE, (4, *AFTER)]
+    ((line, problem),) = problems(rows)
+    assert line == 3
+    assert problem.startswith("the record is not valid UTF-8")
+    assert problem.endswith("save the file as UTF-8, or set source.encoding")
+
+
+@pytest.mark.parametrize("encoding", ["utf8", "UTF-8", "U8"])
+def test_an_encoding_has_one_name(encoding: str) -> None:
+    assert SourceSettings(encoding=encoding) == SourceSettings()
+
+
+@pytest.mark.parametrize("encoding", ["", "excel", "base64", "rot13", "undefined"])
+def test_what_is_no_encoding_of_text_is_refused(encoding: str) -> None:
+    with pytest.raises(ValueError, match="is no encoding of text that Python knows"):
+        SourceSettings(encoding=encoding)

@@ -69,7 +69,7 @@ def test_the_same_bytes_again_change_nothing_and_others_replace_them(tmp_path: P
         ("a.csv", b"review,label\nfine,pos\n", "there is no column 'text'; the columns are 'review', 'label'. Set source.text_column"),
         ("a.csv", b"", "the file is empty"),
         ("a.csv.gz", b"not gzip", "the gzip data is damaged"),
-        ("a.jsonl", b"fine\nbad\n", "none of its first 2 records can be used; line 1: the line is not valid JSON"),
+        ("a.jsonl", b"fine\nbad\n", "none of its first 2 records can be used; line 1: the record is not valid JSON"),
         ("a.csv", b"text,label\none\ntwo\n", "none of its first 2 records can be used; line 2: the record has 1 field"),
     ],
 )

@@ -13,6 +13,7 @@ import pyarrow as pa
 from trainpipe_assets.data.sources import Compression
 
 PIECE = 1 << 16  # bytes asked of a decompressor at once: what is lost with damage, since the whole piece fails
+UTF8 = "utf-8"
 UTF16_BOMS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
@@ -118,13 +119,14 @@ class ZstdStream:
 
 
 class Utf8Stream:
-    """Text of another Unicode encoding, told by its byte order mark, as UTF-8. The mark itself is dropped.
+    """Text as UTF-8, whatever its `encoding`. A byte order mark is dropped, and says more than `encoding` does.
 
     What is not valid in the source encoding comes out as bytes that are not valid UTF-8 either: it is the record's problem.
     """
 
-    def __init__(self, source: ByteStream) -> None:
+    def __init__(self, source: ByteStream, encoding: str = UTF8) -> None:
         self._source = source
+        self._encoding = encoding
         self._head: bytes | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
         self._finished = False
@@ -142,10 +144,15 @@ class Utf8Stream:
         head = b""
         while len(head) < len(codecs.BOM_UTF8) and (piece := self._source.read(PIECE)):
             head += piece
-        if encoding := UTF16_BOMS.get(head[:2]):
-            self._decoder = codecs.getincrementaldecoder(encoding)(errors="surrogatepass")
-            head = head[2:]
-        self._head = head.removeprefix(codecs.BOM_UTF8)
+        if head.startswith(codecs.BOM_UTF8):
+            self._head = head.removeprefix(codecs.BOM_UTF8)
+            return
+        marked = UTF16_BOMS.get(head[:2])
+        self._head = head[2:] if marked else head
+        encoding = marked or self._encoding
+        if encoding != UTF8:
+            keep_invalid = "surrogatepass" if encoding.startswith("utf") else "surrogateescape"
+            self._decoder = codecs.getincrementaldecoder(encoding)(errors=keep_invalid)
 
     def _transcode(self, piece: bytes, size: int) -> bytes:
         assert self._decoder is not None
@@ -158,6 +165,11 @@ class Utf8Stream:
             self._finished = not piece
             piece = b"" if self._finished or text else self._source.read(size)
         return text
+
+
+def as_utf8(raw: BinaryIO, compression: Compression | None, encoding: str) -> Utf8Stream:
+    """The text of `raw`, which is compressed so and in this `encoding`."""
+    return Utf8Stream(decompressed(raw, compression), encoding)
 
 
 def decompressed(raw: BinaryIO, compression: Compression | None) -> ByteStream:

@@ -81,7 +81,7 @@ def _read_header(window: Window, dialect: Dialect, settings: SourceSettings) -> 
         window.check_whole(b"")
         raise UnreadableFile("the file is empty; a header line and one record or more are expected")
     if header.problem:
-        hint = " It looks like UTF-16 without a byte order mark: save it as UTF-8." if b"\0" in header.raw else ""
+        hint = " It looks like UTF-16 without a byte order mark: save it as UTF-8, or set source.encoding." if b"\0" in header.raw else ""
         raise UnreadableFile(f"the header line cannot be used: {header.problem}.{hint}")
     check_columns(header.fields, settings.columns)
     return header.fields

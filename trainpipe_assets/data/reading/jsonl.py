@@ -1,9 +1,10 @@
 """JSON Lines: one JSON object a line, each judged by itself."""
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import polars as pl
 
 from trainpipe_assets.data.reading.records import (
@@ -17,9 +18,9 @@ from trainpipe_assets.data.reading.records import (
     as_label,
     as_text,
     excerpt,
-    in_order,
     not_utf8,
     over_long,
+    unusable_frame,
 )
 from trainpipe_assets.settings import SourceSettings
 
@@ -29,8 +30,16 @@ PLAIN = frozenset({*DTYPES, type(None)})
 JSON_SPACE = b" \t\r\n"
 
 
+class Record(NamedTuple):
+    """The bytes of a record, or the beginning of one that is too long; `size` counts all of them."""
+
+    line_number: int
+    content: bytes
+    size: int
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise BadRecord(f"the line is not valid JSON: {name} is not a JSON value; use null")
+    raise BadRecord(f"the record is not valid JSON: {name} is not a JSON value; use null")
 
 
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
@@ -63,13 +72,13 @@ def _next_batch(window: Window, settings: SourceSettings) -> pl.DataFrame:
         cut = _whole_lines(window)
     if cut < 0:
         if len(window) > settings.max_record_bytes:
-            first, beginning = window.line_number, excerpt(window.data[window.start :][:4096])
-            problem = over_long(window.skip_line(), settings.max_record_bytes)
-            return in_order(PARSED.to_frame(), [Unusable(first, beginning, problem)])
+            first, beginning = window.line_number, window.data[window.start :][: settings.max_record_bytes]
+            return parse_records([Record(first, beginning, window.skip_line())], settings)
         window.check_whole(window.data[window.start :])
         cut = len(window.data)
     lines = window.data[window.start : cut].splitlines()
-    frame = _parse_lines(lines, window.line_number, settings)
+    contents = enumerate((line.strip(JSON_SPACE) for line in lines), window.line_number)
+    frame = parse_records((Record(number, content, len(content)) for number, content in contents if content), settings)
     window.advance(cut, len(lines))
     return frame
 
@@ -83,35 +92,37 @@ def _whole_lines(window: Window) -> int:
     return carriage + 1 if carriage >= 0 else -1
 
 
-def _parse_lines(lines: list[bytes], first: int, settings: SourceSettings) -> pl.DataFrame:
+def parse_records(records: Iterable[Record], settings: SourceSettings) -> pl.DataFrame:
+    """`records`, one JSON object each without outer white space, in the schema `PARSED` and in their order."""
     numbers: list[int] = []
     rows: list[Parsed] = []
     unusable: list[Unusable] = []
-    for number, line in enumerate(lines, first):
-        content = line.strip(JSON_SPACE)
-        if not content:
-            continue
+    places: tuple[list[int], list[int]] = [], []  # of usable and of unusable records
+    for place, record in enumerate(records):
         try:
-            rows.append(parse_line(content, settings))
-            numbers.append(number)
+            rows.append(_parse(record, settings))
+            numbers.append(record.line_number)
+            places[0].append(place)
         except BadRecord as error:
-            unusable.append(Unusable(number, excerpt(line), str(error)))
+            unusable.append(Unusable(record.line_number, excerpt(record.content), str(error)))
+            places[1].append(place)
     texts, labels, extras = zip(*rows, strict=True) if rows else ((), (), ())
     columns = {"line_number": numbers, "text": texts, "label": labels, "extra": _encode_all(extras), "problem": [None] * len(rows)}
-    return in_order(pl.DataFrame(columns, schema=PARSED), unusable)
+    usable = pl.DataFrame(columns, schema=PARSED)
+    return pl.concat([usable, unusable_frame(unusable)])[np.argsort(places[0] + places[1])] if unusable else usable
 
 
-def parse_line(line: bytes, settings: SourceSettings) -> Parsed:
-    """Text, label and the other keys of the object in `line`, which has no outer white space.
+def _parse(record: Record, settings: SourceSettings) -> Parsed:
+    """Text, label and the other keys of the object.
 
     Raises:
-        BadRecord: the line is too long, is not a JSON object, lacks a key, or a value is of the wrong type.
+        BadRecord: the record is too long, is not a JSON object, lacks a key, or a value is of the wrong type.
     """
-    if len(line) > settings.max_record_bytes:
-        raise BadRecord(over_long(len(line), settings.max_record_bytes))
-    extra = _decode_line(line)
+    if record.size > settings.max_record_bytes:
+        raise BadRecord(over_long(record.size, settings.max_record_bytes))
+    extra = _decode_record(record.content)
     if not isinstance(extra, dict):
-        raise BadRecord(f"the line holds {str(extra)[:40]!r} ({type(extra).__name__}); a JSON object is expected")
+        raise BadRecord(f"the record is {str(extra)[:40]!r} ({type(extra).__name__}); a JSON object is expected")
     values = []
     for setting, name in settings.columns.items():
         if name not in extra:
@@ -125,7 +136,7 @@ def parse_line(line: bytes, settings: SourceSettings) -> Parsed:
     )
     for name in settings.columns.values():
         extra.pop(name, None)
-    if PLAIN.issuperset(map(type, extra.values())) and b"\\u" not in line:
+    if PLAIN.issuperset(map(type, extra.values())) and b"\\u" not in record.content:
         return text, label, extra
     return text, label, _encode_checked(text, label, extra)
 
@@ -135,7 +146,7 @@ def _as_written(found: Any) -> Any:
     try:
         return _encode(found) if isinstance(found, list) else found
     except (ValueError, RecursionError) as error:
-        raise BadRecord(f"the line holds a number or a nesting out of range ({error})") from error
+        raise BadRecord(f"the record holds a number or a nesting out of range ({error})") from error
 
 
 def _encode_checked(text: str | None, label: str | None, extra: dict[str, Any]) -> str:
@@ -143,9 +154,9 @@ def _encode_checked(text: str | None, label: str | None, extra: dict[str, Any]) 
         encoded = _encode(extra)
         f"{text}{label}{encoded}".encode()
     except UnicodeEncodeError as error:
-        raise BadRecord("the line holds half of a surrogate pair (\\ud800 to \\udfff), which is not a character") from error
+        raise BadRecord("the record holds half of a surrogate pair (\\ud800 to \\udfff), which is not a character") from error
     except (ValueError, RecursionError) as error:
-        raise BadRecord(f"the line holds a number or a nesting out of range ({error})") from error
+        raise BadRecord(f"the record holds a number or a nesting out of range ({error})") from error
     return encoded
 
 
@@ -166,22 +177,22 @@ def _encode_all(extras: Sequence[dict[str, Any] | str]) -> pl.Series | list[str]
     return [extra if isinstance(extra, str) else _encode(extra) for extra in extras]
 
 
-def _decode_line(line: bytes) -> Any:
+def _decode_record(content: bytes) -> Any:
     try:
-        text = line.decode()
+        text = content.decode()
         found, end = _decode(text)
     except UnicodeDecodeError as error:
         raise BadRecord(not_utf8(error)) from error
     except json.JSONDecodeError as error:
-        if b"\0" in line:
+        if b"\0" in content:
             raise BadRecord("the record holds NUL bytes; the file is damaged or not text") from error
-        raise BadRecord(f"the line is not valid JSON: {error.msg} at character {error.pos + 1}") from error
+        raise BadRecord(f"the record is not valid JSON: {error.msg} at character {error.pos + 1}") from error
     except RecursionError as error:
-        raise BadRecord("the line is nested too deeply") from error
+        raise BadRecord("the record is nested too deeply") from error
     except BadRecord:
         raise
     except ValueError as error:  # an integer of thousands of digits
-        raise BadRecord(f"the line holds a number that is too long ({error})") from error
+        raise BadRecord(f"the record holds a number that is too long ({error})") from error
     if end != len(text):
-        raise BadRecord(f"the line is not valid JSON: it goes on after its value, at character {end + 1}")
+        raise BadRecord(f"the record is not valid JSON: it goes on after its value, at character {end + 1}")
     return found

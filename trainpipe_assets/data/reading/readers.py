@@ -1,6 +1,6 @@
 """From a landed file to rows of `raw_data`: every record exactly one row, usable or not, in bounded batches.
 
-The formats themselves are in `delimited.py`, `jsonl.py` and `parquet.py`; listing and opening are in `sources.py`.
+The formats themselves are in `delimited.py`, `jsonl.py`, `json_array.py` and `parquet.py`; listing and opening are in `sources.py`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,8 +9,9 @@ from datetime import datetime
 import polars as pl
 from blake3 import blake3
 
-from trainpipe_assets.data.reading.decompression import Utf8Stream, decompressed
+from trainpipe_assets.data.reading.decompression import as_utf8
 from trainpipe_assets.data.reading.delimited import read_delimited
+from trainpipe_assets.data.reading.json_array import read_json
 from trainpipe_assets.data.reading.jsonl import read_jsonl
 from trainpipe_assets.data.reading.parquet import read_parquet
 from trainpipe_assets.data.reading.records import UnreadableFile, Unusable, Window, unusable_frame
@@ -114,8 +115,10 @@ def parse_file(file: LandedFile, settings: SourceSettings) -> Iterator[pl.DataFr
         if kind.format == "parquet":
             yield from read_parquet(raw, kind.compression, settings)
             return
-        window = Window(Utf8Stream(decompressed(raw, kind.compression)))
-        if kind.format == "jsonl":
+        window = Window(as_utf8(raw, kind.compression, settings.encoding))
+        if kind.format == "json":
+            yield from read_json(window, settings)
+        elif kind.format == "jsonl":
             yield from read_jsonl(window, settings)
         else:
             yield from read_delimited(window, settings, tabs=kind.format == "tsv")

@@ -1,6 +1,6 @@
 """What the readers of all formats share: the form of a parsed record, and a window onto a stream of lines.
 
-What a record is differs by format and is decided in `delimited.py`, `jsonl.py` and `parquet.py`.
+What a record is differs by format and is decided in the modules of the formats.
 """
 
 import math
@@ -190,7 +190,8 @@ def over_long(length: int, limit: int) -> str:
 
 def not_utf8(error: UnicodeDecodeError) -> str:
     """The problem of a record that is not valid UTF-8."""
-    return f"the record is not valid UTF-8 (byte 0x{error.object[error.start]:02x} at byte {error.start + 1}); save the file as UTF-8"
+    found = f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
+    return f"the record is not valid UTF-8 ({found}); save the file as UTF-8, or set source.encoding"
 
 
 def check_columns(found: Sequence[str], wanted: dict[str, str]) -> None:
