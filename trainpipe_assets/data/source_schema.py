@@ -126,7 +126,7 @@ def _lines_or_elements(window: Window, settings: SourceSettings, *, array: bool)
     """The first records: elements of an array, or the lines of the window's first fill."""
     if array and holds_array(window):
         with suppress(UnreadableFile):  # what it holds before counts
-            yield from (record.content for record in array_elements(window, settings.max_record_bytes))
+            yield from (content for _, content, _ in array_elements(window, settings.max_record_bytes))
         return
     window.fill(settings.max_record_bytes + 2)
     while len(window):

@@ -65,7 +65,7 @@ def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
     try:
         for record in records:
             pending.append(record)
-            held += len(record.content)
+            held += len(record[1])
             if len(pending) >= BATCH_RECORDS or held >= FILL_BYTES:
                 yield pending
                 pending, held = [], 0
@@ -153,7 +153,7 @@ class _Text:
     def _taken(self, end: int) -> Record:
         line, content = self._line, _encoded(self._text[self._at : end])
         self.skip(end - self._at)
-        return Record(line, content, len(content))
+        return line, content, len(content)
 
     def _undecodable(self, longest: int) -> Record:
         """The element that begins here and is damaged, or too long to be decoded."""
@@ -172,7 +172,7 @@ class _Text:
         rest = _encoded(self._text[self._at : end])
         self.skip(end - self._at)
         self.resumed, size = scan.resumed, size + len(rest)
-        return Record(line, rest if size <= longest else _encoded(beginning)[:longest], size)
+        return line, rest if size <= longest else _encoded(beginning)[:longest], size
 
     def unreadable(self, why: str, line: int | None = None, beginning: str = "") -> UnreadableFile:
         """What to raise where the file does not go on as it should."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import polars as pl
@@ -24,18 +24,11 @@ from trainpipe_assets.data.reading.records import (
 )
 from trainpipe_assets.settings import SourceSettings
 
+Record = tuple[int, bytes, int]  # line, bytes and size; of one that is too long only its first bytes
 Parsed = tuple[str | None, str | None, dict[str, Any] | str]  # text, label and the other keys, encoded where they are not plain
 DTYPES: dict[type, type[pl.DataType]] = {str: pl.String, int: pl.Int64, bool: pl.Boolean}
 PLAIN = frozenset({*DTYPES, type(None)})
 JSON_SPACE = b" \t\r\n"
-
-
-class Record(NamedTuple):
-    """The bytes of a record, or the beginning of one that is too long; `size` counts all of them."""
-
-    line_number: int
-    content: bytes
-    size: int
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -73,12 +66,12 @@ def _next_batch(window: Window, settings: SourceSettings) -> pl.DataFrame:
     if cut < 0:
         if len(window) > settings.max_record_bytes:
             first, beginning = window.line_number, window.data[window.start :][: settings.max_record_bytes]
-            return parse_records([Record(first, beginning, window.skip_line())], settings)
+            return parse_records([(first, beginning, window.skip_line())], settings)
         window.check_whole(window.data[window.start :])
         cut = len(window.data)
     lines = window.data[window.start : cut].splitlines()
     contents = enumerate((line.strip(JSON_SPACE) for line in lines), window.line_number)
-    frame = parse_records((Record(number, content, len(content)) for number, content in contents if content), settings)
+    frame = parse_records([(number, content, len(content)) for number, content in contents if content], settings)
     window.advance(cut, len(lines))
     return frame
 
@@ -97,30 +90,31 @@ def parse_records(records: Iterable[Record], settings: SourceSettings) -> pl.Dat
     numbers: list[int] = []
     rows: list[Parsed] = []
     unusable: list[Unusable] = []
-    places: tuple[list[int], list[int]] = [], []  # of usable and of unusable records
-    for place, record in enumerate(records):
+    among: list[int] = []  # how many usable ones precede each unusable one
+    for line, content, size in records:
         try:
-            rows.append(_parse(record, settings))
-            numbers.append(record.line_number)
-            places[0].append(place)
+            rows.append(_parse(content, size, settings))
+            numbers.append(line)
         except BadRecord as error:
-            unusable.append(Unusable(record.line_number, excerpt(record.content), str(error)))
-            places[1].append(place)
+            unusable.append(Unusable(line, excerpt(content), str(error)))
+            among.append(len(rows))
     texts, labels, extras = zip(*rows, strict=True) if rows else ((), (), ())
     columns = {"line_number": numbers, "text": texts, "label": labels, "extra": _encode_all(extras), "problem": [None] * len(rows)}
     usable = pl.DataFrame(columns, schema=PARSED)
-    return pl.concat([usable, unusable_frame(unusable)])[np.argsort(places[0] + places[1])] if unusable else usable
+    if not unusable:
+        return usable
+    return pl.concat([usable, unusable_frame(unusable)])[np.insert(np.arange(len(rows)), among, len(rows) + np.arange(len(unusable)))]
 
 
-def _parse(record: Record, settings: SourceSettings) -> Parsed:
+def _parse(content: bytes, size: int, settings: SourceSettings) -> Parsed:
     """Text, label and the other keys of the object.
 
     Raises:
         BadRecord: the record is too long, is not a JSON object, lacks a key, or a value is of the wrong type.
     """
-    if record.size > settings.max_record_bytes:
-        raise BadRecord(over_long(record.size, settings.max_record_bytes))
-    extra = _decode_record(record.content)
+    if size > settings.max_record_bytes:
+        raise BadRecord(over_long(size, settings.max_record_bytes))
+    extra = _decode_record(content)
     if not isinstance(extra, dict):
         raise BadRecord(f"the record is {str(extra)[:40]!r} ({type(extra).__name__}); a JSON object is expected")
     values = []
@@ -136,7 +130,7 @@ def _parse(record: Record, settings: SourceSettings) -> Parsed:
     )
     for name in settings.columns.values():
         extra.pop(name, None)
-    if PLAIN.issuperset(map(type, extra.values())) and b"\\u" not in record.content:
+    if PLAIN.issuperset(map(type, extra.values())) and b"\\u" not in content:
         return text, label, extra
     return text, label, _encode_checked(text, label, extra)
 
