@@ -140,8 +140,11 @@ def proportion(hits: int, total: int) -> Estimate:
 
 
 def written(value: float, sign: str = "") -> str:
-    """A number for people: four decimals, or as many digits where that would be nothing but zeros; with "+" signed."""
-    return f"{value:{sign}.4f}" if value == 0.0 or abs(value) >= 0.001 else f"{value:{sign}.4g}"
+    """A number for people: four decimals, one from a thousand on, as many digits where those would say nothing; with "+" signed."""
+    size = abs(value)
+    if size >= 1e9 or 0.0 < size < 0.001:
+        return f"{value:{sign}.4g}"
+    return f"{value:{sign}.4f}" if size < 1000.0 else f"{value:{sign},.1f}"
 
 
 def _percentile_estimate(value: float, resampled: FloatArray) -> Estimate:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trainpipe_assets.evaluation import plots
+from trainpipe_assets.evaluation.composition import Composition
 from trainpipe_assets.evaluation.evaluate import Evaluation, SliceRow
 from trainpipe_assets.evaluation.figures import DARK, LIGHT, Theme
 from trainpipe_assets.evaluation.history import Comparison, Judged
@@ -63,8 +64,8 @@ class ReportContext:
     """What an evaluation does not know of itself: what was evaluated, and how the model came to be.
 
     `settings` and `lineage` are shown as they are (nested settings as JSON); `history` holds step and loss of the training,
-    `validations` step, loss and the metrics of each validation, `efficiency` and `warnings` what `training.json` says under these names.
-    Leave out what is not known.
+    `validations` step, loss and the metrics of each validation, `trained_on`, `efficiency` and `warnings` what `training.json` says (as
+    `examples` the first). Leave out what is not known.
     """
 
     title: str
@@ -77,6 +78,8 @@ class ReportContext:
     base_model: str
     previous_model_uri: str | None = None
     previous_fingerprint: str | None = None
+    composition: Composition | None = None
+    trained_on: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
     lineage: Mapping[str, object] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()

@@ -14,6 +14,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from trainpipe_assets.evaluation.composition import Composition, composition
 from trainpipe_assets.evaluation.history import Judged, Unseen
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.plots import history_plot
@@ -88,7 +89,7 @@ def evaluate_model(
         return EvaluationStep(_increment(history_uri, history, again, covered), _known_metadata(before))
     measure, unseen = MEASURES[model.task], _unseen(previous, tokens, texts, examples) if previous else None
     found = measure.take(Trial(model, previous, unseen, base, examples, compute, settings))
-    row, context = _described(found, identity, model, previous, tokens, now)
+    row, context = _described(found, identity, model, previous, tokens, composition(texts.scan(), task), now)
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
     _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
     added = pl.DataFrame([] if newest else [row], schema=EVAL_REPORT)
@@ -167,7 +168,7 @@ def _reports_of(model: Artifact) -> str:
 
 
 def _described(
-    found: Judged, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, now: datetime
+    found: Judged, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, made_of: Composition, now: datetime
 ) -> tuple[dict[str, Any], ReportContext]:
     """The row of the history, and what the report says beside what was found."""
     row = {
@@ -193,6 +194,8 @@ def _described(
         dataset_uri=tokens.uri,
         dataset_version=tokens.version,
         base_model=model.manifest["base_model"]["name"],
+        composition=made_of,
+        trained_on=record.get("examples", {}),
         settings=model.manifest["settings"],
         lineage={
             "lake": model.manifest["lake"],

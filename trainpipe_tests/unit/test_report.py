@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from trainpipe_assets.evaluation.composition import SHOWN, Composition, Part, composition
 from trainpipe_assets.evaluation.evaluate import Evaluation, evaluate
 from trainpipe_assets.evaluation.report import MAX_TEXT, ReportContext, render_report, summary_markdown
 from trainpipe_assets.settings import EvaluationSettings, GateSettings
@@ -25,6 +26,12 @@ CONTEXT = ReportContext(
     dataset_version=41,
     base_model="samples/all-MiniLM-L6-v2",
     previous_fingerprint="beef",
+    composition=Composition(
+        Part("all examples", 8_460, 940, 600),
+        [Part(f"positive {ATTACK}", 8_000, 900, 560), Part("negative", 460, 40, 40)],
+        [Part("movies.csv", 8_460, 940, 600)],
+    ),
+    trained_on={"train": 8_460, "validation": 940},
     settings={"training": {"epochs": 3, "note": ATTACK}},
     lineage={"Code version": "v9"},
     history=[{"step": 1, "loss": 0.7}, {"step": 2, "loss": 0.5}],
@@ -159,6 +166,10 @@ def test_the_page_says_where_the_model_comes_from(page):
         "2026-01-02T03:04:05+00:00",
         "v9",
         "the device waited 31% of the time for data. Cost: 1.25.",
+        "trained on 8,460 examples and validated on 940",
+        "all examples 8,460 940 600 100.0%",
+        "negative 460 40 40 5.4%",
+        "movies.csv 8,460 940 600 100.0%",
         "warning step 3: the loss jumped",
     ):
         assert expected in page.text
@@ -205,3 +216,27 @@ def test_the_summary_is_a_well_formed_table(with_previous):
         assert f"- {reason}" in summary
     for estimate in evaluation.metrics.values():
         assert f"{estimate.value:.4f}" in summary
+
+
+def test_the_composition_counts_labels_and_files_of_each_split():
+    rows = [("train", "a", "x.csv")] * 3 + [("test", "a", "y.csv"), ("train", "b", "x.csv"), ("validation", "b", "x.csv")]
+    made_of = composition(pl.LazyFrame(rows, schema=["split", "label", "source_file"], orient="row"), "text-classification")
+    assert made_of.everything == Part("all examples", 4, 1, 1)
+    assert made_of.labels == [Part("a", 3, 0, 1), Part("b", 1, 1, 0)]
+    assert made_of.files == [Part("x.csv", 4, 1, 0), Part("y.csv", 0, 0, 1)]
+
+
+def test_the_composition_of_sets_counts_each_label_of_a_text():
+    rows = [("train", '["a","b"]', "x"), ("test", '["b"]', "x"), ("train", "[]", "x")]
+    frame = pl.LazyFrame(rows, schema=["split", "label", "source_file"], orient="row")
+    made_of = composition(frame, "multi-label-classification")
+    assert made_of.everything.total == 3
+    assert made_of.labels == [Part("b", 1, 0, 1), Part("a", 1, 0, 0)]
+    assert composition(frame, "causal-lm").labels == []
+
+
+def test_the_composition_sums_up_what_would_be_too_long_a_list():
+    rows = [("train", f"label {number:03}", "x") for number in range(SHOWN + 5)]
+    made_of = composition(pl.LazyFrame(rows, schema=["split", "label", "source_file"], orient="row"), "text-classification")
+    assert [part.name for part in made_of.labels[-2:]] == [f"label {SHOWN - 1:03}", "5 more"]
+    assert sum(part.total for part in made_of.labels) == SHOWN + 5
