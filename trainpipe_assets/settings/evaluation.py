@@ -19,12 +19,13 @@ GateMetric = Literal[
     "spearman",
     "perplexity",
     "log_loss",
+    "token_accuracy",
 ]
 METRICS: dict[Task, tuple[GateMetric, ...]] = {
     "text-classification": ("macro_f1", "accuracy"),
     "multi-label-classification": ("macro_f1", "micro_f1", "subset_accuracy", "hamming_loss"),
     "text-regression": ("rmse", "mae", "r2", "pearson", "spearman"),
-    "causal-lm": ("perplexity", "log_loss"),
+    "causal-lm": ("perplexity", "log_loss", "token_accuracy"),
 }
 """The metrics that a gate can look at, the one of `auto` first."""
 UNBOUNDED = frozenset({"rmse", "mae", "perplexity", "log_loss"})
@@ -40,7 +41,7 @@ class GateSettings(Settings):
         default="auto",
         description="Metric that the gate looks at: macro_f1 or accuracy of a classifier; macro_f1, micro_f1, "
         "subset_accuracy or hamming_loss of a multi-label one; rmse, mae, r2, pearson or spearman of a "
-        "regression; perplexity or log_loss (per token) of a language model. Lower is better for hamming_loss, rmse, mae, perplexity "
+        "regression; perplexity, log_loss or token_accuracy (per token) of a language model. Lower is better for hamming_loss, rmse, mae, perplexity "
         "and log_loss. "
         "auto is the first of each.",
     )

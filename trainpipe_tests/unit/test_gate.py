@@ -86,3 +86,10 @@ def test_of_a_language_model_lower_is_better(ceiling: float | None, baseline: fl
 @pytest.mark.parametrize(("difference", "passed"), [(Estimate(0.3, -0.1, 0.7), True), (Estimate(0.3, 0.1, 0.7), False)])
 def test_a_language_model_loses_only_where_all_of_the_interval_is_above(difference: Estimate, passed: bool) -> None:
     assert judge(GateSettings(), PERPLEXITY, difference, {"perplexity": 20.0}, "causal-lm").passed is passed
+
+
+def test_a_language_model_may_be_judged_by_the_tokens_it_gets_right():
+    settings = GateSettings(metric="token_accuracy", min_value=0.4)
+    verdict = judge(settings, {"token_accuracy": Estimate(0.5, 0.45, 0.55)}, None, {"token_accuracy": 0.3}, "causal-lm")
+    assert verdict.passed
+    assert verdict.reasons[1] == "token_accuracy 0.5000 is above the 0.3000 of the base model before training."
