@@ -40,10 +40,9 @@ class GateSettings(Settings):
     metric: GateMetric | Literal["auto"] = Field(
         default="auto",
         description="Metric that the gate looks at: macro_f1 or accuracy of a classifier; macro_f1, micro_f1, "
-        "subset_accuracy or hamming_loss of a multi-label one; rmse, mae, r2, pearson or spearman of a "
-        "regression; perplexity, log_loss or token_accuracy (per token) of a language model. Lower is better for hamming_loss, rmse, mae, perplexity "
-        "and log_loss. "
-        "auto is the first of each.",
+        "subset_accuracy or hamming_loss of a multi-label one; rmse, mae, r2, pearson or spearman of a regression; perplexity, log_loss "
+        "(per token) or token_accuracy of a language model. Lower is better for hamming_loss, rmse, mae, perplexity and log_loss. auto is "
+        "the first of each.",
     )
     min_value: Fraction = Field(default=0.0, description="Floor for the metric's value on the test split, where higher is better.")
     max_value: float | None = Field(

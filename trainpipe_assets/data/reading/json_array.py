@@ -20,8 +20,11 @@ BATCH_RECORDS = 20_000
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR = re.compile(r'[^ \t\r\n,\[\]{}"]+')
-_STRUCTURE = re.compile(r'"|[{\[]+|[}\]]+|\n(?:[ \t\r]*\n)*')  # like ones together, for files that hold nothing else
-_WITHIN_STRING = re.compile(r'(?:\\[^\n])+|"|\n(?:[ \t\r]*\n)*')
+_LINES = r"\n(?:[ \t\r]*+\n)*+"  # like ones are taken together, for files that hold nothing else
+_BRACKETS = rf"[{{\[]+|[}}\]]+|{_LINES}"
+_STRINGS = r'(?:"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"[^"{}\[\]\n]*+)++'  # whole ones, and what stands between them
+_WITHIN, _OUTSIDE = re.compile(rf'{_STRINGS}|"|{_BRACKETS}'), re.compile(rf'"|{_BRACKETS}')
+_WITHIN_STRING = re.compile(rf'(?:\\[^\n])++|"|{_LINES}')
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -209,11 +212,9 @@ class _Scan:
             scalar = _SCALAR.match(text, start)
             return scalar.end() if scalar else start
         self._begun = True
-        while mark := (_WITHIN_STRING if self._quoted else _STRUCTURE).search(text, start + self.seen):
+        while mark := self._next_mark(text, start + self.seen):
             first, length, self.seen = mark[0][0], len(mark[0]), mark.end() - start
-            if first == '"':
-                self._quoted = not self._quoted
-            elif first == "\n":
+            if first == "\n":
                 self._quoted = False
                 if mark.end() + self._ahead > len(text) and not last:
                     self.seen -= 1
@@ -221,16 +222,22 @@ class _Scan:
                 if self._begins_like and self._begins_like.match(text, mark.end()):
                     self.resumed = True
                     return mark.end() - 1
+            elif first == '"' and length == 1:
+                self._quoted = not self._quoted
+                if not self._quoted and not self._depth:
+                    return mark.end()
             elif not self._quoted and first in "{[":
                 self._depth += length
-            elif not self._quoted and length >= self._depth:
-                return mark.start() + self._depth
-            elif not self._quoted:
+            elif not self._quoted and first in "}]":
+                if length >= self._depth:
+                    return mark.start() + self._depth
                 self._depth -= length
-            if first == '"' and not self._quoted and not self._depth:
-                return mark.end()
         self.seen = len(text) - start - (self._quoted and text.endswith("\\") and not last)
         return None
+
+    def _next_mark(self, text: str, start: int) -> re.Match[str] | None:
+        """What comes next of quotes, brackets and line breaks; or escaped characters within a string, whole strings within brackets."""
+        return (_WITHIN_STRING if self._quoted else _WITHIN if self._depth else _OUTSIDE).search(text, start)
 
 
 def _encoded(text: str) -> bytes:
