@@ -44,7 +44,7 @@ def judge(
     value, lower = metrics[metric].value, metric in LOWER_IS_BETTER
     checks = (
         _below_ceiling(settings, metric, value) if lower else _above_floor(settings, metric, value),
-        _beats_baseline(metric, value, baseline[metric], BASELINES[task], lower=lower),
+        _beats_baseline(metric, metrics[metric], baseline[metric], BASELINES[task], lower=lower),
         _no_regression(settings, metric, difference_to_previous, note, lower=lower),
     )
     return Verdict(all(passed for passed, _ in checks), tuple(reason for _, reason in checks))
@@ -64,11 +64,13 @@ def _below_ceiling(settings: GateSettings, metric: str, value: float) -> tuple[b
     return passed, f"{metric} {written(value)} {verb} the ceiling of {written(settings.max_value)}."
 
 
-def _beats_baseline(metric: str, value: float, baseline: float, what: str, *, lower: bool) -> tuple[bool, str]:
-    passed = value < baseline if lower else value > baseline
+def _beats_baseline(metric: str, found: Estimate, baseline: float, what: str, *, lower: bool) -> tuple[bool, str]:
+    passed = found.value < baseline if lower else found.value > baseline
     side = "below" if lower else "above"
     verb = f"is {side}" if passed else f"is not {side}"
-    return passed, f"{metric} {written(value)} {verb} the {written(baseline)} of {what}."
+    interval = f"{written(found.low)} to {written(found.high)}"
+    doubt = f", which may be chance: the 95% interval is {interval}" if passed and found.low <= baseline <= found.high else ""
+    return passed, f"{metric} {written(found.value)} {verb} the {written(baseline)} of {what}{doubt}."
 
 
 def _no_regression(settings: GateSettings, metric: str, difference: Estimate | None, note: str, *, lower: bool) -> tuple[bool, str]:

@@ -4,7 +4,8 @@ What has no closed form is resampled; a proportion has one. The metrics themselv
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,11 @@ class Outcomes:
     bin_of: NDArray[np.int64]
     n_classes: int
     n_bins: int
+
+    @cached_property
+    def classes(self) -> NDArray[np.bool_]:
+        """Which classes are a label or a prediction of any example, [n_classes]."""
+        return np.isin(np.arange(self.n_classes), np.concatenate([self.labels, self.predicted]))
 
     def take(self, rows: NDArray[np.bool_]) -> "Outcomes":
         """The outcomes of the examples where `rows` [n] is true."""
@@ -94,15 +100,20 @@ def bootstrap(sample: Outcomes, samples: int, seed: int = 0) -> Bootstrap:
     """Resample the examples with replacement `samples` times and take every headline metric of each.
 
     The percentile method of Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. The
-    same seed and number of examples draw the same rows, so two models' bootstraps are paired. The resampled
-    calibration errors are shifted by the bootstrap's estimate of their bias (chapter 10): resampling adds noise to
-    each bin and a sum of absolute values only grows by it, so that the sample's own value would lie at or below
-    the interval's end. Memory stays within a few times `CHUNK_ELEMENTS` whatever the number of samples.
+    same seed and number of examples draw the same rows, so two models' bootstraps are paired. Two metrics are shifted by
+    the bootstrap's estimate of their bias (chapter 10). Resampling adds noise to each bin of the calibration error, and a
+    sum of absolute values only grows by it. Macro F1 is the mean over the classes of the sample in each resample too, and
+    a rare class that a resample did not draw counts as 0 there. Memory stays within a few times `CHUNK_ELEMENTS` whatever
+    the number of samples.
     """
     found = resample(lambda rows: _metrics_of(sample, rows), len(sample.labels), samples, seed)
-    calibration = found.resampled["calibration_error"]
-    found.resampled["calibration_error"] = np.maximum(calibration - (calibration.mean() - found.values["calibration_error"]), 0.0)
-    return found
+    return shifted(found, "calibration_error", "macro_f1")
+
+
+def shifted(found: Bootstrap, *biased: str) -> Bootstrap:
+    """The same with the resamples of the `biased` metrics, which lie between 0 and 1, about the value of the sample."""
+    about = {name: np.clip(found.resampled[name] - (found.resampled[name].mean() - found.values[name]), 0.0, 1.0) for name in biased}
+    return replace(found, resampled={**found.resampled, **about})
 
 
 def resample(metrics_of: Callable[[NDArray[np.int64]], dict[str, FloatArray]], n_examples: int, samples: int, seed: int) -> Bootstrap:
@@ -171,7 +182,7 @@ def _metrics_of(sample: Outcomes, rows: NDArray[np.int64]) -> dict[str, FloatArr
     gap_sums = counts_of(sample.bin_of[rows], sample.n_bins, weights=sample.gaps[rows])
     return {
         "accuracy": counts.accuracy(),
-        "macro_f1": counts.macro_f1(),
+        "macro_f1": counts.macro_f1(sample.classes),
         "log_loss": sample.losses[rows].mean(axis=1),
         "calibration_error": np.abs(gap_sums).sum(axis=1) / rows.shape[1],
     }

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from trainpipe_assets.evaluation.intervals import Bootstrap, counts_of, resample
+from trainpipe_assets.evaluation.intervals import Bootstrap, counts_of, resample, shifted
 from trainpipe_assets.evaluation.metrics import SMALLEST_PROBABILITY, ClassCounts, FloatArray
 
 THRESHOLD = 0.5  # a label is predicted where its probability is above this
@@ -80,7 +80,8 @@ def measure(sets: LabelSets) -> dict[str, float]:
 def bootstrap_label_sets(sets: LabelSets, samples: int, seed: int = 0) -> Bootstrap:
     """The metrics, and those of `samples` resamples of as many examples; as `intervals.bootstrap`, paired by seed."""
     count = len(sets.truth)
-    return resample(lambda rows: _measured(sets, counts_of(rows, count).astype(np.float64)), count, samples, seed)
+    found = resample(lambda rows: _measured(sets, counts_of(rows, count).astype(np.float64)), count, samples, seed)
+    return shifted(found, "macro_f1")
 
 
 def bootstrap_average_precision(sets: LabelSets, samples: int, seed: int = 0) -> Bootstrap:
@@ -115,16 +116,10 @@ def _measured(sets: LabelSets, weights: FloatArray) -> dict[str, FloatArray]:
     sums = [weights @ flags.astype(np.float64) for flags in (sets.truth & predicted, sets.truth, predicted)]
     counts = ClassCounts(*(np.rint(values).astype(np.int64) for values in sums))
     together = ClassCounts(*(values.sum(axis=1, keepdims=True) for values in (counts.hits, counts.support, counts.predicted)))
-    occurring = ((counts.support + counts.predicted) > 0).any(axis=1)
-    macro = np.divide(
-        counts.f1().sum(axis=1),
-        ((counts.support + counts.predicted) > 0).sum(axis=1),
-        out=np.zeros(len(weights)),
-        where=occurring,
-    )
+    occurring = np.asarray((sets.truth | predicted).any(axis=0))
     wrong = (predicted != sets.truth).mean(axis=1)
     return {
-        "macro_f1": macro,
+        "macro_f1": counts.macro_f1(occurring),
         "micro_f1": together.f1()[:, 0],
         "subset_accuracy": weights @ sets.right / count,
         "hamming_loss": weights @ wrong / count,

@@ -46,14 +46,19 @@ class ClassCounts:
         """Harmonic mean of precision and recall, 2 hits / (support + predicted), [..., n_classes]; 0 where undefined."""
         return _ratio(2 * self.hits, self.support + self.predicted)
 
-    def macro_f1(self) -> FloatArray:
-        """Plain mean of F1 over the classes that are a label or a prediction of any example, [...].
+    @property
+    def occurring(self) -> NDArray[np.bool_]:
+        """Which classes are a label or a prediction of any example, [..., n_classes]."""
+        return np.asarray((self.support + self.predicted) > 0)
 
-        A class that occurs in neither is left out, as scikit-learn's `f1_score(average="macro")` does, so
+    def macro_f1(self, among: NDArray[np.bool_] | None = None) -> FloatArray:
+        """Plain mean of F1 over the classes `among` [n_classes], by default those that occur, [...]; 0 where there are none.
+
+        A class that is neither label nor prediction of any example is left out, as scikit-learn's `f1_score(average="macro")` does, so
         that a slice without some class is not marked down for it.
         """
-        present = (self.support + self.predicted) > 0
-        return np.asarray(self.f1().sum(axis=-1) / present.sum(axis=-1), dtype=np.float64)
+        count = (self.occurring if among is None else among).sum(axis=-1)
+        return np.asarray(self.f1().sum(axis=-1) / np.maximum(count, 1), dtype=np.float64)
 
 
 @dataclass(frozen=True)

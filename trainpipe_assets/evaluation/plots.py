@@ -24,25 +24,25 @@ SMOOTHED_OVER = 25  # points of a loss curve that its running mean spans
 
 
 def confusion_plot(matrix: NDArray[np.int64], labels: Sequence[str], theme: Theme = LIGHT) -> bytes:
-    """A confusion matrix [label, predicted]: colour is the share of the row, text is share and count.
+    """A confusion matrix [label, predicted]: colour is the share of the row, text is the count, with the share where there is room.
 
-    Beyond `MAX_CLASSES` classes the rarest are summed up as one.
+    Beyond `MAX_CLASSES` classes the rarest are summed up as one, with what was predicted rightly and wrongly of them apart.
     """
     from matplotlib.colors import LinearSegmentedColormap
 
-    matrix, names = _fold_rare(matrix, [short(label) for label in labels])
+    matrix, names, columns = _fold_rare(matrix, [short(label) for label in labels])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    size = min(8.5, max(4.6, 2.2 + 0.62 * len(names)))
+    size = min(8.5, max(4.6, 2.2 + 0.62 * len(columns)))
     figure = new_figure(size + 0.6, size - 0.5, theme)
     axes = figure.subplots()
     style(axes, theme, grid_axes="")
     ramp = LinearSegmentedColormap.from_list("ramp", theme.ramp)
     axes.imshow(shares, cmap=ramp, vmin=0.0, vmax=1.0, aspect="auto")
     _write_cells(axes, matrix, shares, theme)
-    level = _fit_side_by_side(names)
-    axes.set_xticks(range(len(names)), names, rotation=0 if level else 40, ha="center" if level else "right")
+    level = _fit_side_by_side(columns)
+    axes.set_xticks(range(len(columns)), columns, rotation=0 if level else 40, ha="center" if level else "right")
     axes.set_yticks(range(len(names)), names)
-    axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
+    axes.set_xticks(np.arange(len(columns) - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) - 1) + 0.5, minor=True)
     axes.grid(which="minor", color=theme.surface, linewidth=2)
     axes.tick_params(which="both", length=0, labelcolor=theme.ink)
@@ -178,17 +178,20 @@ def _write_cells(axes: "Axes", matrix: NDArray[np.int64], shares: NDArray[np.flo
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9 if few else 7.5, linespacing=1.4)
 
 
-def _fold_rare(matrix: NDArray[np.int64], names: list[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """The matrix with all but the most frequent classes summed into one last row and column."""
+def _fold_rare(matrix: NDArray[np.int64], names: list[str]) -> tuple[NDArray[np.int64], list[str], list[str]]:
+    """The matrix and the names of its rows and columns, all but the most frequent classes summed up: into one row, and into two columns."""
     if len(names) <= MAX_CLASSES:
-        return matrix, names
+        return matrix, names, names
     order = np.argsort(-matrix.sum(axis=1), kind="stable")
     kept = np.sort(order[: MAX_CLASSES - 1])
-    group = np.full(len(names), MAX_CLASSES - 1)
-    group[kept] = np.arange(MAX_CLASSES - 1)
-    folded = np.zeros((MAX_CLASSES, MAX_CLASSES), dtype=np.int64)
-    np.add.at(folded, (group[:, None], group[None, :]), matrix)
-    return folded, [*(names[i] for i in kept), f"{len(names) - len(kept)} others"]
+    rest = MAX_CLASSES - 1
+    group = np.full(len(names), rest)
+    group[kept] = np.arange(rest)
+    folded = np.zeros((MAX_CLASSES, MAX_CLASSES + 1), dtype=np.int64)
+    wrong = (group == rest)[None, :] & ~np.eye(len(names), dtype=bool)
+    np.add.at(folded, (group[:, None], np.where(wrong, rest + 1, group[None, :])), matrix)
+    shown, others = [names[i] for i in kept], f"{len(names) - len(kept)} others"
+    return folded, [*shown, others], [*shown, f"{others}, right", f"{others}, wrong"]
 
 
 def _thinned(history: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:

@@ -43,7 +43,7 @@ METRIC_TITLES = {
 }
 METRIC_NOTES = {
     "accuracy": "share of examples predicted right",
-    "macro_f1": "mean F1 over the classes",
+    "macro_f1": "mean F1 over the classes that occur",
     "log_loss": "nats per {unit}; lower is better",
     "calibration_error": "gap of confidence and accuracy; lower is better",
     "micro_f1": "F1 over all labels together",
@@ -109,6 +109,7 @@ def render_report(evaluation: Evaluation, context: ReportContext) -> str:
         comparison=comparison_rows(evaluation.metrics, evaluation.comparison),
         slices=_slices_by_dimension(evaluation.slices),
         mistakes=evaluation.mistakes.to_dicts(),
+        unseen_classes=sum(not row.support for row in evaluation.classes),
         confusion_picture=confusion,
         reliability_picture=reliability,
         slices_picture=slices_picture(evaluation.slices, evaluation.metrics, "accuracy"),

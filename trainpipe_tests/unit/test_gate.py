@@ -93,3 +93,9 @@ def test_a_language_model_may_be_judged_by_the_tokens_it_gets_right():
     verdict = judge(settings, {"token_accuracy": Estimate(0.5, 0.45, 0.55)}, None, {"token_accuracy": 0.3}, "causal-lm")
     assert verdict.passed
     assert verdict.reasons[1] == "token_accuracy 0.5000 is above the 0.3000 of the base model before training."
+
+
+def test_a_model_that_may_beat_the_baseline_by_chance_passes_and_says_so():
+    verdict = judge(GateSettings(metric="accuracy"), {"accuracy": Estimate(0.5, 0.33, 0.67)}, None, {"accuracy": 0.375})
+    assert verdict.passed
+    assert verdict.reasons[1].endswith("most frequent label, which may be chance: the 95% interval is 0.3300 to 0.6700.")

@@ -182,8 +182,21 @@ def test_bootstrap_takes_the_metrics_of_the_resampled_rows(monkeypatch):
     for index, drawn in enumerate(rows):
         resampled = labels[drawn], metrics.predictions(probabilities[drawn])
         assert result.resampled["accuracy"][index] == pytest.approx(metrics.accuracy(*resampled))
-        assert result.resampled["macro_f1"][index] == pytest.approx(metrics.macro_f1(*resampled, 3))
         assert result.resampled["log_loss"][index] == pytest.approx(metrics.log_loss(labels[drawn], probabilities[drawn]))
+    macro = np.array([metrics.macro_f1(labels[drawn], metrics.predictions(probabilities[drawn]), 3) for drawn in rows])
+    assert result.resampled["macro_f1"] == pytest.approx(macro - macro.mean() + result.values["macro_f1"])
+
+
+def test_the_interval_of_macro_f1_lies_about_its_value_where_classes_are_rare():
+    # 30 classes, most of which a resample of 200 examples does not draw; a third of the examples are wrong
+    random = np.random.default_rng(0)
+    shares = 1 / np.arange(1, 31) ** 1.5
+    labels = random.choice(30, size=200, p=shares / shares.sum())
+    answers = np.where(random.uniform(size=200) < 0.65, labels, random.integers(30, size=200))
+    result = bootstrap(outcomes(labels, np.eye(30)[answers] * 0.7 + 0.01, 10), samples=1000)
+    estimate, resampled = result.estimate("macro_f1"), result.resampled["macro_f1"]
+    assert estimate.low < estimate.value < estimate.high
+    assert 0.4 < (resampled > estimate.value).mean() < 0.6
 
 
 def test_bootstrap_values_are_the_metrics():

@@ -71,11 +71,24 @@ def test_rare_classes_of_a_large_confusion_matrix_are_summed_up(drawn):
     n_classes = plots.MAX_CLASSES + 10
     matrix = np.diag(np.arange(1, n_classes + 1)) + 1
     plots.confusion_plot(matrix, [f"class {index}" for index in range(n_classes)])
-    assert "11 others" in drawn
+    assert {"11 others", "11 others, right", "11 others, wrong"} <= set(drawn)
     assert f"class {n_classes - 1}" in drawn
     assert "class 0" not in drawn
     counts = [int(word.replace(",", "")) for word in drawn if word.replace(",", "").isdigit()]
     assert sum(counts) == matrix.sum()
+
+
+def test_what_is_predicted_wrongly_among_the_rare_classes_does_not_look_right():
+    n_classes = plots.MAX_CLASSES + 4
+    matrix = np.diag([50] * (plots.MAX_CLASSES - 1) + [1] * 5)
+    matrix[-1, -2] = 3  # one of the rare for another
+    matrix[0, -1] = 2  # a frequent one for a rare one
+    folded, rows, columns = plots._fold_rare(matrix, [str(index) for index in range(n_classes)])
+    assert rows[-1] == "5 others"
+    assert columns[-2:] == ["5 others, right", "5 others, wrong"]
+    assert folded[-1, -2:].tolist() == [5, 3]
+    assert folded[0, -2:].tolist() == [0, 2]
+    assert folded.sum() == matrix.sum()
 
 
 @pytest.mark.filterwarnings("error")
