@@ -122,7 +122,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     )
     def drift_report(context: dg.AssetExecutionContext, lake: Lake, cleaned_features: Table) -> Iterator[Any]:
         with explained():
-            model = current_model(find(lake.table_uri(keys["eval_report"])), before_run=context.run_id)
+            model = current_model(find(lake.table_uri(keys["eval_report"])), settings.task, before_run=context.run_id)
             uri = lake.table_uri(context.asset_key)
             done = compare_with_model(
                 history_uri=uri, model=model, examples=cleaned_features, settings=settings.drift, now=datetime.now(UTC)

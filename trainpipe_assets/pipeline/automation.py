@@ -19,7 +19,7 @@ from trainpipe_assets.data.reading.readers import count_records
 from trainpipe_assets.data.sources import list_landed, split_settled
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import unanswered_drift
-from trainpipe_assets.pipeline.executor import give_up_dead_runs
+from trainpipe_assets.pipeline.executor import GONE, give_up_dead_runs
 from trainpipe_assets.pipeline.keys import DATA, MODEL, MONITORS, PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.runs import PIPELINE_TAG, RETRY_AFTER_SECONDS, PipelineRuns
@@ -29,6 +29,7 @@ from trainpipe_assets.storage.delta import Table, find
 
 UNFINISHED_TAG, DRIFT_TAG = "trainpipe/unfinished", "trainpipe/drift"
 WEBHOOK_TIMEOUT_SECONDS = 10
+MARKED_FROM_OUTSIDE = "marked as failed from outside the execution context"  # what Dagster says where the process of a run was killed
 
 
 def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
@@ -124,11 +125,13 @@ def finish(
     behind, raw = unfinished(tables), tables["raw_data"]
     if not behind or raw is None or not _is_there(settings, lake):
         return arrivals
-    found = f"{', '.join(behind)} do not cover raw_data as it stands"
+    found = f"{', '.join(behind)} {'does' if len(behind) == 1 else 'do'} not cover raw_data as it stands"
     asked = _again(runs, "retrain" if "eval_report" in tables else "prepare", UNFINISHED_TAG, raw.data_version, found, now)
     if isinstance(asked, dg.SkipReason):
         return asked
-    if now < max(table.committed_at for table in tables.values() if table) + RETRY_AFTER_SECONDS:
+    committed = max(table.committed_at for table in tables.values() if table)
+    first_model = settings.automation.retrain == "on_drift" and behind == ["eval_report"] and runs.succeeded_after(committed)
+    if not first_model and now < committed + RETRY_AFTER_SECONDS:
         return dg.SkipReason(f"{found}; a run elsewhere may be at it, until nothing was committed for {RETRY_AFTER_SECONDS // 60} minutes")
     return asked
 
@@ -150,7 +153,7 @@ def prepare_and_train_on_drift(
     trained on it and evaluated. While there is no current model to compare with, new data is a reason to train.
     """
     evaluations = find(lake.table_uri(runs.keys["eval_report"]))
-    model = current_model(evaluations)
+    model = current_model(evaluations, settings.task)
     if isinstance(arrivals, dg.RunRequest):
         job = "retrain" if model is None else "prepare"
         return dg.RunRequest(run_key=arrivals.run_key, tags=arrivals.tags, job_name=f"{runs.name}_{job}")
@@ -192,7 +195,8 @@ def failure_line(run: dg.DagsterRun, message: str) -> str:
 def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
     """Tell of a failed run."""
     reasons = [event.event_specific_data.error for event in context.get_step_failure_events() if event.event_specific_data]  # type: ignore[union-attr]
-    message = next((error.message for error in reasons if error is not None), context.failure_event.message or "")
+    untold = context.failure_event.message or ""
+    message = next((error.message for error in reasons if error is not None), GONE if MARKED_FROM_OUTSIDE in untold else untold)
     line = failure_line(context.dagster_run, message)
     context.log.error(line)
     url = os.environ.get("TRAINPIPE_WEBHOOK_URL")

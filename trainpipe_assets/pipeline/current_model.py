@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from trainpipe_assets.settings import Task
 from trainpipe_assets.storage.artifacts import Artifact, read_manifest
 from trainpipe_assets.storage.delta import Table
 from trainpipe_assets.storage.uris import lake_of, relocated
@@ -19,12 +20,12 @@ def history_of(table: Table) -> pl.DataFrame:
     return table.scan().collect().with_columns(uris.map_elements(lambda uri: relocated(uri, root), return_dtype=pl.String))
 
 
-def current_model(history: Table | None, *, before_run: str | None = None) -> Artifact | None:
-    """The current model by the `history` of evaluations; None where none has passed the gate, or all their folders were deleted.
+def current_model(history: Table | None, task: Task, *, before_run: str | None = None) -> Artifact | None:
+    """The current model of `task` by the `history` of evaluations; None where none has passed the gate, or all their folders were deleted.
 
     With `before_run` the one that was current before the run of that id, whichever of its steps come first.
     """
-    models = passed_models(history_of(history)) if history else iter(())
+    models = (model for model in passed_models(history_of(history)) if model.task == task) if history else iter(())
     return next((model for model in models if before_run is None or model.manifest["run_id"] != before_run), None)
 
 

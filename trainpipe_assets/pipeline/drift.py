@@ -143,7 +143,7 @@ def _judge(settings: DriftSettings) -> str:
 
 def _sides(model: Artifact | None, examples: Table, newest: Mapping[str, Any] | None, settings: DriftSettings) -> Sides | NothingToCompare:
     if model is None:
-        return NothingToCompare("no model has passed the gate yet")
+        return NothingToCompare("no model of this task has passed the gate yet")
     trained_on = trained_version(model, EXAMPLES)
     try:
         reference = find(examples.uri, trained_on)

@@ -17,6 +17,8 @@ from typing import Any, cast
 
 import dagster as dg
 import psutil
+from dagster._core.execution.plan.active import ActiveExecution  # noqa: TID251  # see _waits_can_be_interrupted
+from dagster._utils.interrupts import check_captured_interrupt
 
 from trainpipe_assets.pipeline.failures import end_without_stack, messages_alone
 
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 PROCESS_TAG = "trainpipe/process"
 SIGN_SECONDS = 60.0
 SILENCE_SECONDS = 15 * SIGN_SECONDS  # after so long the process of a run on another machine counts as gone
+LOOK_SECONDS = 0.5  # how often a wait looks whether its run was canceled
+GONE = "the process of this run is gone without a word (killed, or out of memory); run again to go on"
 UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -43,19 +47,44 @@ class SigningExecutor(dg.Executor):
         """Execute the plan."""
         sign(plan_context.instance, plan_context.run_id)
         give_up_dead_runs(plan_context.instance)
-        with messages_alone(), _signed_again(plan_context.instance, plan_context.run_id):
+        with messages_alone(), _signed_again(plan_context.instance, plan_context.run_id), _waits_can_be_interrupted():
             events = self._inner.execute(plan_context, execution_plan)
-            for event in events:
-                yield event
-                _tell_of_failed_check(plan_context.log, event)
-                if _was_interrupted(event):
-                    events.close()
-                    break
-            else:
-                return
+            try:
+                for event in events:
+                    yield event
+                    _tell_of_failed_check(plan_context.log, event)
+                    if _was_interrupted(event):
+                        events.close()
+                        break
+                else:
+                    return
+            except dg.DagsterExecutionInterruptedError:
+                pass  # while it waited
         plan_context.instance.event_log_storage.free_concurrency_slots_for_run(plan_context.run_id)
         plan_context.log.warning("interrupted: what was committed stays, and a training goes on from its last checkpoint; run again")
         end_without_stack(dg.DagsterExecutionInterruptedError())  # canceled, or failed where nobody asked for it
+
+
+@contextmanager
+def _waits_can_be_interrupted() -> Iterator[None]:
+    """Have steps that wait, for their pool or to be tried again, sleep, and look whether the run was canceled meanwhile.
+
+    Dagster 1.13 looks for interrupts within steps alone, and does not sleep while a step waits for its pool: such a run cannot be canceled
+    for as long as another one trains, and takes a core from that. There is no public way to the loop that waits.
+    """
+    execution: Any = ActiveExecution
+    waits = execution.sleep_til_ready
+
+    def wait(active: Any) -> None:
+        time.sleep(min(max(active.sleep_interval(), LOOK_SECONDS / 5), LOOK_SECONDS))
+        if check_captured_interrupt():
+            raise dg.DagsterExecutionInterruptedError
+
+    execution.sleep_til_ready = wait
+    try:
+        yield
+    finally:
+        execution.sleep_til_ready = waits
 
 
 def _tell_of_failed_check(log: Any, event: dg.DagsterEvent) -> None:
@@ -111,15 +140,27 @@ def _signed_again(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
 
 
 def give_up_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs of this machine as failed whose process is gone, and free their places in the pools; their ids."""
+    """Mark runs of this machine as failed whose process is gone, and free the places that runs which are over hold in the pools.
+
+    The ids of those marked. A run whose process was killed may have been marked by Dagster, which leaves its place taken.
+    """
     dead = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY)):
         run = record.dagster_run
-        if is_dead(run):
-            instance.report_run_failed(run, "the process of this run is gone without a word (killed, or out of memory); run again to go on")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        if is_dead(run) and _is_under_way(instance, run.run_id):
+            instance.report_run_failed(run, GONE)
             dead.append(run.run_id)
+    pools = instance.event_log_storage
+    for run_id in pools.get_concurrency_run_ids() if pools.supports_global_concurrency_limits else ():
+        if not _is_under_way(instance, run_id):
+            pools.free_concurrency_slots_for_run(run_id)
     return dead
+
+
+def _is_under_way(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """By what the instance says now: someone else may have marked it meanwhile."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and not run.is_finished
 
 
 def is_dead(run: dg.DagsterRun) -> bool:

@@ -14,7 +14,7 @@ from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.keys import TABLES, PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.runs import PIPELINE_TAG
-from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.settings import PipelineSettings, Task
 from trainpipe_assets.storage.artifacts import list_artifacts
 from trainpipe_assets.storage.delta import find
 from trainpipe_assets.storage.maintenance import maintain
@@ -34,7 +34,7 @@ def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
     def maintain_tables(context: dg.OpExecutionContext, lake: Lake) -> None:
         rows = []
         with explained():
-            pinned = pinned_versions(lake, keys)
+            pinned = pinned_versions(lake, keys, settings.task)
             for table in TABLES:
                 uri = lake.table_uri(keys[table])
                 done = maintain(uri, pinned[uri], settings.maintenance.retention_hours)
@@ -55,7 +55,7 @@ def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
     return dg.Definitions(jobs=[maintenance], schedules=list(_schedules(name, maintenance, settings)))
 
 
-def pinned_versions(lake: Lake, keys: PipelineKeys) -> defaultdict[str, set[int]]:
+def pinned_versions(lake: Lake, keys: PipelineKeys, task: Task) -> defaultdict[str, set[int]]:
     """The versions of tables, by URI, that models and evaluations came from, and the one that was compared last with the current model."""
     pinned: defaultdict[str, set[int]] = defaultdict(set)
     root = absolute(lake.root)
@@ -71,7 +71,7 @@ def pinned_versions(lake: Lake, keys: PipelineKeys) -> defaultdict[str, set[int]
         comparisons = history_of(drift_history)
         for uri, version in comparisons.sort("compared_at").select("dataset_uri", "dataset_version").tail(1).iter_rows():
             pinned[uri].add(version)
-        current = current_model(history)
+        current = current_model(history, task)
         drifted = comparisons.filter("drifted", pl.col("model_fingerprint") == (current.fingerprint if current else None))
         for uri, *versions in drifted.select("dataset_uri", "since_version", "dataset_version").iter_rows():
             pinned[uri].update(versions)  # by which it is seen whether what drifted is still there

@@ -28,7 +28,7 @@ def list_models(lake: Lake, settings: PipelineSettings) -> list[dict[str, Any]]:
     keys = PipelineKeys(settings.key_prefix)
     evaluations = find(lake.table_uri(keys["eval_report"]))
     newest = {row["model_fingerprint"]: row for row in evaluation_history(evaluations)}
-    current = current_model(evaluations)
+    current = current_model(evaluations, settings.task)
     models = sorted(list_artifacts(lake.models_uri(keys["fine_tuned_model"])), key=lambda model: str(model.manifest["trained_at"]))
     origins = [_origin(model) for model in models]
     found = []

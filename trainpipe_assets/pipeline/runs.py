@@ -45,6 +45,11 @@ class PipelineRuns:
             return f"{ATTEMPTS} runs did not mend it; see why the newest failed, then run it by hand, or wait for new data"
         return None
 
+    def succeeded_after(self, moment: float) -> bool:
+        """Whether the newest run ended well after `moment` (epoch seconds), so that none is at what was committed then."""
+        newest = self._newest()
+        return newest is not None and newest.dagster_run.is_success and (newest.end_time or 0.0) >= moment
+
     def asked_for(self, tag: str, value: str) -> int:
         """How many runs the sensor has asked for with this tag; one that is executed again takes its tags along."""
         runs = self.instance.get_runs(dg.RunsFilter(tags={tag: value, PIPELINE_TAG: self.name}))

@@ -90,7 +90,7 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
     landed = list_landed(landing, settings.source) if is_remote(landing) or Path(landing).is_dir() else []
     raw = tables["raw_data"]
     history = evaluation_history(tables["eval_report"])
-    current = current_model(tables["eval_report"])
+    current = current_model(tables["eval_report"], settings.task)
     judged = [row for row in history if current is not None and row["gate_passed"] and row["model_fingerprint"] == current.fingerprint]
     return {
         "run": run_under_way(name, settings),
@@ -228,8 +228,8 @@ def describe(name: str, status: dict[str, Any]) -> str:
         more = " …" if len(status["unusable_files"]) > SHOWN_FILES else ""
         lines.append(f"  unusable   {len(status['unusable_files'])} file(s), of which no record can be used: {'; '.join(told)}{more}")
     if status["unfinished"] and not status["run"]:
-        lines.append(f"  unfinished {', '.join(status['unfinished'])}: of part of the data only; a run is at it, or the next one goes on")
-    lines += [*_model_lines(status), *_drift_lines(status["drift"])]
+        lines.append(f"  unfinished {', '.join(status['unfinished'])}: of part of the data only; the next run goes on there")
+    lines += [*_model_lines(name, status), *_drift_lines(status["drift"])]
     return "\n".join(lines)
 
 
@@ -247,10 +247,10 @@ def measured(evaluation: Mapping[str, Any], metric: str) -> str:
     return f"{found['value']:.4f} (95% interval {found['low']:.4f} to {found['high']:.4f}, {evaluation['test_examples']:,} test examples)"
 
 
-def _model_lines(status: dict[str, Any]) -> list[str]:
+def _model_lines(name: str, status: dict[str, Any]) -> list[str]:
     latest, gate, model = status["latest"], status["gate"], status["model"]
     if latest is None:
-        return ["  model      none yet: `dagster asset materialize -m trainpipe_assets.definitions --select '*'`"]
+        return [f"  model      none yet: `dagster asset materialize -m trainpipe_assets.definitions --select 'group:{name}'`"]
     gone = "" if latest["exists"] else "  (deleted)"
     lines = [f"  model      {latest['uri']}{gone}"]
     for metric in HEADLINES:
@@ -259,6 +259,10 @@ def _model_lines(status: dict[str, Any]) -> list[str]:
         lines.append(f"  {metric:<10} {measured(latest, metric)}")
     lines.append(f"  gate       {'passed' if gate['passed'] else 'FAILED'}")
     lines += [f"             - {reason}" for reason in gate["reasons"]]
-    if model is None or model["uri"] != latest["uri"]:
-        lines.append(f"  current    {model['uri'] if model else 'no model that is there has passed the gate'}")
+    if model is None:
+        lines.append("  current    no model of this task that is there has passed the gate")
+    elif model["uri"] != latest["uri"]:
+        lines.append(f"  current    {model['uri']}")
+    elif not gate["passed"]:
+        lines.append("  current    the same all the same: it passed before, and stays until another model passes")
     return [*lines, f"  report     {latest['report']}"]

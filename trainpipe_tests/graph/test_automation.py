@@ -224,6 +224,18 @@ def another_job() -> None:
     """Of another pipeline."""
 
 
+def test_the_first_model_does_not_wait_where_the_nightly_run_prepared_the_data(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_workplace(tmp_path, instance, automation={"retrain": "on_drift", "min_new_rows": 500})
+    place.land("a.csv", as_csv(ENOUGH))
+    assert "waiting for 500" in skipped(sensed(place, monkeypatch))
+    assert place.run("prepare").success
+    request = sensed(place, monkeypatch)
+    assert isinstance(request, dg.RunRequest)
+    assert request.job_name == "words_retrain"
+
+
 def test_only_what_a_run_leaves_unfinished_is_unfinished(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     place.land("a.csv", as_csv(ENOUGH))
     assert place.run().success
@@ -251,6 +263,22 @@ def test_a_run_whose_process_is_gone_is_given_up(place: Workplace, instance: dg.
     assert set(give_up_dead_runs(instance)) == {dead.run_id, silent.run_id}
     failed = {run.run_id for run in instance.get_runs() if run.status is dg.DagsterRunStatus.FAILURE}
     assert failed == {dead.run_id, silent.run_id}
+
+
+def test_a_run_that_is_over_keeps_no_place_in_a_pool(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        pools = instance.event_log_storage
+        pools.set_concurrency_slots("gpu", 1)
+        killed, waiting = (instance.create_run_for_job(another_job, status=dg.DagsterRunStatus.STARTED) for _ in range(2))
+        sign(instance, waiting.run_id)
+        assert pools.claim_concurrency_slot("gpu", killed.run_id, "fine_tuned_model").is_claimed
+        assert not pools.claim_concurrency_slot("gpu", waiting.run_id, "fine_tuned_model").is_claimed
+        instance.report_run_failed(killed)  # as Dagster does where it finds the process gone: the place stays taken
+        assert not pools.claim_concurrency_slot("gpu", waiting.run_id, "fine_tuned_model").is_claimed
+        assert give_up_dead_runs(instance) == []
+        assert pools.claim_concurrency_slot("gpu", waiting.run_id, "fine_tuned_model").is_claimed
+        assert give_up_dead_runs(instance) == []
+        assert pools.get_concurrency_info("gpu").active_run_ids == {waiting.run_id}
 
 
 def test_a_run_goes_on_saying_that_it_is_alive(place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

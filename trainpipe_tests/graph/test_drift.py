@@ -82,7 +82,7 @@ def test_only_drift_is_a_reason_to_train(place: Workplace, corpora: dict[str, li
     assert asked_for(tick(place)) == "words_retrain"  # there is no model to compare with
     first = run(place, "retrain")
     assert first["passed"]
-    assert "no model has passed the gate yet" in first["reason"]
+    assert "no model of this task has passed the gate yet" in first["reason"]
     assert place.table("drift_report").rows == 0
 
     land(place, "more movies.csv", movies[600 : 600 + ROWS], seed=2)
@@ -119,7 +119,7 @@ def test_only_drift_is_a_reason_to_train(place: Workplace, corpora: dict[str, li
         drifted[name] for name in ("comparison_id", "comparison", "tests")
     ]
     row = place.rows("drift_report").sort("compared_at").row(-1, named=True)
-    pinned = pinned_versions(place.lake, PipelineKeys(place.settings.key_prefix))[row["dataset_uri"]]
+    pinned = pinned_versions(place.lake, PipelineKeys(place.settings.key_prefix), place.settings.task)[row["dataset_uri"]]
     assert {row["since_version"], row["dataset_version"]} <= pinned  # by which it is seen whether the arrival is withdrawn
     retrained = run(place, "retrain")
     assert not retrained["passed"]

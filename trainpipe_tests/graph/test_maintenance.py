@@ -30,7 +30,7 @@ def test_maintenance_changes_no_row_and_makes_no_work(place: Workplace) -> None:
     assert "| raw_data | 3 | 1 | 0 |" in table
     for name, rows in before.items():
         assert place.rows(name).equals(rows), name
-    pinned = pinned_versions(place.lake, PipelineKeys(place.settings.key_prefix))
+    pinned = pinned_versions(place.lake, PipelineKeys(place.settings.key_prefix), place.settings.task)
     assert {uri.rsplit("/", 1)[1] for uri in pinned} == {"cleaned_features", "tokenized_dataset"}
     assert all(find(uri, version) for uri, versions in pinned.items() for version in versions)
     again = place.run()

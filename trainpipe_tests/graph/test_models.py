@@ -157,7 +157,7 @@ def test_a_lake_that_was_moved_keeps_its_models_and_verdicts(tmp_path: Path, ins
     status = pipeline_status(moved.lake, "words", moved.settings)
     assert status["model"]["exists"]
     assert Path(status["model"]["report"]).is_file()
-    pinned = pinned_versions(moved.lake, PipelineKeys(()))
+    pinned = pinned_versions(moved.lake, PipelineKeys(()), moved.settings.task)
     assert pinned[moved.table("cleaned_features").uri]
     assert all(uri.startswith(str(tmp_path / "new")) for uri in pinned)
 

@@ -143,18 +143,19 @@ def test_other_thresholds_judge_all_that_the_model_has_not_seen_anew(place: Plac
 
 def test_without_a_model_or_its_data_nothing_is_compared(place: Place) -> None:
     table = place.put("first", SAME)
-    assert "no model has passed the gate yet" in place.compare(None, table).metadata["reason"]
+    assert "no model of this task has passed the gate yet" in place.compare(None, table).metadata["reason"]
     assert place.compare(None, table).check.passed
     ahead = place.compare(place.model("ahead", table.version + 7), table)
     assert "cannot be read" in ahead.metadata["reason"]
 
 
 def test_the_current_model_is_the_newest_that_passed_before_the_run(place: Place) -> None:
-    assert current_model(place.evaluations) is None
+    assert current_model(place.evaluations, "text-classification") is None
     for name, passed, run_id in (("a", True, "1"), ("b", True, "2"), ("c", False, "3")):
         place.model(name, 1, passed=passed, run_id=run_id)
-    assert getattr(current_model(place.evaluations), "fingerprint", None) == "b"
-    assert getattr(current_model(place.evaluations, before_run="2"), "fingerprint", None) == "a"
+    assert getattr(current_model(place.evaluations, "text-classification"), "fingerprint", None) == "b"
+    assert getattr(current_model(place.evaluations, "text-classification", before_run="2"), "fingerprint", None) == "a"
+    assert current_model(place.evaluations, "text-regression") is None  # what answers in numbers has nothing to be compared with
 
 
 def told(place: Place, model: Artifact, table: Table | None) -> str | None:
