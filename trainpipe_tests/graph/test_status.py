@@ -41,7 +41,7 @@ def test_the_newest_report_is_found(tmp_path: Path, instance: dg.DagsterInstance
 def test_a_model_that_passed_before_stays_the_current_one_and_status_says_so(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     place = make_workplace(tmp_path, instance)
     place.land("a.csv", as_csv(examples(200, seed=6)))
-    place.land("noise.csv", as_csv(examples(60, seed=7, labels=("positive", "negative"))))  # which nobody can have right with the others
+    place.land("noise.csv", as_csv(examples(30, seed=7, labels=("positive", "negative"))))  # which nobody can have right with the others
     assert place.run().success
     assert "current " not in describe("words", pipeline_status(place.lake, "words", place.settings))
     place = make_workplace(tmp_path, instance, evaluation={"gate": {"min_value": 1.0}, "bootstrap_samples": 100})
