@@ -144,9 +144,14 @@ def check_unchanged(file: LandedFile) -> None:
 def _with_known_format(file: LandedFile, settings: SourceSettings) -> LandedFile:
     if file.problem or file_kind(file.path, settings):
         return file
-    ending = "".join(PurePosixPath(file.path).suffixes[-2:])[-40:] or "no ending"
-    problem = f"unknown file format ({ending}); known are {' '.join(FORMATS)}, each also with .gz or .zst: "
-    return replace(file, problem=problem + "rename or convert it, or set source.format")
+    return replace(file, problem=unknown_format(file.path))
+
+
+def unknown_format(path: str) -> str:
+    """The problem of a file whose name does not tell its format."""
+    ending = "".join(PurePosixPath(path).suffixes[-2:])[-40:] or "no ending"
+    known = f"known are {' '.join(FORMATS)}, each also with .gz or .zst"
+    return f"unknown file format ({ending}); {known}: rename or convert it, or set source.format"
 
 
 def _list_local(root: Path) -> Iterator[LandedFile]:

@@ -12,6 +12,8 @@ import polars as pl
 from trainpipe_assets.data.mixing import mix
 from trainpipe_assets.settings import SplitSettings, Task
 
+SHOWN_LABELS = 20
+MANY_CUT = 0.1  # share of texts as long as the longest input, from which on it is told
 SPLITS = ("train", "validation", "test")
 
 
@@ -29,22 +31,24 @@ def assign_split(group: pl.Expr, settings: SplitSettings) -> pl.Expr:
     return group.map_batches(place, return_dtype=pl.String, is_elementwise=True)
 
 
-def split_sizes(examples: pl.LazyFrame) -> pl.DataFrame:
-    """One row for each `split` with its number `n` of tokenized examples, and the different `answers` to them, null for documents."""
+def split_sizes(examples: pl.LazyFrame, longest: int) -> pl.DataFrame:
+    """One row for each `split` with its number `n` of tokenized examples, how many of them reach the `longest` input, in tokens, and the
+    different `answers` to them, null for documents."""
     answers = {
         "label_id": pl.col("label_id").unique(),
         "label_ids": pl.col("label_ids").explode().unique(),
         "target": pl.col("target").unique().head(2),
     }
     found = [answer for column, answer in answers.items() if column in examples.collect_schema()]
-    return examples.group_by("split").agg(n=pl.len(), answers=found[0] if found else pl.lit(None)).collect(engine="streaming")
+    counts = {"n": pl.len(), "reaching": (pl.col("n_tokens") >= longest).sum(), "answers": found[0] if found else pl.lit(None)}
+    return examples.group_by("split").agg(**counts).collect(engine="streaming")
 
 
-def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...], settings: SplitSettings) -> None:
-    """Refuse a dataset that cannot train and evaluate a model of `task`; `counts` are its `split_sizes`.
+def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...], settings: SplitSettings) -> list[str]:
+    """Refuse a dataset that cannot train and evaluate a model of `task`; `counts` are its `split_sizes`. What makes a worse model is told.
 
     Raises:
-        ValueError: a split is too small, or the training split lacks a class, or has one number only.
+        ValueError: a split is too small, or the training split has examples of one class only, or of one number.
     """
     sizes = {split: int(counts.filter(pl.col("split") == split)["n"].sum()) for split in SPLITS}
     found = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
@@ -61,17 +65,27 @@ def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...],
             "(cleaning.near_duplicates)"
         )
     if task == "causal-lm":
-        return
+        return []
     answers = set(counts.filter(pl.col("split") == "train")["answers"].explode().to_list())
     if task == "text-regression":
         if len(answers) < 2:
             raise ValueError(
                 f"all examples of the training split have the number {answers.pop():g}: there is nothing to learn; land others"
             )
-        return
+        return _cut(counts)
     missing = [label for number, label in enumerate(labels) if number not in answers]
-    if missing:
+    if len(labels) - len(missing) < 2:
         raise ValueError(
-            f"label(s) {', '.join(missing)} have no example in the training split ({found}): land examples of them, "
-            "or take them off cleaning.labels"
+            f"label(s) {', '.join(missing)} have no example in the training split ({found}), a classifier needs two or more that have: "
+            "land examples of them"
         )
+    named = ", ".join(missing[:SHOWN_LABELS]) + (f" and {len(missing) - SHOWN_LABELS} more" if len(missing) > SHOWN_LABELS else "")
+    untrained = f"label(s) {named} have no example in the training split: the model cannot learn them; land more, or list cleaning.labels"
+    return [*([untrained] if missing else []), *_cut(counts)]
+
+
+def _cut(counts: pl.DataFrame) -> list[str]:
+    reaching, total = int(counts["reaching"].sum()), int(counts["n"].sum())
+    if reaching < MANY_CUT * total:
+        return []
+    return [f"{reaching:,} of {total:,} texts ({reaching / total:.0%}) fill the longest input: what is longer was cut (model.max_length)"]

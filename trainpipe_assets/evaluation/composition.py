@@ -33,10 +33,11 @@ class Composition:
     everything: Part
     labels: Sequence[Part]
     files: Sequence[Part]
+    untrained: Sequence[str] = ()  # labels without an example in the training split
 
 
-def composition(texts: pl.LazyFrame, task: Task) -> Composition:
-    """The composition of `texts`, which have the columns of `cleaned_features`."""
+def composition(texts: pl.LazyFrame, task: Task, known: Sequence[str] = ()) -> Composition:
+    """The composition of `texts`, which have the columns of `cleaned_features`; `known` are the labels of the model."""
     everything = _parts(texts.with_columns(kind=pl.lit("all examples")))
     files = _parts(texts.with_columns(kind=pl.col("source_file")))
     if task == "text-classification":
@@ -45,12 +46,20 @@ def composition(texts: pl.LazyFrame, task: Task) -> Composition:
         labels = _parts(texts.select("split", kind=pl.col("label").str.json_decode(pl.List(pl.String))).explode("kind").drop_nulls("kind"))
     else:
         labels = []
-    return Composition(everything[0], labels, files)
+    trained = {part.name for part in labels if part.train}
+    untrained = [label for label in known if label not in trained] if labels else []
+    return Composition(everything[0], _shown(labels), _shown(files), untrained)
 
 
 def _parts(examples: pl.LazyFrame) -> list[Part]:
     counted = examples.group_by("kind").agg(*((pl.col("split") == split).sum().alias(split) for split in SPLITS))
     ordered = counted.sort(pl.sum_horizontal(SPLITS), "kind", descending=[True, False]).collect(engine="streaming")
-    parts = [Part(*row) for row in ordered.head(SHOWN).iter_rows()]
-    others = ordered.slice(SHOWN)
-    return [*parts, Part(f"{others.height:,} more", *others.select(SPLITS).sum().row(0))] if others.height else parts
+    return [Part(*row) for row in ordered.iter_rows()]
+
+
+def _shown(parts: list[Part]) -> list[Part]:
+    others = parts[SHOWN:]
+    if not others:
+        return parts
+    counts = (sum(getattr(part, split) for part in others) for split in SPLITS)
+    return [*parts[:SHOWN], Part(f"{len(others):,} more", *counts)]

@@ -65,7 +65,7 @@ class ReportContext:
 
     `settings` and `lineage` are shown as they are (nested settings as JSON); `history` holds step and loss of the training,
     `validations` step, loss and the metrics of each validation, `trained_on`, `efficiency` and `warnings` what `training.json` says (as
-    `examples` the first). Leave out what is not known.
+    `examples` the first), `n_cut` how many test examples are as long as the `longest` input, in tokens. Leave out what is not known.
     """
 
     title: str
@@ -79,6 +79,8 @@ class ReportContext:
     previous_model_uri: str | None = None
     previous_fingerprint: str | None = None
     composition: Composition | None = None
+    n_cut: int = 0
+    longest: int = 0
     trained_on: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
     lineage: Mapping[str, object] = field(default_factory=dict)

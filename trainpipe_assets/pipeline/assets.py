@@ -168,7 +168,8 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             base = base_models.resolve(settings.model.base, lake.models)
             encoder = load_encoder(base.folder, settings, cleaned_features.scan())
             require_made_by(settings, tokenized_dataset, cleaned_features, encoder)
-            require_trainable(split_sizes(tokenized_dataset.scan()), settings.task, encoder.names, settings.split)
+            sizes = split_sizes(tokenized_dataset.scan(), settings.model.max_length)
+            warnings = require_trainable(sizes, settings.task, encoder.names, settings.split)
             plan = TrainingPlan(
                 task=settings.task,
                 dataset=tokenized_dataset,
@@ -182,13 +183,13 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             present = read_manifest(join(lake.models_uri(context.asset_key), plan.fingerprint))
             if present is not None:
                 context.log.info(f"nothing to train: this very training made {present.uri} before (force trains it anew)")
-                return model_output(context, present)
+                return model_output(context, present, sizes, warnings)
             work_dir = launcher.work_dir(plan.fingerprint)
             checkpoints = lake.checkpoints_uri(context.asset_key, plan.fingerprint)
             folder = launcher.train(context, plan.spec(launcher.compute, work_dir, checkpoints))
             tables = {"tokenized_dataset": tokenized_dataset, "cleaned_features": cleaned_features}
             manifest = plan.manifest(read_training_record(folder), tables, context.run_id, datetime.now(UTC))
-        return model_output(context, TrainedModel(folder, manifest, scratch=work_dir))
+        return model_output(context, TrainedModel(folder, manifest, scratch=work_dir), sizes, warnings)
 
     @dg.asset(
         key=keys["eval_report"],

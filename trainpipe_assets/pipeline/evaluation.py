@@ -6,7 +6,7 @@ What is measured by task is `measures.py`'s; metrics and gate are `trainpipe_ass
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from trainpipe_assets.evaluation.composition import Composition, composition
+from trainpipe_assets.evaluation.composition import composition
 from trainpipe_assets.evaluation.history import Judged, Unseen
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.plots import history_plot
@@ -89,7 +89,10 @@ def evaluate_model(
         return EvaluationStep(_increment(history_uri, history, again, covered), _known_metadata(before))
     measure, unseen = MEASURES[model.task], _unseen(previous, tokens, texts, examples) if previous else None
     found = measure.take(Trial(model, previous, unseen, base, examples, compute, settings))
-    row, context = _described(found, identity, model, previous, tokens, composition(texts.scan(), task), now)
+    made_of, longest = composition(texts.scan(), task, model.labels), int(model.manifest["settings"]["model"]["max_length"])
+    n_cut = int((examples["n_tokens"] >= longest).sum()) if task != "causal-lm" else 0  # whose documents are cut without a loss
+    row, context = _described(found, identity, model, previous, tokens, now)
+    context = replace(context, composition=made_of, n_cut=n_cut, longest=longest)
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
     _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
     added = pl.DataFrame([] if newest else [row], schema=EVAL_REPORT)
@@ -168,7 +171,7 @@ def _reports_of(model: Artifact) -> str:
 
 
 def _described(
-    found: Judged, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, made_of: Composition, now: datetime
+    found: Judged, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, now: datetime
 ) -> tuple[dict[str, Any], ReportContext]:
     """The row of the history, and what the report says beside what was found."""
     row = {
@@ -194,13 +197,13 @@ def _described(
         dataset_uri=tokens.uri,
         dataset_version=tokens.version,
         base_model=model.manifest["base_model"]["name"],
-        composition=made_of,
         trained_on=record.get("examples", {}),
-        settings=model.manifest["settings"],
+        settings={**model.manifest["settings"], **model.manifest["dataset"].get("made_by", {})},
         lineage={
             "lake": model.manifest["lake"],
             "base_model_digest": model.manifest["base_model"]["digest"],
             "run_id": model.manifest["run_id"],
+            "versions": {"trainpipe": model.manifest["code_version"], **model.manifest.get("versions", {})},
         },
         history=record["history"],
         validations=record["validations"],

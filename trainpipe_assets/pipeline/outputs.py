@@ -53,8 +53,13 @@ def arrival_profile(examples: Increment, task: Task) -> dict[str, Any]:
     return {"labels_added": markdown_table(labels), **quantiles}
 
 
-def model_output(context: dg.AssetExecutionContext, model: Artifact | TrainedModel) -> dg.Output[Artifact | TrainedModel]:
-    """A model with its fingerprint as data version, and its training in numbers and pictures."""
+def model_output(
+    context: dg.AssetExecutionContext, model: Artifact | TrainedModel, sizes: pl.DataFrame, warnings: Sequence[str]
+) -> dg.Output[Artifact | TrainedModel]:
+    """A model with its fingerprint as data version, and its training in numbers and pictures; `sizes` are those of the splits, `warnings`
+    of the examples."""
+    for warning in warnings:
+        context.log.warning(warning)
     record = read_training_record(model if isinstance(model, Artifact) else model.folder)
     best, timing, fingerprint = record["best"], record["timing"], str(model.manifest["fingerprint"])
     metadata: dict[str, Any] = {
@@ -71,7 +76,8 @@ def model_output(context: dg.AssetExecutionContext, model: Artifact | TrainedMod
         "data_wait_fraction": round(timing["data_wait_fraction"], 4),
         **_efficiency(record.get("efficiency")),
         **_pictures(context, fingerprint, record),
-        **_warnings(record.get("warnings", ())),
+        **{f"{split}_examples": count for split, count in sizes.select("split", "n").sort("split").iter_rows()},
+        **_warnings([*warnings, *record.get("warnings", ())]),
         **_distribution(record.get("distribution")),
         "hardware": record["hardware"],
         "manifest": dg.MetadataValue.json(dict(model.manifest)),

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trainpipe_assets.schemas import LABEL_SET_PREDICTIONS, TOKENIZED_LABEL_SETS
 from trainpipe_assets.storage.artifacts import list_artifacts
-from trainpipe_tests.pipelines import Workplace, failure_of, make_workplace
+from trainpipe_tests.pipelines import Workplace, make_workplace
 
 TO_TOKENS = [dg.AssetKey(name) for name in ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")]
 SETTINGS: dict[str, Any] = {
@@ -118,7 +118,14 @@ def test_what_is_no_usable_set_is_rejected_with_its_reason(tmp_path: Path, insta
     assert place.rows("tokenized_dataset").sort("row_id")["label_ids"].to_list() == [[0, 1], []]
 
 
-def test_a_label_without_an_example_to_learn_from_is_refused(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_label_without_an_example_to_learn_from_is_told_of(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     place = workplace(tmp_path, instance, cleaning={**SETTINGS["cleaning"], "labels": [*GENRES, "unheard of"]})
     place.land("a.jsonl", as_jsonl(films(60)))
-    assert "label(s) unheard of have no example in the training split" in failure_of(place.run())
+    result = place.run()
+    assert result.success
+    (event,) = [event for event in result.get_asset_materialization_events() if event.asset_key == dg.AssetKey("fine_tuned_model")]
+    warnings = event.materialization.metadata["warnings"].value
+    assert "label(s) unheard of have no example in the training split: the model cannot learn them" in warnings
+    assert event.materialization.metadata["train_examples"].value > 30
+    report = Path(place.rows("eval_report")["report_uri"][0]).read_text()
+    assert "No training example: <bdi>unheard of</bdi>" in report

@@ -331,6 +331,36 @@ def test_labels_of_parquet_are_spelled_alike(tmp_path: Path, array: Any, labels:
     assert problems(read) == []
 
 
+HUB_FEATURES = {
+    "text": {"dtype": "string", "_type": "Value"},
+    "label": {"names": ["World", "Sports"], "_type": "ClassLabel"},
+    "topics": {"feature": {"names": ["a", "b"], "_type": "ClassLabel"}, "_type": "List"},
+}
+
+
+def hub_file(columns: dict[str, Any], features: object) -> bytes:
+    """A Parquet file as `datasets` writes it."""
+    table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def test_classes_of_a_file_of_the_hub_have_their_names(tmp_path: Path) -> None:
+    columns = {"text": ["a", "b", "c", "d"], "label": [1, 0, -1, 7], "topics": [[0, 1], [], None, [1]]}
+    rows = read_bytes(tmp_path, "a.parquet", hub_file(columns, HUB_FEATURES))
+    assert rows["label"].to_list() == ["Sports", "World", None, "7"]
+    assert json.loads(rows["extra"][0]) == {"topics": [0, 1]}  # what is not the label stays as it is
+    sets = read_bytes(tmp_path, "b.parquet", hub_file(columns, HUB_FEATURES), kind="multi-labelled", label_column="topics")
+    assert [None if label is None else json.loads(label) for label in sets["label"]] == [["a", "b"], [], None, ["b"]]
+
+
+@pytest.mark.parametrize("features", [None, [], {"label": None}, {"label": {"names": 5}}, {"label": {"names": [1, 2]}}, {"text": {}}])
+def test_a_file_of_the_hub_without_names_keeps_its_numbers(tmp_path: Path, features: object) -> None:
+    rows = read_bytes(tmp_path, "a.parquet", hub_file({"text": ["a", "b"], "label": [1, 0]}, features))
+    assert rows["label"].to_list() == ["1", "0"]
+
+
 def test_counting_stops_early_and_counts_a_bad_file_as_its_one_row(tmp_path: Path) -> None:
     files = [
         land_bytes(tmp_path, "a.csv", b"text,label\na,b\nc\n"),

@@ -30,7 +30,10 @@ CONTEXT = ReportContext(
         Part("all examples", 8_460, 940, 600),
         [Part(f"positive {ATTACK}", 8_000, 900, 560), Part("negative", 460, 40, 40)],
         [Part("movies.csv", 8_460, 940, 600)],
+        ["unheard of"],
     ),
+    n_cut=7,
+    longest=64,
     trained_on={"train": 8_460, "validation": 940},
     settings={"training": {"epochs": 3, "note": ATTACK}},
     lineage={"Code version": "v9"},
@@ -166,6 +169,8 @@ def test_the_page_says_where_the_model_comes_from(page):
         "2026-01-02T03:04:05+00:00",
         "v9",
         "the device waited 31% of the time for data. Cost: 1.25.",
+        "7 of the 60 test examples fill the longest input of 64 tokens",
+        "No training example: unheard of . The model cannot know this label.",
         "trained on 8,460 examples and validated on 940",
         "all examples 8,460 940 600 100.0%",
         "negative 460 40 40 5.4%",
@@ -220,7 +225,9 @@ def test_the_summary_is_a_well_formed_table(with_previous):
 
 def test_the_composition_counts_labels_and_files_of_each_split():
     rows = [("train", "a", "x.csv")] * 3 + [("test", "a", "y.csv"), ("train", "b", "x.csv"), ("validation", "b", "x.csv")]
-    made_of = composition(pl.LazyFrame(rows, schema=["split", "label", "source_file"], orient="row"), "text-classification")
+    frame = pl.LazyFrame(rows, schema=["split", "label", "source_file"], orient="row")
+    made_of = composition(frame, "text-classification", ["a", "b", "c"])
+    assert made_of.untrained == ["c"]
     assert made_of.everything == Part("all examples", 4, 1, 1)
     assert made_of.labels == [Part("a", 3, 0, 1), Part("b", 1, 1, 0)]
     assert made_of.files == [Part("x.csv", 4, 1, 0), Part("y.csv", 0, 0, 1)]

@@ -6,7 +6,7 @@ Values that are not what their column promises (text that is not UTF-8) are the 
 import base64
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
@@ -109,12 +109,23 @@ def _read_batches(file: Any, settings: SourceSettings) -> Iterator[pl.DataFrame]
     schema = file.schema_arrow
     check_columns(schema.names, settings.columns)
     _check_types(schema, settings)
-    row = 1
+    row, names = 1, _class_names(schema.metadata, settings)
     for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
-        yield _parse_batch(batch, row, settings)
+        yield _parse_batch(batch, row, settings, names)
         row += batch.num_rows
     if row == 1:
         raise UnreadableFile("the file holds no rows")
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None, settings: SourceSettings) -> list[str]:
+    """The names of the classes that the label's numbers stand for, as `datasets` writes them into its files; none elsewhere."""
+    column = settings.columns.get("label_column")
+    try:
+        feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]
+        names = feature.get("feature", feature)["names"]
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return []
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def _batch_rows(metadata: Any) -> int:
@@ -156,14 +167,15 @@ def _is_binary(kind: Any) -> bool:
     return any(test(kind) for test in tests)
 
 
-def _parse_batch(batch: Any, first_row: int, settings: SourceSettings) -> pl.DataFrame:
+def _parse_batch(batch: Any, first_row: int, settings: SourceSettings, class_names: Sequence[str]) -> pl.DataFrame:
     problems: dict[int, Unusable] = {}
     columns: dict[str, pl.Series] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         chosen = name in settings.columns.values()
         columns[name] = _as_series(name, column, chosen, first_row, problems)
     first, *second = (columns[name] for name in settings.columns.values())
-    text, label = _as_text(first), _as_labels(second[0] if second else pl.repeat(None, batch.num_rows, eager=True))
+    answers = second[0] if second else pl.repeat(None, batch.num_rows, eager=True)
+    text, label = _as_text(first), _as_labels(_named(answers, class_names))
     others = [series for name, series in columns.items() if name not in settings.columns.values()]
     rows = pl.int_range(first_row, first_row + batch.num_rows, eager=True).alias("line_number")
     nothing = pl.repeat(None, batch.num_rows, dtype=pl.String, eager=True).alias("problem")
@@ -238,6 +250,20 @@ def _present(messages: list[Any]) -> list[Any]:
         {key: value for key, value in message.items() if value is not None} if isinstance(message, dict) else message
         for message in messages
     ]
+
+
+def _named(labels: pl.Series, class_names: Sequence[str]) -> pl.Series:
+    """Numbers, or lists of them, by the names that they stand for; -1 is no label, and other numbers stay what they are."""
+    numbers = labels.dtype.inner if isinstance(labels.dtype, pl.List) else labels.dtype
+    if not class_names or not numbers.is_integer():
+        return labels
+    names = {-1: None, **dict(enumerate(class_names))}
+
+    def name(number: pl.Expr) -> pl.Expr:
+        return number.cast(pl.Int64).replace_strict(names, default=number.cast(pl.String), return_dtype=pl.String)
+
+    column = pl.col(labels.name)
+    return labels.to_frame().select(column.list.eval(name(pl.element())) if isinstance(labels.dtype, pl.List) else name(column)).to_series()
 
 
 def _as_labels(column: pl.Series) -> pl.Series:

@@ -17,7 +17,7 @@ from trainpipe_assets.data.reading.parquet import read_parquet
 from trainpipe_assets.data.reading.records import UnreadableFile, Unusable, Window, unusable_frame
 from trainpipe_assets.data.schema_drift import row_mark
 from trainpipe_assets.data.source_schema import UNREADABLE
-from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, check_unchanged, file_kind, open_landed
+from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, check_unchanged, file_kind, open_landed, unknown_format
 from trainpipe_assets.prefetching import one_ahead
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
@@ -110,7 +110,7 @@ def parse_file(file: LandedFile, settings: SourceSettings) -> Iterator[pl.DataFr
     """
     kind = file_kind(file.path, settings)
     if file.problem or kind is None:
-        raise UnreadableFile(file.problem or "unknown file format; set source.format")
+        raise UnreadableFile(file.problem or unknown_format(file.path))
     with explained(file.uri), open_landed(file) as raw:
         if kind.format == "parquet":
             yield from read_parquet(raw, kind.compression, settings)

@@ -1,0 +1,46 @@
+"""What a dataset must have to be trained on, and what is told of one that makes a worse model."""
+
+import polars as pl
+import pytest
+
+from trainpipe_assets.data.splitting import require_trainable, split_sizes
+from trainpipe_assets.settings import SplitSettings
+
+SETTINGS = SplitSettings()
+
+
+def tokens(train: list[int], others: list[int], n_tokens: int = 5) -> pl.LazyFrame:
+    """Tokenized examples: the label ids of the training split, and those of each of the other two."""
+    labels = {"train": train, "validation": others, "test": others}
+    rows = [(split, label, n_tokens) for split, ids in labels.items() for label in ids]
+    return pl.LazyFrame(rows, schema=["split", "label_id", "n_tokens"], orient="row")
+
+
+def told(examples: pl.LazyFrame, *labels: str) -> list[str]:
+    return require_trainable(split_sizes(examples, longest=8), "text-classification", labels, SETTINGS)
+
+
+def test_a_dataset_with_all_classes_is_told_nothing_of() -> None:
+    assert told(tokens([0, 1] * 10, [0, 1] * 4), "a", "b") == []
+
+
+def test_a_class_without_training_examples_stops_nothing_and_is_named() -> None:
+    (warning,) = told(tokens([0, 1] * 10, [0, 1, 2] * 4), "a", "b", "rare")
+    assert warning.startswith("label(s) rare have no example in the training split: the model cannot learn them")
+    many = [f"label {number}" for number in range(30)]
+    (warning,) = told(tokens([0, 1] * 10, [0, 1] * 4), *many)
+    assert "label 21 and 8 more have no example" in warning
+
+
+def test_one_class_alone_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"label\(s\) b have no example in the training split .*, a classifier needs two or more"
+    ):
+        told(tokens([0] * 20, [0, 1] * 4), "a", "b")
+
+
+def test_that_many_texts_are_cut_is_told() -> None:
+    (warning,) = told(tokens([0, 1] * 10, [0, 1] * 4, n_tokens=8), "a", "b")
+    assert warning == "36 of 36 texts (100%) fill the longest input: what is longer was cut (model.max_length)"
+    few = pl.concat([tokens([0, 1] * 20, [0, 1] * 20), tokens([0, 1], [], n_tokens=8)])
+    assert told(few, "a", "b") == []
