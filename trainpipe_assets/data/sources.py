@@ -7,13 +7,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 
 from trainpipe_assets.settings import FileFormat, SourceSettings
 from trainpipe_assets.storage.s3 import explained
-from trainpipe_assets.storage.uris import absolute, is_remote, open_filesystem
+from trainpipe_assets.storage.uris import absolute, is_remote, modified, open_filesystem
 
 Compression = Literal["gz", "zst"]
 
@@ -235,7 +234,7 @@ def _list_remote(root: str) -> Iterator[LandedFile]:
     for key, info in found.items():
         relative = key.removeprefix(base).removeprefix("/")
         if relative and not key.endswith("/") and not any(is_ignored(part) for part in relative.split("/")):
-            yield LandedFile(relative, f"{uri}/{relative}", int(info["size"]), _remote_version(info), _remote_modified(info))
+            yield LandedFile(relative, f"{uri}/{relative}", int(info["size"]), _remote_version(info), modified(info))
 
 
 def _info(uri: str) -> dict[str, Any]:
@@ -246,9 +245,4 @@ def _info(uri: str) -> dict[str, Any]:
 
 def _remote_version(info: dict[str, Any]) -> str:
     etag = info.get("ETag")
-    return str(etag).strip('"') if etag else f"{info['size']}-{_remote_modified(info)}"
-
-
-def _remote_modified(info: dict[str, Any]) -> float:
-    when = next((info[key] for key in ("LastModified", "mtime", "created") if info.get(key)), 0.0)
-    return when.timestamp() if isinstance(when, datetime) else float(when)
+    return str(etag).strip('"') if etag else f"{info['size']}-{modified(info)}"

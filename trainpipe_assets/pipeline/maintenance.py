@@ -3,6 +3,7 @@
 What is done to a table is `storage.maintenance`'s; here is who pins which version.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -17,7 +18,7 @@ from trainpipe_assets.pipeline.runs import PIPELINE_TAG
 from trainpipe_assets.settings import PipelineSettings, Task
 from trainpipe_assets.storage.artifacts import list_artifacts
 from trainpipe_assets.storage.delta import find
-from trainpipe_assets.storage.maintenance import maintain
+from trainpipe_assets.storage.maintenance import discard_abandoned, maintain
 from trainpipe_assets.storage.uris import absolute, relocated
 
 
@@ -29,7 +30,7 @@ def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
         name="__".join((*settings.key_prefix, "maintain_tables")),
         out=dg.Out(dg.Nothing),
         retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
-        description="Compacts, checkpoints and vacuums every table.",
+        description="Compacts, checkpoints and vacuums every table; removes the checkpoints of trainings that nobody went on with.",
     )
     def maintain_tables(context: dg.OpExecutionContext, lake: Lake) -> None:
         rows = []
@@ -40,8 +41,12 @@ def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
                 done = maintain(uri, pinned[uri], settings.maintenance.retention_hours)
                 if done is not None:
                     rows.append(f"| {table} | {done.files_merged} | {done.files_written} | {done.files_deleted} | {len(pinned[uri])} |")
+            before = time.time() - 3600.0 * settings.maintenance.retention_hours
+            places = [lake.scratch, lake.all_checkpoints_uri(keys["fine_tuned_model"])]
+            abandoned = [name for place in places if place is not None for name in discard_abandoned(absolute(place), before)]
         header = "| table | small files merged | into | files deleted | versions pinned |\n| --- | --- | --- | --- | --- |"
-        context.add_output_metadata({"tables": dg.MetadataValue.md("\n".join([header, *rows]))})
+        shown = {"tables": dg.MetadataValue.md("\n".join([header, *rows])), "abandoned_trainings_removed": len(abandoned)}
+        context.add_output_metadata(shown)
         context.log.info("\n".join(row.strip("| ") for row in rows) or "there is no table yet")
 
     @dg.job(

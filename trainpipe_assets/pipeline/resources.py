@@ -60,7 +60,12 @@ class Lake(dg.ConfigurableResource[None]):
 
     def checkpoints_uri(self, key: dg.AssetKey, fingerprint: str) -> str | None:
         """Where the checkpoints of a training of an asset are kept while it is under way; None where the lake is as local as they are."""
-        return absolute(join(self.root, CHECKPOINTS, *key.path, fingerprint)) if is_remote(self.root) else None
+        folder = self.all_checkpoints_uri(key)
+        return None if folder is None else join(folder, fingerprint)
+
+    def all_checkpoints_uri(self, key: dg.AssetKey) -> str | None:
+        """Where those of all trainings of an asset are, likewise."""
+        return absolute(join(self.root, CHECKPOINTS, *key.path)) if is_remote(self.root) else None
 
     def landing_uri(self, source: SourceSettings) -> str:
         """The folder where a pipeline's files arrive."""

@@ -27,7 +27,7 @@ class AutomationSettings(Settings):
         description="What the sensor trains for: on_arrival for any new data; on_drift only where it differs from what the current model "
         "was trained on. New data is ingested, cleaned and tokenized either way.",
     )
-    min_new_rows: int = Field(default=1, ge=1, description="Retrain once at least so many rows are pending.")
+    min_new_rows: int = Field(default=1, ge=1, description="The sensor waits until so many rows are pending; the schedule does not.")
     sensor_seconds: int = Field(default=30, ge=5, le=86_400, description="Seconds between looks at the landing folder.")
     schedule: str | None = Field(
         default="0 3 * * *", description="Cron expression of the nightly run, which trains only with retrain: on_arrival; null for none."

@@ -1,8 +1,9 @@
-"""Housekeeping of Delta tables: few large files, a short way through the log, and nothing kept that nobody can ask for.
+"""Housekeeping of a lake: tables of few large files, with a short way through the log, and nothing kept that nobody can ask for.
 
 Rows never change here, and versions that somebody pins stay readable. Who pins what is for the caller to know.
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,11 @@ from deltalake.exceptions import CommitFailedError
 
 from trainpipe_assets.storage.data_files import WRITER
 from trainpipe_assets.storage.delta import ConcurrentWrite, find, open_delta
-from trainpipe_assets.storage.uris import open_filesystem
+from trainpipe_assets.storage.mirror import discard
+from trainpipe_assets.storage.s3 import explained
+from trainpipe_assets.storage.uris import modified, open_filesystem
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{32}")  # of a training: no other folder is touched
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,24 @@ def maintain(uri: str, pinned: Collection[int], retention_hours: int) -> Maintai
     except CommitFailedError as error:
         raise ConcurrentWrite(f"another run committed to {uri} meanwhile; its maintenance is left for the next time ({error})") from error
     return Maintained(delta.version(), merged["numFilesRemoved"], merged["numFilesAdded"], len(deletable))
+
+
+def discard_abandoned(root: str, before: float) -> list[str]:
+    """Remove what trainings set down below `root` that wrote nothing since `before` (epoch seconds); their fingerprints.
+
+    One that is under way writes a checkpoint every few minutes.
+    """
+    filesystem, path = open_filesystem(root)
+    newest: dict[str, float] = {}
+    with explained(root):
+        for found, info in (filesystem.find(path, detail=True) if filesystem.exists(path) else {}).items():
+            name = found.removeprefix(path).lstrip("/").partition("/")[0]
+            if _FINGERPRINT.fullmatch(name):
+                newest[name] = max(newest.get(name, 0.0), modified(info))
+    abandoned = sorted(name for name, moment in newest.items() if moment < before)
+    for name in abandoned:
+        discard(f"{root}/{name}")
+    return abandoned
 
 
 def _present(uri: str, names: Collection[str]) -> list[str]:

@@ -3,7 +3,10 @@
 Joins and opens URIs. What is stored there, and how, belongs to `delta.py` and `artifacts.py`.
 """
 
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import fsspec
 from fsspec import AbstractFileSystem
@@ -74,3 +77,9 @@ def open_filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     patience = _S3_PATIENCE if scheme == "s3" else {}
     filesystem, root = fsspec.core.url_to_fs(f"{scheme}://{bucket}", use_listings_cache=False, **patience)
     return filesystem, f"{root}/{key}" if key else root
+
+
+def modified(info: Mapping[str, Any]) -> float:
+    """When a file was last written, in epoch seconds, by what fsspec says of it: each file system calls that by another name."""
+    when = next((info[key] for key in ("LastModified", "mtime", "created") if info.get(key)), 0.0)
+    return when.timestamp() if isinstance(when, datetime) else float(when)

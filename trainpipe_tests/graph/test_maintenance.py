@@ -1,5 +1,7 @@
 """The maintenance job: what it leaves is the same pipeline, with nothing to do and with models that can still be traced."""
 
+import os
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -41,3 +43,14 @@ def test_maintenance_changes_no_row_and_makes_no_work(place: Workplace) -> None:
 
 def test_maintenance_of_a_pipeline_that_never_ran_does_nothing(place: Workplace) -> None:
     assert place.run("maintenance").success
+
+
+def test_what_a_training_left_that_nobody_went_on_with_is_removed(place: Workplace) -> None:
+    scratch, long_ago = Path(place.lake.scratch), time.time() - 3600 * (place.settings.maintenance.retention_hours + 1)
+    for name, moment in (("a" * 32, long_ago), ("b" * 32, time.time()), ("mine", long_ago)):
+        checkpoint = scratch / name / "checkpoints" / "step-1" / "state.pt"
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.write_bytes(b"weights")
+        os.utime(checkpoint, (moment, moment))
+    assert place.run("maintenance").success
+    assert {path.name for path in scratch.iterdir()} == {"b" * 32, "mine"}

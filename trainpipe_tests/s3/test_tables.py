@@ -1,5 +1,6 @@
 """Delta tables on a real S3 server: commits, changes between versions, and writers that meet."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 
 from trainpipe_assets.storage import delta, s3
 from trainpipe_assets.storage.differences import difference
-from trainpipe_assets.storage.maintenance import maintain
+from trainpipe_assets.storage.maintenance import discard_abandoned, maintain
 from trainpipe_assets.storage.s3_client import client
-from trainpipe_assets.storage.uris import bucket_and_key
+from trainpipe_assets.storage.uris import bucket_and_key, open_filesystem
 from trainpipe_tests.conftest import aws_environment
 from trainpipe_tests.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 
@@ -127,3 +128,14 @@ def test_maintenance_keeps_rows_and_pinned_versions(bucket: str) -> None:
     assert keys(delta.scan(uri, 2)) == ["001", "002"]
     with pytest.raises(delta.MissingTable, match="vacuumed"):
         delta.scan(uri, 3)
+
+
+def test_checkpoints_of_trainings_that_nobody_went_on_with_are_removed(bucket: str) -> None:
+    root = f"{bucket}/lake/checkpoints/fine_tuned_model"
+    filesystem, path = open_filesystem(root)
+    for name in ("a" * 32, "mine"):
+        filesystem.pipe_file(f"{path}/{name}/step-1/state.pt", b"weights")
+    assert discard_abandoned(root, time.time() - 3600) == []
+    assert discard_abandoned(root, time.time() + 3600) == ["a" * 32]
+    assert [found.rsplit("/", 1)[1] for found in filesystem.ls(path, refresh=True)] == ["mine"]
+    assert discard_abandoned(f"{bucket}/lake/nothing", time.time()) == []

@@ -33,9 +33,7 @@ def test_a_class_without_training_examples_stops_nothing_and_is_named() -> None:
 
 
 def test_one_class_alone_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"label\(s\) b have no example in the training split .*, a classifier needs two or more"
-    ):
+    with pytest.raises(ValueError, match=r"label\(s\) b have no example in the training split .*, a classifier needs two or more"):
         told(tokens([0] * 20, [0, 1] * 4), "a", "b")
 
 
