@@ -4,6 +4,7 @@ Parses, delegates and prints. Materializing, scheduling and browsing are done wi
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ DEFAULT_PIPELINE = "by default the only one, or the one without a key prefix"
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="trainpipe")
 def main() -> None:
-    """Land data, fetch the samples, check an installation, and see where a training pipeline stands."""
+    """Land data, fetch the samples, check an installation, see where a training pipeline stands, and ask its model."""
     load_dotenv(Path.cwd() / ".env")  # as Dagster does
 
 
@@ -97,6 +98,25 @@ def report(pipeline: str | None, browse: bool) -> None:
     click.echo(path)
     if browse and click.launch(path.as_uri()):
         _stop("there is no browser here; open the file above in one")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--output", default=None, type=click.Path(path_type=Path), help="By default NAME.predictions.csv here; .jsonl, .parquet.")
+@click.option("--pipeline", default=None, help=f"The pipeline whose model answers; {DEFAULT_PIPELINE}.")
+@click.option("--model", default=None, help="Fingerprint of the model, or its beginning; by default that of the current one.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def predict(file: Path, output: Path | None, pipeline: str | None, model: str | None, as_json: bool) -> None:
+    """What a model answers to the texts of FILE."""
+    from trainpipe_assets.pipeline.predictions import predict as predict_file
+    from trainpipe_assets.pipeline.resources import launcher_from_environment
+
+    settings, compute = _or_exit(_load_pipeline, pipeline)[1], _or_exit(launcher_from_environment).compute
+    written = output or Path(f"{file.name.partition('.')[0]}.predictions.csv")
+    done = _or_exit(predict_file, file, written, _lake(), settings, compute, model)
+    unanswered = f", {done.problems:,} of which have a problem instead of an answer" if done.problems else ""
+    text = f"{done.output}: {done.records:,} records{unanswered}\nby the model {done.model}"
+    click.echo(json.dumps(asdict(done), indent=2) if as_json else text)
 
 
 @main.command()

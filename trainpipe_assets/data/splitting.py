@@ -5,6 +5,8 @@ and no example moves when data grows. Finding the groups is `deduplication.py`'s
 """
 
 import hashlib
+import re
+from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
@@ -12,9 +14,15 @@ import polars as pl
 from trainpipe_assets.data.mixing import mix
 from trainpipe_assets.settings import SplitSettings, Task
 
+_OWN_SPLIT = re.compile(r"(^|[/_.-])(test|dev|valid|validation|eval)([/_.-]|$)", re.IGNORECASE)
 SHOWN_LABELS = 20
 MANY_CUT = 0.1  # share of texts as long as the longest input, from which on it is told
 SPLITS = ("train", "validation", "test")
+
+
+def named_like_splits(paths: Iterable[str]) -> list[str]:
+    """Those of the files at `paths` whose names say that they are a split of their own, which they are not here."""
+    return [path for path in paths if _OWN_SPLIT.search(path)]
 
 
 def assign_split(group: pl.Expr, settings: SplitSettings) -> pl.Expr:

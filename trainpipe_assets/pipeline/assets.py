@@ -26,7 +26,7 @@ from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.io_managers import TrainedModel, kept_together, upstream
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
-from trainpipe_assets.pipeline.outputs import arrival_profile, described_drift, model_output, shown_before, versioned
+from trainpipe_assets.pipeline.outputs import arrival_profile, described_drift, model_output, shown_before, told_of_splits, versioned
 from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest, require_made_by
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.run_config import TrainingRunConfig, training_config
@@ -74,7 +74,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             uri = lake.table_uri(context.asset_key)
             increment, drift = ingestion.ingest(uri, find(uri), [*ready, *growing], waiting, settings.source, datetime.now(UTC))
         metadata = {"landing": landing, "files_landed": len(landed), "files_still_arriving": sorted(waiting)}
-        return versioned(increment, metadata | described_drift(drift))
+        return versioned(increment, metadata | described_drift(drift) | told_of_splits(landed))
 
     @dg.multi_asset(
         name="__".join((*settings.key_prefix, "cleaned_features")),

@@ -7,6 +7,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from trainpipe_assets.data.sources import LandedFile
+from trainpipe_assets.data.splitting import named_like_splits
 from trainpipe_assets.evaluation.plots import loss_curves, phases_plot
 from trainpipe_assets.evaluation.profile import by_label, profile, target_quantiles
 from trainpipe_assets.pipeline.io_managers import TrainedModel
@@ -18,6 +20,7 @@ from trainpipe_assets.storage.increments import Increment
 
 SHOWN_DRIFTS = 50
 LOOKED_AT = 10  # of the newest materializations, whether they show the same
+SHOWN_FILES = 5
 PROFILED_LABELS = 20  # shown of an arrival, the most frequent ones
 VALIDATED = ("accuracy", "macro_f1", "micro_f1", "rmse", "mae")  # metrics of a validation
 
@@ -32,6 +35,16 @@ def described_drift(drift: pl.DataFrame) -> dict[str, Any]:
     if drift.is_empty():
         return {"files_with_schema_drift": 0}
     return {"files_with_schema_drift": drift["file"].n_unique(), "schema_drift": markdown_table(drift.head(SHOWN_DRIFTS))}
+
+
+def told_of_splits(landed: Sequence[LandedFile]) -> dict[str, str]:
+    """That files named like test splits are trained on as all others are; nothing where there are none."""
+    named = named_like_splits(file.path for file in landed)
+    if not named:
+        return {}
+    shown = ", ".join(named[:SHOWN_FILES]) + (" …" if len(named) > SHOWN_FILES else "")
+    what_to_do = "to keep a test split of your own, land it nowhere and ask the model with `trainpipe predict`"
+    return {"files_named_like_splits": f"{shown}: examples are split by what they say, whatever file they are in; {what_to_do}"}
 
 
 def arrival_profile(examples: Increment, task: Task) -> dict[str, Any]:

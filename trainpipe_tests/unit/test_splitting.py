@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from trainpipe_assets.data.splitting import require_trainable, split_sizes
+from trainpipe_assets.data.splitting import named_like_splits, require_trainable, split_sizes
 from trainpipe_assets.settings import SplitSettings
 
 SETTINGS = SplitSettings()
@@ -42,3 +42,8 @@ def test_that_many_texts_are_cut_is_told() -> None:
     assert warning == "36 of 36 texts (100%) fill the longest input: what is longer was cut (model.max_length)"
     few = pl.concat([tokens([0, 1] * 20, [0, 1] * 20), tokens([0, 1], [], n_tokens=8)])
     assert told(few, "a", "b") == []
+
+
+def test_files_named_like_splits_are_known() -> None:
+    own = ["test-00000-of-00001.parquet", "data/validation.csv", "movies_TEST.jsonl.gz", "dev/a.csv", "eval.json"]
+    assert named_like_splits([*own, "latest.csv", "contest.csv", "train-00000.parquet", "developers.csv", "evaluation-of-films.csv"]) == own
