@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import polars as pl
@@ -27,7 +28,7 @@ from trainpipe_assets.settings import CleaningSettings, ComputeSettings, Pipelin
 from trainpipe_assets.storage.artifacts import Artifact, list_artifacts, local_copy
 from trainpipe_assets.storage.delta import find
 
-WRITERS = {".csv": pl.DataFrame.write_csv, ".jsonl": pl.DataFrame.write_ndjson, ".parquet": pl.DataFrame.write_parquet}
+WRITERS: dict[str, Any] = {".csv": pl.DataFrame.write_csv, ".jsonl": pl.DataFrame.write_ndjson, ".parquet": pl.DataFrame.write_parquet}
 PREDICTED, PROBLEM = "predicted", "problem"
 SHOWN = ("line_number", "text", "extra")
 

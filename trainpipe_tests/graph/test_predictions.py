@@ -99,7 +99,7 @@ def test_without_a_model_that_passed_another_has_to_be_named(tmp_path: Path, ins
 
 
 def test_a_file_that_is_not_there_is_named(trained: Workplace) -> None:
-    with pytest.raises(ValueError, match="nothing.csv cannot be read: there is no such file"):
+    with pytest.raises(ValueError, match=r"nothing\.csv cannot be read: there is no such file"):
         predict(trained.root / "nothing.csv", trained.root / "out.csv", trained.lake, trained.settings, COMPUTE, None)
 
 
