@@ -14,7 +14,7 @@ import polars as pl
 
 from trainpipe_assets.data.reading.readers import parse_file
 from trainpipe_assets.data.reading.records import UnreadableFile
-from trainpipe_assets.data.sources import LandedFile, is_ignored
+from trainpipe_assets.data.sources import as_landed, is_ignored
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.objects import send, sha256_of
 from trainpipe_assets.storage.uris import absolute, is_remote
@@ -72,10 +72,8 @@ def check_landable(path: Path, settings: SourceSettings, *, force: bool = False)
 
 
 def _first_records(path: Path, settings: SourceSettings) -> pl.DataFrame:
-    status = path.stat()
-    file = LandedFile(path.name, str(path.absolute()), status.st_size, "", status.st_mtime)
     parts: list[pl.DataFrame] = []
-    for frame in parse_file(file, settings):
+    for frame in parse_file(as_landed(path), settings):
         parts.append(frame)
         if sum(len(part) for part in parts) >= CHECKED_RECORDS:
             break

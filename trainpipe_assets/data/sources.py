@@ -80,6 +80,12 @@ def list_landed(root: str, settings: SourceSettings) -> list[LandedFile]:
     return sorted((_with_known_format(file, settings) for file in files), key=lambda file: file.path)
 
 
+def as_landed(path: Path) -> LandedFile:
+    """A file on local disk as if it had landed, wherever it is."""
+    status = path.stat()
+    return LandedFile(path.name, str(path.absolute()), status.st_size, _local_version(status), status.st_mtime)
+
+
 def split_settled(files: list[LandedFile], now: float, settle_seconds: float) -> tuple[list[LandedFile], list[LandedFile]]:
     """`files` last modified at least `settle_seconds` before `now` (epoch seconds), and the others.
 

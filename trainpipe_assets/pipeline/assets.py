@@ -26,7 +26,15 @@ from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.io_managers import TrainedModel, kept_together, upstream
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
-from trainpipe_assets.pipeline.outputs import arrival_profile, described_drift, model_output, shown_before, told_of_splits, versioned
+from trainpipe_assets.pipeline.outputs import (
+    arrival_profile,
+    arrival_rejections,
+    described_drift,
+    model_output,
+    shown_before,
+    told_of_splits,
+    versioned,
+)
 from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest, require_made_by
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.run_config import TrainingRunConfig, training_config
@@ -106,7 +114,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             metadata = {**cleaning.summary(examples, settings.cleaning), **arrival_profile(examples, settings.task)}
             yield from kept_together(
                 context,
-                versioned(rejected, output_name="rejected_rows"),
+                versioned(rejected, arrival_rejections(rejected), output_name="rejected_rows"),
                 versioned(examples, metadata, output_name="cleaned_features"),
             )
 
@@ -211,6 +219,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
     ) -> dg.Output[Increment]:
         with explained():
             done = evaluate_model(
+                pipeline=name,
                 history_uri=lake.table_uri(context.asset_key),
                 model=fine_tuned_model,
                 tokens=tokenized_dataset,

@@ -51,6 +51,7 @@ class EvaluationStep:
 
 def evaluate_model(
     *,
+    pipeline: str,
     history_uri: str,
     model: Artifact,
     tokens: Table,
@@ -91,7 +92,7 @@ def evaluate_model(
     found = measure.take(Trial(model, previous, unseen, base, examples, compute, settings))
     made_of, longest = composition(texts.scan(), task, model.labels), int(model.manifest["settings"]["model"]["max_length"])
     n_cut = int((examples["n_tokens"] >= longest).sum()) if task != "causal-lm" else 0  # whose documents are cut without a loss
-    row, context = _described(found, identity, model, previous, tokens, now)
+    row, context = _described(pipeline, found, identity, model, previous, tokens, now)
     context = replace(context, composition=made_of, n_cut=n_cut, longest=longest)
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
     _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
@@ -171,7 +172,7 @@ def _reports_of(model: Artifact) -> str:
 
 
 def _described(
-    found: Judged, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, now: datetime
+    pipeline: str, found: Judged, identity: str, model: Artifact, previous: Artifact | None, tokens: Table, now: datetime
 ) -> tuple[dict[str, Any], ReportContext]:
     """The row of the history, and what the report says beside what was found."""
     row = {
@@ -187,7 +188,7 @@ def _described(
     }
     record = read_training_record(model)
     context = ReportContext(
-        title="Evaluation of the fine-tuned model",
+        title=f"Evaluation of the fine-tuned model of {pipeline}",
         evaluation_id=identity,
         evaluated_at=now,
         model_uri=model.uri,

@@ -66,6 +66,13 @@ def arrival_profile(examples: Increment, task: Task) -> dict[str, Any]:
     return {"labels_added": markdown_table(labels), **quantiles}
 
 
+def arrival_rejections(rejected: Increment) -> dict[str, Any]:
+    """What is new in `rejected_rows`, by rule; nothing where nothing is."""
+    counts = rejected.added.group_by("rule").agg(pl.len().alias("rows added")).collect(engine="streaming")
+    shown = counts.sort("rows added", "rule", descending=[True, False]).head(PROFILED_LABELS)
+    return {} if shown.is_empty() else {"rules_added": markdown_table(shown)}
+
+
 def model_output(
     context: dg.AssetExecutionContext, model: Artifact | TrainedModel, sizes: pl.DataFrame, warnings: Sequence[str]
 ) -> dg.Output[Artifact | TrainedModel]:

@@ -16,7 +16,7 @@ import polars as pl
 from trainpipe_assets.data.cleaning import with_clean_text
 from trainpipe_assets.data.reading.readers import parse_file
 from trainpipe_assets.data.reading.records import UnreadableFile
-from trainpipe_assets.data.sources import LandedFile
+from trainpipe_assets.data.sources import as_landed
 from trainpipe_assets.data.tokenization import Tokenizer, load_tokenizer
 from trainpipe_assets.evaluation.label_set_metrics import THRESHOLD
 from trainpipe_assets.evaluation.metrics import FloatArray
@@ -105,9 +105,8 @@ def _answered(file: Path, settings: PipelineSettings, model: Artifact, compute: 
 def _records(file: Path, settings: PipelineSettings) -> Iterator[pl.DataFrame]:
     if not file.is_file():
         raise ValueError(f"{file} cannot be read: {'it is not a regular file' if file.exists() else 'there is no such file'}")
-    status = file.stat()
     try:
-        yield from parse_file(LandedFile(file.name, str(file.absolute()), status.st_size, "", status.st_mtime), settings.source)
+        yield from parse_file(as_landed(file), settings.source)
     except UnreadableFile as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
 

@@ -210,7 +210,9 @@ class _Scan:
         """Where the element that is at `start` ends; None where that is not in `text`, which is the `last` of it or goes on."""
         if not self._begun and text[start : start + 1] not in ('"', "{", "["):
             scalar = _SCALAR.match(text, start)
-            return scalar.end() if scalar else start
+            end = scalar.end() if scalar else start
+            self.seen = end - start
+            return end if end < len(text) or last else None
         self._begun = True
         while mark := self._next_mark(text, start + self.seen):
             first, length, self.seen = mark[0][0], len(mark[0]), mark.end() - start
