@@ -9,6 +9,9 @@ from collections.abc import Mapping
 import polars as pl
 from polars.datatypes import DataType, DataTypeClass
 
+SPLITS = ("train", "validation", "test")
+"""The values of the columns `split`."""
+
 Columns = Mapping[str, tuple[DataType | DataTypeClass, str]]
 
 _TABLES: list[tuple[pl.Schema, Columns]] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from trainpipe_assets.data.splitting import SPLITS
+from trainpipe_assets.schemas import SPLITS
 from trainpipe_assets.storage.delta import KEY
 from trainpipe_assets.storage.row_numbers import having, number_of, numbers_of, repeated
 

@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 
 from trainpipe_assets.data.mixing import mix
+from trainpipe_assets.schemas import SPLITS
 from trainpipe_assets.settings import SplitSettings, Task
 
 _OWN_SPLIT = re.compile(r"(^|[/_.-])(test|dev|valid|validation|eval)([/_.-]|$)", re.IGNORECASE)
 SHOWN_LABELS = 20
 MANY_CUT = 0.1  # share of texts as long as the longest input, from which on it is told
-SPLITS = ("train", "validation", "test")
 
 
 def named_like_splits(paths: Iterable[str]) -> list[str]:

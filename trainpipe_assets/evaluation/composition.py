@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from trainpipe_assets.schemas import SPLITS
 from trainpipe_assets.settings import Task
 
-SPLITS = ("train", "validation", "test")
 SHOWN = 40  # labels, and files; the others are summed up
 
 
@@ -38,7 +38,6 @@ class Composition:
 
 def composition(texts: pl.LazyFrame, task: Task, known: Sequence[str] = ()) -> Composition:
     """The composition of `texts`, which have the columns of `cleaned_features`; `known` are the labels of the model."""
-    everything = _parts(texts.with_columns(kind=pl.lit("all examples")))
     files = _parts(texts.with_columns(kind=pl.col("source_file")))
     if task == "text-classification":
         labels = _parts(texts.with_columns(kind=pl.col("label")))
@@ -48,7 +47,7 @@ def composition(texts: pl.LazyFrame, task: Task, known: Sequence[str] = ()) -> C
         labels = []
     trained = {part.name for part in labels if part.train}
     untrained = [label for label in known if label not in trained] if labels else []
-    return Composition(everything[0], _shown(labels), _shown(files), untrained)
+    return Composition(_together("all examples", files), _shown(labels), _shown(files), untrained)
 
 
 def _parts(examples: pl.LazyFrame) -> list[Part]:
@@ -59,7 +58,8 @@ def _parts(examples: pl.LazyFrame) -> list[Part]:
 
 def _shown(parts: list[Part]) -> list[Part]:
     others = parts[SHOWN:]
-    if not others:
-        return parts
-    counts = (sum(getattr(part, split) for part in others) for split in SPLITS)
-    return [*parts[:SHOWN], Part(f"{len(others):,} more", *counts)]
+    return [*parts[:SHOWN], _together(f"{len(others):,} more", others)] if others else parts
+
+
+def _together(name: str, parts: Sequence[Part]) -> Part:
+    return Part(name, *(sum(getattr(part, split) for part in parts) for split in SPLITS))
