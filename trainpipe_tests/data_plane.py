@@ -17,11 +17,12 @@ from typing import Any
 import polars as pl
 
 from trainpipe_assets.data import cleaning, ingestion, tokenization
+from trainpipe_assets.data.conservation import groups_in_two_splits
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.settings import CleaningSettings, SourceKind, SourceSettings, SplitSettings, ValidationSettings
 from trainpipe_assets.storage.delta import ConcurrentWrite, Table, find
 from trainpipe_assets.storage.increments import Increment, Upstream
-from trainpipe_assets.storage.uris import join
+from trainpipe_assets.storage.uris import join, matches
 from trainpipe_tests.corpora import as_csv, examples
 
 TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")
@@ -68,6 +69,20 @@ class DataPlane:
         """All of it, to the end."""
         for _ in self.commits():
             pass
+
+    def check_splits(self) -> None:
+        """Nothing that counts as the same is in two splits, and the files that are a split of their own are in no other."""
+        examples = self.table("cleaned_features").scan()
+        assert groups_in_two_splits(examples) == 0
+        split = SplitSettings.model_validate(self.settings.get("split", {}))
+        for file, found in examples.select("source_file", "split").unique().collect().iter_rows():
+            if matches(file, split.test_files):
+                assert found == "test"
+            elif matches(file, split.validation_files):
+                assert found == "validation"
+            else:
+                assert not (split.test_files and found == "test")
+                assert not (split.validation_files and found == "validation")
 
     def run_among_others(self, tries: int = 200) -> int:
         """All of it while others commit to the same tables, again after each refused commit; how many were refused."""

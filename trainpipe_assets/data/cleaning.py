@@ -22,7 +22,7 @@ from trainpipe_assets.data.languages import judge_languages
 from trainpipe_assets.data.near_duplicates import Standing
 from trainpipe_assets.data.normalisation import n_words, normalise_text
 from trainpipe_assets.data.redaction import redact
-from trainpipe_assets.data.splitting import assign_split
+from trainpipe_assets.data.splitting import split_rank, with_split
 from trainpipe_assets.data.touched import DecidedRecords, touched
 from trainpipe_assets.data.validation import judge_records
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
@@ -123,8 +123,10 @@ def _decided(
 ) -> Cleaned:
     passed = pl.col("rule").is_null()
     failed = pl.concat(parts).filter(~passed).with_columns(duplicate_group=pl.lit(None, pl.String))
-    candidates = [part.filter(passed).drop("rule", "reason") for part in parts]
-    decided = decide(candidates, settings, scratch, labels.differ if labels else pl.Expr.ne, standing)
+    rank = split_rank(pl.col("source_file"), split).alias("split_rank")
+    candidates = [part.filter(passed).drop("rule", "reason").with_columns(rank) for part in parts]
+    differ = labels.differ if labels else pl.Expr.ne
+    decided = decide(candidates, settings, scratch, differ, standing, by_file=split.by_file)
     rejected = decided.rejected.with_columns(pl.coalesce("text", "clean_text"))
     return Cleaned(
         examples=_as_examples(decided.kept, split),
@@ -157,17 +159,9 @@ def _rules_of_documents(kind: SourceKind) -> list[Rule]:
 
 
 def _as_examples(kept: pl.LazyFrame, split: SplitSettings) -> pl.LazyFrame:
-    return (
-        kept.drop("text", "label")
-        .rename({"clean_text": "text", "clean_label": "label"})
-        .with_columns(
-            split=assign_split(pl.col("duplicate_group"), split),
-            n_chars=pl.col("text").str.len_chars(),
-            n_words=n_words(pl.col("text")),
-        )
-        .select(CLEANED_FEATURES.names())
-        .cast(CLEANED_FEATURES)
-    )
+    named = kept.drop("text", "label").rename({"clean_text": "text", "clean_label": "label"})
+    counted = named.with_columns(n_chars=pl.col("text").str.len_chars(), n_words=n_words(pl.col("text")))
+    return with_split(counted, split).select(CLEANED_FEATURES.names()).cast(CLEANED_FEATURES)
 
 
 def clean_changes(

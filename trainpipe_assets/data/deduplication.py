@@ -16,7 +16,7 @@ from trainpipe_assets.data.near_duplicates import Standing, find_groups
 from trainpipe_assets.data.spilling import in_parts, spilled
 from trainpipe_assets.settings import CleaningSettings, NearDuplicateSettings
 
-FIRST = ("source_file", "line_number", "row_id")  # which of several equal records counts as the first
+FIRST = ("split_rank", "source_file", "line_number", "row_id")  # which of several equal records counts as the first
 Differ = Callable[[pl.Expr, pl.Expr], pl.Expr]  # whether the labels of equal texts contradict each other
 
 PART_ROWS = 200_000  # records compared with each other at a time: bounds the memory
@@ -49,13 +49,16 @@ def decide(
     scratch: Path,
     differ: Differ = pl.Expr.ne,
     standing: Standing | None = None,
+    *,
+    by_file: bool = False,
 ) -> Decided:
     """Which of the candidates are kept.
 
     Expects them `by_text`, with `clean_text`, `clean_label`, `content_hash`, `near_bands`, `near_sketch` and the columns of `FIRST`. Of
     records with the same text and the same label the first is kept; where any label differs from the first one's, by `differ`, none is,
     since nobody can say which one is right. Those with nearly the same text share a group, and where they are to be dropped only the
-    first of a group is kept. Of the texts of other records `standing` tells. Files go to `scratch`.
+    first of a group is kept; none is beside one of a lower `split_rank`, which `by_file` says that some have. Of the texts of other
+    records `standing` tells. Files go to `scratch`.
     """
 
     columns = parts[0].collect_schema()
@@ -76,7 +79,9 @@ def decide(
         compared = in_turn([part.select(texts) for part in (*alone, *(part.filter("stands") for part in judged))])
         groups = find_groups(compared, near.similarity, scratch, standing)
     decided = Decided(*(in_turn([_grouped(part, groups) for part in frames]) for frames in (kept, rejected)))
-    return _drop_near_duplicates(decided, groups) if groups is not None and near.action == "drop" else decided
+    if groups is None or (near.action == "group" and not by_file):
+        return decided
+    return _drop_near_duplicates(decided, groups, of_all_ranks=near.action == "drop")
 
 
 def _grouped(records: pl.LazyFrame, groups: pl.DataFrame | None) -> pl.LazyFrame:
@@ -90,13 +95,14 @@ def _grouped(records: pl.LazyFrame, groups: pl.DataFrame | None) -> pl.LazyFrame
     return grouped.with_columns(pl.col("duplicate_group").fill_null(pl.col("content_hash")))
 
 
-def _drop_near_duplicates(decided: Decided, groups: pl.DataFrame) -> Decided:
-    """Reject the texts of each group but that of its first record."""
+def _drop_near_duplicates(decided: Decided, groups: pl.DataFrame, *, of_all_ranks: bool) -> Decided:
+    """Reject the texts of each group but that of its first record, or only those of a higher `split_rank` than that record's."""
     members = decided.kept.select(*FIRST, "content_hash", "duplicate_group")
     members = members.join(groups.lazy().select("content_hash"), on="content_hash", how="semi")
     first = members.sort(FIRST).group_by("duplicate_group").agg(pl.col(*FIRST, "content_hash").first().name.prefix("_first_")).collect()
     joined = decided.kept.join(first.lazy(), on="duplicate_group", how="left")
-    repeats = (pl.col("content_hash") != pl.col("_first_content_hash")).fill_null(False)
+    another = pl.col("content_hash") != pl.col("_first_content_hash")
+    repeats = (another if of_all_ranks else pl.col("split_rank") > pl.col("_first_split_rank")).fill_null(False)
     reason = pl.format("nearly repeats {} line {} (row {})", "_first_source_file", "_first_line_number", "_first_row_id")
     dropped = joined.filter(repeats).with_columns(rule=pl.lit("near_duplicate"), reason=reason)
     return Decided(
@@ -129,7 +135,8 @@ def _judge_repeated(candidates: pl.DataFrame, differ: Differ, *, drop_duplicates
     joined = ordered.join(shared, on="content_hash").join(other, on="content_hash", how="left")
     differs = differ(pl.col("clean_label"), pl.col("_first_clean_label"))
     conflicting = pl.col("_other_row_id").is_not_null()
-    repeats = (pl.col("row_id") != pl.col("_first_row_id")) & pl.lit(drop_duplicates)
+    of_other_split = pl.col("split_rank") > pl.col("_first_split_rank")
+    repeats = (pl.col("row_id") != pl.col("_first_row_id")) & (of_other_split | drop_duplicates)
     rule = pl.when(conflicting).then(pl.lit("conflicting_label")).when(repeats).then(pl.lit("duplicate"))
     reason = (
         pl.when(conflicting & differs).then(_contradiction("_first"))

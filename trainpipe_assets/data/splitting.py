@@ -1,7 +1,8 @@
 """Train, validation and test: which split an example belongs to, for ever.
 
 The split is a function of the duplicate group and the seed alone, so that texts that count as the same share a split
-and no example moves when data grows. Finding the groups is `deduplication.py`'s.
+and no example moves when data grows. Files can be a split of their own: then no example of another file repeats theirs.
+Finding the groups, and who stands for them, is `deduplication.py`'s.
 """
 
 import hashlib
@@ -14,29 +15,59 @@ import polars as pl
 from trainpipe_assets.data.mixing import mix
 from trainpipe_assets.schemas import SPLITS
 from trainpipe_assets.settings import SplitSettings, Task
+from trainpipe_assets.storage.uris import matches
 
 _OWN_SPLIT = re.compile(r"(^|[/_.-])(test|dev|valid|validation|eval)([/_.-]|$)", re.IGNORECASE)
+TEST_RANK, VALIDATION_RANK, DRAWN_RANK = (pl.lit(rank, pl.UInt8) for rank in range(3))
 SHOWN_LABELS = 20
 MANY_CUT = 0.1  # share of texts as long as the longest input, from which on it is told
 
 
-def named_like_splits(paths: Iterable[str]) -> list[str]:
-    """Those of the files at `paths` whose names say that they are a split of their own, which they are not here."""
-    return [path for path in paths if _OWN_SPLIT.search(path)]
+def named_like_splits(paths: Iterable[str], settings: SplitSettings) -> list[str]:
+    """Those of the files at `paths` whose names say that they are a split of their own, while the settings do not."""
+    own = (*settings.test_files, *settings.validation_files)
+    return [path for path in paths if _OWN_SPLIT.search(path) and not matches(path, own)]
 
 
-def assign_split(group: pl.Expr, settings: SplitSettings) -> pl.Expr:
-    """The split of each duplicate group (a hexadecimal hash) as a column of `SPLITS` values."""
+def split_rank(source_file: pl.Expr, settings: SplitSettings) -> pl.Expr:
+    """Whether the file of a record is a split of its own: `TEST_RANK`, `VALIDATION_RANK`, or `DRAWN_RANK` where it is none.
+
+    Of records that say the same, the one of the lowest rank stands.
+    """
+    if not settings.by_file:
+        return DRAWN_RANK
+
+    def rank(paths: pl.Series) -> pl.Series:
+        different = paths.unique().to_list()
+        test, validation = (
+            pl.col("path").is_in([path for path in different if matches(path, files)])
+            for files in (settings.test_files, settings.validation_files)
+        )
+        ranked = pl.when(test).then(TEST_RANK).when(validation).then(VALIDATION_RANK).otherwise(DRAWN_RANK)
+        return paths.alias("path").to_frame().select(ranked).to_series()
+
+    return source_file.map_batches(rank, return_dtype=pl.UInt8, is_elementwise=True)
+
+
+def with_split(examples: pl.LazyFrame, settings: SplitSettings) -> pl.LazyFrame:
+    """`examples` with their `split`, one of `SPLITS`, by the `split_rank` of their file and their `duplicate_group`, a hexadecimal hash."""
     offset = int.from_bytes(hashlib.sha256(f"split:{settings.seed}".encode()).digest()[:8], "big")
+    test_share, validation_share = settings.drawn
 
-    def place(hashes: pl.Series) -> pl.Series:
+    def draw(hashes: pl.Series) -> pl.Series:
         bits = hashes.str.slice(0, 15).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
         position = pl.lit(pl.Series(mix(bits ^ np.uint64(offset)) / 2.0**64))
-        test, validation = position < settings.test, position < settings.test + settings.validation
-        split = pl.when(test).then(pl.lit("test")).when(validation).then(pl.lit("validation")).otherwise(pl.lit("train"))
-        return pl.select(split).to_series()
+        return pl.select(_chosen(position < test_share, position < test_share + validation_share, pl.lit("train"))).to_series()
 
-    return group.map_batches(place, return_dtype=pl.String, is_elementwise=True)
+    drawn = examples.with_columns(split=pl.col("duplicate_group").map_batches(draw, return_dtype=pl.String, is_elementwise=True))
+    if not settings.by_file:
+        return drawn
+    rank = pl.col("split_rank")
+    return drawn.with_columns(split=_chosen(rank == TEST_RANK, rank == VALIDATION_RANK, pl.col("split")))
+
+
+def _chosen(test: pl.Expr, validation: pl.Expr, otherwise: pl.Expr) -> pl.Expr:
+    return pl.when(test).then(pl.lit("test")).when(validation).then(pl.lit("validation")).otherwise(otherwise)
 
 
 def split_sizes(examples: pl.LazyFrame, longest: int) -> pl.DataFrame:
@@ -67,10 +98,12 @@ def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...],
         )
     small = [split for split, size in sizes.items() if size < settings.min_examples]
     if small:
+        of_files = {"test": settings.test_files, "validation": settings.validation_files}
+        drawn = " or give the split a larger share" if any(not of_files.get(split) for split in small) else ""
+        files = "".join(f"; split.{split}_files is {', '.join(of_files[split])}" for split in small if of_files.get(split))
         raise ValueError(
             f"too few examples in split(s) {', '.join(small)}: found {found}, each needs at least {settings.min_examples} "
-            "(split.min_examples); land more data or give the split a larger share. Texts that are nearly the same share a split "
-            "(cleaning.near_duplicates)"
+            f"(split.min_examples){files}; land more data{drawn}. Texts that are nearly the same share a split (cleaning.near_duplicates)"
         )
     if task == "causal-lm":
         return []

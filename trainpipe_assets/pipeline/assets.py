@@ -82,7 +82,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             uri = lake.table_uri(context.asset_key)
             increment, drift = ingestion.ingest(uri, find(uri), [*ready, *growing], waiting, settings.source, datetime.now(UTC))
         metadata = {"landing": landing, "files_landed": len(landed), "files_still_arriving": sorted(waiting)}
-        return versioned(increment, metadata | described_drift(drift) | told_of_splits(landed))
+        return versioned(increment, metadata | described_drift(drift) | told_of_splits(landed, settings.split))
 
     @dg.multi_asset(
         name="__".join((*settings.key_prefix, "cleaned_features")),

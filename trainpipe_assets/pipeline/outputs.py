@@ -14,9 +14,10 @@ from trainpipe_assets.evaluation.profile import by_label, profile, target_quanti
 from trainpipe_assets.pipeline.io_managers import TrainedModel
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.metadata import PREVIEW, markdown_table, picture
-from trainpipe_assets.settings import Task
+from trainpipe_assets.settings import SplitSettings, Task
 from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.increments import Increment
+from trainpipe_assets.storage.uris import matches
 
 SHOWN_DRIFTS = 50
 LOOKED_AT = 10  # of the newest materializations, whether they show the same
@@ -37,14 +38,23 @@ def described_drift(drift: pl.DataFrame) -> dict[str, Any]:
     return {"files_with_schema_drift": drift["file"].n_unique(), "schema_drift": markdown_table(drift.head(SHOWN_DRIFTS))}
 
 
-def told_of_splits(landed: Sequence[LandedFile]) -> dict[str, str]:
-    """That files named like test splits are trained on as all others are; nothing where there are none."""
-    named = named_like_splits(file.path for file in landed)
-    if not named:
-        return {}
-    shown = ", ".join(named[:SHOWN_FILES]) + (" …" if len(named) > SHOWN_FILES else "")
-    what_to_do = "to keep a test split of your own, land it nowhere and ask the model with `trainpipe predict`"
-    return {"files_named_like_splits": f"{shown}: examples are split by what they say, whatever file they are in; {what_to_do}"}
+def told_of_splits(landed: Sequence[LandedFile], split: SplitSettings) -> dict[str, str]:
+    """Which files are a split of their own, and which are named like one and split as all others are; nothing where there are none."""
+    paths = [file.path for file in landed]
+    told = {
+        f"files_of_{name}": _listed([path for path in paths if matches(path, patterns)]) or f"none matches {', '.join(patterns)}"
+        for name, patterns in (("test", split.test_files), ("validation", split.validation_files))
+        if patterns
+    }
+    named = named_like_splits(paths, split)
+    if named:
+        what_to_do = "name those that are a split of their own in split.test_files or split.validation_files"
+        told["files_named_like_splits"] = f"{_listed(named)}: their examples are split as those of other files are; {what_to_do}"
+    return told
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:SHOWN_FILES]) + (" …" if len(paths) > SHOWN_FILES else "")
 
 
 def arrival_profile(examples: Increment, task: Task) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
-from trainpipe_assets.settings.base import Fraction, Settings
+from trainpipe_assets.settings.base import Fraction, OneOrMany, Settings
 
 LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 Bounds = Annotated[  # Dagster makes samples of every schema, and knows arrays by their items only
@@ -97,20 +97,58 @@ class CleaningSettings(Settings):
 
 
 class SplitSettings(Settings):
-    """The shares of the examples that validate and test; the rest trains.
+    """The examples that validate and test; the rest trains.
 
-    The split of an example is a function of its duplicate group and the seed alone.
+    The split of an example is a function of its duplicate group and the seed alone, but for files that are a split of their own.
     """
 
-    validation: Fraction = Field(default=0.1, description="Share of examples for validation during training.")
-    test: Fraction = Field(default=0.1, description="Share of examples for the final evaluation.")
+    validation: Fraction = Field(
+        default=0.1, description="Share of examples for validation during training, where validation_files names none."
+    )
+    test: Fraction = Field(default=0.1, description="Share of examples for the final evaluation, where test_files names none.")
+    validation_files: OneOrMany = Field(
+        default=(),
+        description="Files that are the validation split, by patterns such as dev.csv, dev-*.parquet or **/dev/**; what other files repeat "
+        "of them is rejected.",
+    )
+    test_files: OneOrMany = Field(
+        default=(),
+        description="Files that are the test split, by patterns such as test.csv, test-*.parquet or **/test/**; what other files repeat "
+        "of them is rejected, so that it is never trained on.",
+    )
     seed: int = Field(default=0, ge=0, description="Another seed gives another split.")
     min_examples: int = Field(default=8, ge=1, description="Fewest examples that each of the three splits must have.")
 
+    @property
+    def by_file(self) -> bool:
+        """Whether some files are a split of their own."""
+        return bool(self.test_files or self.validation_files)
+
+    @property
+    def drawn(self) -> tuple[float, float]:
+        """The shares that test and validate of the examples in files that are no split of their own."""
+        return (0.0 if self.test_files else self.test), (0.0 if self.validation_files else self.validation)
+
+    @field_validator("validation_files", "test_files")
+    @classmethod
+    def _known_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            parts = pattern.split("/")
+            if "" in parts or ".." in parts or "://" in pattern or any("**" in part and part != "**" for part in parts):
+                raise ValueError(
+                    f"{pattern!r} is no pattern of files: paths below the folder of the source, as test.csv, with * and ? for what is "
+                    "in a name and ** for any folders, as **/test-*.csv"
+                )
+        return patterns
+
     @model_validator(mode="after")
     def _leaves_training(self) -> "SplitSettings":
-        if self.validation + self.test >= 1.0:
-            raise ValueError(f"split.validation + split.test is {self.validation + self.test:g}: nothing is left to train on")
-        if not self.validation or not self.test:
-            raise ValueError("split.validation and split.test must both be above 0: early stopping and the gate need them")
+        if sum(self.drawn) >= 1.0:
+            raise ValueError(f"split.validation + split.test is {sum(self.drawn):g}: nothing is left to train on")
+        for split, files, share in (
+            ("validation", self.validation_files, self.validation),
+            ("test", self.test_files, self.test),
+        ):
+            if not files and not share:
+                raise ValueError(f"split.{split} must be above 0, or split.{split}_files name some: early stopping and the gate need both")
         return self

@@ -3,13 +3,16 @@
 Joins and opens URIs. What is stored there, and how, belongs to `delta.py` and `artifacts.py`.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import fsspec
 from fsspec import AbstractFileSystem
+from fsspec.utils import glob_translate
 
 S3 = "s3://"
 TABLES, MODELS = "tables", "models"  # the two folders of a lake
@@ -50,6 +53,16 @@ def join(root: str, *parts: str) -> str:
         if part:
             joined = part if is_remote(part) or part.startswith(("/", "~")) else f"{joined.rstrip('/')}/{part}"
     return joined
+
+
+def matches(path: str, patterns: tuple[str, ...]) -> bool:
+    """Whether the relative `path` matches one of `patterns`, in which `*` and `?` stay within a name and `**` are any folders."""
+    return any(_pattern(pattern).match(path) for pattern in patterns)
+
+
+@cache
+def _pattern(pattern: str) -> re.Pattern[str]:
+    return re.compile(glob_translate(pattern))
 
 
 def lake_of(table_uri: str) -> str | None:

@@ -316,6 +316,45 @@ def test_a_second_pipeline_lives_beside_the_first(tmp_path: Path, instance: dg.D
     assert set(second.rows("cleaned_features")["label"]) == {"glad", "sad"}
 
 
+def test_files_that_are_the_test_split_are_evaluated_on_and_never_trained_on(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    split = {"test_files": ["**/test-*.csv"], "validation_files": "dev.csv"}
+    place = make_workplace(tmp_path, instance, split=split)
+    train, dev, test, more = FIRST[:300], FIRST[300:350], FIRST[350:], SECOND
+    place.land("train.csv", as_csv([*train, *test[:5]]))
+    place.land("dev.csv", as_csv([*dev, test[5]]))
+    place.land("official/test-1.csv", as_csv(test))
+    shown = metadata(place.run(), "raw_data")
+    assert (shown["files_of_test"], shown["files_of_validation"]) == ("official/test-1.csv", "dev.csv")
+    assert "files_named_like_splits" not in shown
+
+    examples_of = place.rows("cleaned_features").group_by("source_file").agg(pl.col("split").unique(), n=pl.len()).sort("source_file")
+    assert examples_of.rows() == [("dev.csv", ["validation"], 50), ("official/test-1.csv", ["test"], 50), ("train.csv", ["train"], 300)]
+    reasons = place.rows("rejected_rows")["reason"].to_list()
+    assert len(reasons) == 6
+    assert all(reason.startswith("repeats official/test-1.csv line ") for reason in reasons)
+    assert place.rows("eval_report")["n_examples"].to_list() == [50]
+
+    place.land("official/test-2.csv", as_csv([train[0], more[0]]))
+    result = place.run()
+    assert {check.check_name for check in result.get_asset_check_evaluations() if not check.passed} == set()
+    moved = place.rows("cleaned_features").filter(pl.col("source_file").str.ends_with("test-2.csv"))
+    assert (len(moved), moved["split"].unique().to_list()) == (2, ["test"])
+    assert place.rows("rejected_rows").filter(pl.col("source_file") == "train.csv", line_number=2)["reason"].to_list() == [
+        f"repeats official/test-2.csv line 2 (row {moved.filter(pl.col('line_number') == 2)['row_id'].item()})"
+    ]
+
+
+def test_a_pattern_that_matches_no_file_is_named(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance, split={"test_files": "tset.csv"})
+    place.land("train.csv", as_csv(FIRST[:200]))
+    place.land("test.csv", as_csv(FIRST[200:]))
+    result = place.run()
+    assert "found train 3" in failure_of(result)
+    assert "test 0, each needs at least 8 (split.min_examples); split.test_files is tset.csv" in failure_of(result)
+    assert metadata(result, "raw_data")["files_of_test"] == "none matches tset.csv"
+    assert metadata(result, "raw_data")["files_named_like_splits"].startswith("test.csv: their examples are split as those of other files")
+
+
 def build(place: Workplace) -> dg.Definitions:
     from trainpipe_assets.pipeline.component import build_pipeline
 

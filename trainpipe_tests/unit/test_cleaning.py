@@ -125,6 +125,46 @@ def test_duplicates_may_stay_but_share_group_and_split() -> None:
     assert result.examples.select("duplicate_group", "split").unique().height == 1
 
 
+OWN_FILES = SplitSettings(test_files="t.csv", validation_files="v.csv")
+
+
+def of_three_files(near: str, *, drop: bool = True) -> Outcome:
+    """What becomes of a training file, read first by its name, that repeats a text of the test file and nearly repeats another."""
+    alike = "a long enough text that says very nearly the same thing as another one of it does, only that"
+    arrived = [
+        records("a", ("same", "positive"), (f"{alike} it ends so", "negative"), *examples(100)),
+        records("t", ("same", "positive"), ("same", "positive"), (f"{alike} it ends thus", "negative")),
+        records("v", ("same", "positive"), ("own", "negative"), (f"{alike} it closes so", "negative")),
+    ]
+    using = {**CLEANING.model_dump(), "drop_duplicates": drop, "near_duplicates": {"action": near, "similarity": 0.7}}
+    return outcome(pl.concat(arrived), CleaningSettings.model_validate(using), OWN_FILES)
+
+
+@pytest.mark.parametrize("near", ["off", "group", "drop"])
+def test_files_may_be_a_split_of_their_own_and_what_others_repeat_of_them_is_rejected(near: str) -> None:
+    found = of_three_files(near)
+    splits = found.examples.group_by("source_file").agg(pl.col("split").unique(), n=pl.len()).sort("source_file").rows()
+    alike = near == "off"
+    assert splits == [("a.csv", ["train"], 100 + alike), ("t.csv", ["test"], 2), ("v.csv", ["validation"], 1 + alike)]
+    reasons = found.rejected.sort("row_id").select("row_id", "rule", "reason").rows()
+    exact = "repeats t.csv line 2 (row t-000000001)"
+    nearly = "nearly repeats t.csv line 4 (row t-000000003)"
+    assert reasons == [
+        ("a-000000001", "duplicate", exact),
+        *([] if alike else [("a-000000002", "near_duplicate", nearly)]),
+        ("t-000000002", "duplicate", exact),
+        ("v-000000001", "duplicate", exact),
+        *([] if alike else [("v-000000003", "near_duplicate", nearly)]),
+    ]
+
+
+@pytest.mark.parametrize("near", ["off", "group"])
+def test_duplicates_that_may_stay_do_not_beside_files_that_are_a_split(near: str) -> None:
+    found = of_three_files(near, drop=False)
+    same = found.examples.filter(pl.col("text") == "same")
+    assert same.select("source_file", "split").rows() == [("t.csv", "test")] * 2
+
+
 def test_splits_have_their_shares_and_follow_the_seed() -> None:
     many = [(hashlib.sha256(str(n).encode()).hexdigest(), "positive") for n in range(20_000)]
     shares = dict(cleaned(*many).examples["split"].value_counts(normalize=True).iter_rows())

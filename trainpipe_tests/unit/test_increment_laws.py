@@ -38,7 +38,10 @@ SETTINGS = st.fixed_dictionaries(
             },
         ),
         "validation": st.fixed_dictionaries({"rules": st.sampled_from(RULES)}),
-        "split": st.fixed_dictionaries({"seed": st.sampled_from([0, 1])}),
+        "split": st.fixed_dictionaries(
+            {"seed": st.sampled_from([0, 1])},
+            optional={"test_files": st.sampled_from(["b.csv", "**/*.csv"]), "validation_files": st.just(["c.jsonl", "a*"])},
+        ),
         "max_length": st.sampled_from([4, 32]),
     },
 )
@@ -93,6 +96,7 @@ class LandingFolder(RuleBasedStateMachine):
         clean = self.plane.elsewhere(f"{self.folder.name}/clean-{self.clean_runs}")
         clean.run()
         self.plane.check_equal(clean)
+        self.plane.check_splits()
 
     @invariant()
     def rows_are_conserved(self) -> None:

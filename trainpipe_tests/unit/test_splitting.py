@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from trainpipe_assets.data.splitting import named_like_splits, require_trainable, split_sizes
+from trainpipe_assets.data.splitting import named_like_splits, require_trainable, split_rank, split_sizes
 from trainpipe_assets.settings import SplitSettings
 
 SETTINGS = SplitSettings()
@@ -46,4 +46,45 @@ def test_that_many_texts_are_cut_is_told() -> None:
 
 def test_files_named_like_splits_are_known() -> None:
     own = ["test-00000-of-00001.parquet", "data/validation.csv", "movies_TEST.jsonl.gz", "dev/a.csv", "eval.json"]
-    assert named_like_splits([*own, "latest.csv", "contest.csv", "train-00000.parquet", "developers.csv", "evaluation-of-films.csv"]) == own
+    others = ["latest.csv", "contest.csv", "train-00000.parquet", "developers.csv", "evaluation-of-films.csv"]
+    assert named_like_splits([*own, *others], SETTINGS) == own
+    named = SplitSettings(test_files=("test-*.parquet", "*.gz"), validation_files="**/dev/*")
+    assert named_like_splits([*own, *others], named) == ["data/validation.csv", "eval.json"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("test.csv", {"test.csv"}),
+        ("**/test.csv", {"test.csv", "a/test.csv", "a/b/test.csv"}),
+        ("*/test*", {"a/test.csv"}),
+        ("a/**", {"a/test.csv", "a/b/test.csv", "a/b/train.csv"}),
+        ("**/t????.csv", {"a/b/train.csv"}),
+    ],
+)
+def test_patterns_of_files(pattern: str, matched: set[str]) -> None:
+    paths = ["test.csv", "a/test.csv", "a/b/test.csv", "a/b/train.csv"]
+    ranks = pl.DataFrame({"path": paths}).select(split_rank(pl.col("path"), SplitSettings(test_files=pattern))).to_series()
+    assert {path for path, rank in zip(paths, ranks, strict=True) if rank == 0} == matched
+
+
+@pytest.mark.parametrize("pattern", ["", "/data/test.csv", "../test.csv", "test/", "te**st.csv", "s3://bucket/test.csv"])
+def test_a_pattern_that_can_match_nothing_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"is no pattern of files: paths below the folder of the source, as test\.csv"):
+        SplitSettings(test_files=pattern)
+
+
+def test_a_share_may_be_nothing_where_files_are_the_split() -> None:
+    assert SplitSettings(test=0.0, test_files="test.csv").drawn == (0.0, 0.1)
+    assert SplitSettings(test=0.9, validation=0.2, test_files="test.csv").drawn == (0.0, 0.2)
+    with pytest.raises(ValueError, match=r"split\.validation must be above 0, or split\.validation_files name some"):
+        SplitSettings(validation=0.0, test_files="test.csv")
+
+
+def test_that_no_file_matches_is_part_of_the_message() -> None:
+    named = SplitSettings(test_files=("tset.csv",))
+    counts = split_sizes(tokens([0, 1] * 10, [0, 1] * 4).filter(pl.col("split") != "test"), longest=8)
+    with pytest.raises(
+        ValueError, match=r"split\(s\) test: found train 20, validation 8, test 0.*; split\.test_files is tset\.csv; land more data"
+    ):
+        require_trainable(counts, "text-classification", ("a", "b"), named)
