@@ -5,6 +5,7 @@ The losses of each step are compared too: where they differ, so does the work, a
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,20 +28,25 @@ class Tuning:
     """One way of tuning, and what it gave by trainer; ours is None."""
 
     name: str
+    seed: int
     lora: LoraSettings | None
     results: dict[Peer | None, LanguageResult]
 
 
-def measure(documents: Documents, settings: PipelineSettings, folder: Path) -> Section:
-    """Tune all weights, and adapters, of the shipped pipeline's base model on `documents`.
+def measure(documents: Documents, settings: PipelineSettings, folder: Path, seeds: Sequence[int]) -> Section:
+    """Tune all weights, and adapters, of the shipped pipeline's base model on `documents`, once for each of `seeds`.
 
     Raises:
         RuntimeError: the losses differ.
     """
     ways = {"all weights": None, "LoRA": settings.model.lora}
-    tunings = [_tuning(name, lora, documents, settings, folder / name.replace(" ", "-")) for name, lora in ways.items()]
-    measurements = [one for tuning in tunings for one in _measurements(tuning, documents)]
-    return Section("Tuning a language model", _reading(documents), measurements, _table(tunings))
+    seeded = [settings.model_copy(update={"training": settings.training.model_copy(update={"seed": seed})}) for seed in seeds]
+    tunings = {
+        name: [_tuning(name, lora, documents, one, folder / f"{name.replace(' ', '-')}-{one.training.seed}") for one in seeded]
+        for name, lora in ways.items()
+    }
+    measurements = [one for rounds in tunings.values() for one in _measurements(rounds, documents)]
+    return Section("Tuning a language model", _reading(documents, seeds), measurements, _table(tunings))
 
 
 def _tuning(name: str, lora: LoraSettings | None, documents: Documents, settings: PipelineSettings, folder: Path) -> Tuning:
@@ -50,7 +56,7 @@ def _tuning(name: str, lora: LoraSettings | None, documents: Documents, settings
     for peer in order:
         spec = _spec(documents, settings, lora, folder / (peer or "ours"))
         results[peer] = _train_ours(spec, folder) if peer is None else _train_theirs(spec, peer, folder)
-    return Tuning(name, lora, results)
+    return Tuning(name, settings.training.seed, lora, results)
 
 
 def _spec(documents: Documents, settings: PipelineSettings, lora: LoraSettings | None, folder: Path) -> TrainSpec:
@@ -96,48 +102,58 @@ def _run(module: str, arguments: list[str]) -> None:
     run_python(["-m", module, *arguments], {**os.environ, **quiet}, TIMEOUT)
 
 
-def _measurements(tuning: Tuning, documents: Documents) -> list[Measurement]:
-    ours, way = tuning.results[None], "lora" if tuning.lora else "full"
-    speeds = {peer: documents.tokens / result.seconds for peer, result in tuning.results.items()}
+def _measurements(rounds: Sequence[Tuning], documents: Documents) -> list[Measurement]:
+    """What all rounds of one way of tuning say together."""
+    name, way = rounds[0].name, "lora" if rounds[0].lora else "full"
+    everyone: list[Peer | None] = [None, *PEERS]
+    speeds = {trainer: [documents.tokens / tuning.results[trainer].seconds for tuning in rounds] for trainer in everyone}
     against = [
         paired(
             f"language_{way}_against_{peer}",
-            f"{tuning.name}: tokens of documents tuned on, against {name}",
-            [speeds[None]],
-            [speeds[peer]],
+            f"{name}: tokens of documents tuned on, against {called}",
+            speeds[None],
+            speeds[peer],
             "tokens/s",
             AIM,
         )
-        for peer, name in PEERS.items()
+        for peer, called in PEERS.items()
     ]
-    difference = max(_difference(ours, tuning.results[peer]) for peer in PEERS)
+    difference = max(_difference(tuning.results[None], tuning.results[peer]) for tuning in rounds for peer in PEERS)
     if difference > TOLERANCE:
-        raise RuntimeError(f"{tuning.name}: the losses of a step differ by {difference:.2%}; {TOLERANCE:.0%} is rounding")
-    return [*against, Measurement(f"language_{way}_loss", f"{tuning.name}: largest relative difference of a step's loss", difference, "")]
+        raise RuntimeError(f"{name}: the losses of a step differ by {difference:.2%}; {TOLERANCE:.0%} is rounding")
+    return [*against, Measurement(f"language_{way}_loss", f"{name}: largest relative difference of a step's loss", difference, "")]
 
 
 def _difference(ours: LanguageResult, theirs: LanguageResult) -> float:
     return max(abs(one - other) / other for one, other in zip(ours.losses, theirs.losses, strict=True))
 
 
-def _table(tunings: list[Tuning]) -> list[list[str]]:
+def _table(tunings: dict[str, list[Tuning]]) -> list[list[str]]:
     rows = [
-        [tuning.name, PEERS[trainer] if trainer else "ours", f"{result.seconds:.1f}", ", ".join(f"{loss:.4f}" for loss in result.losses)]
-        for tuning in tunings
+        [
+            tuning.name,
+            str(tuning.seed),
+            PEERS[trainer] if trainer else "ours",
+            f"{result.seconds:.1f}",
+            ", ".join(f"{loss:.4f}" for loss in result.losses),
+        ]
+        for rounds in tunings.values()
+        for tuning in rounds
         for trainer, result in tuning.results.items()
     ]
-    return [["tuned", "by", "s", "loss of each step"], *rows]
+    return [["tuned", "seed", "by", "s", "loss of each step"], *rows]
 
 
-def _reading(documents: Documents) -> str:
-    return _READING.format(documents=documents.count, tokens=f"{documents.tokens:,}")
+def _reading(documents: Documents, seeds: Sequence[int]) -> str:
+    times = "once" if len(seeds) == 1 else f"once for each of {len(seeds)} seeds"
+    return _READING.format(documents=documents.count, tokens=f"{documents.tokens:,}", times=times)
 
 
 _READING = """
-SmolLM2-135M-Instruct as the pipeline `assistant` tunes it, on {documents} of its documents, {tokens} tokens, once; only the completions
-are learnt. Each trainer is a process of its own and takes the same rows in the same order, a row a step: documents packed by best fit into
-rows of 1,024 tokens, without seeing each other. Same weights and adapters to begin with, learning rate (constant), weight decay, clipping,
-fused AdamW, float32 and threads; that the loss of each step is the same is checked.
+SmolLM2-135M-Instruct as the pipeline `assistant` tunes it, on {documents} of its documents, {tokens} tokens, {times}; only
+the completions are learnt. Each trainer is a process of its own and takes the same rows in the same order, a row a step: documents packed by
+best fit into rows of 1,024 tokens, without seeing each other. Same weights and adapters to begin with, learning rate (constant), weight
+decay, clipping, fused AdamW, float32 and threads; that the loss of each step is the same is checked.
 
 - *HF Trainer* has its rows from `DataCollatorWithFlattening`, whose positions tell the documents apart.
 - *TRL's SFTTrainer* has `packing=True`, with rows as its own packing makes them; gradient checkpointing and bfloat16, its defaults, are
