@@ -151,8 +151,8 @@ def _reading(documents: Documents, seeds: Sequence[int]) -> str:
 
 _READING = """
 SmolLM2-135M-Instruct as the pipeline `assistant` tunes it, on {documents} of its documents, {tokens} tokens, {times}; only
-the completions are learnt. Each trainer is a process of its own and takes the same rows in the same order, a row a step: documents packed by
-best fit into rows of 1,024 tokens, without seeing each other. Same weights and adapters to begin with, learning rate (constant), weight
+the completions are learnt. Each trainer is a process of its own and takes the same rows in the same order, a row a step: documents packed
+by best fit into rows of 1,024 tokens, without seeing each other. Same weights and adapters to begin with, learning rate (constant), weight
 decay, clipping, fused AdamW, float32 and threads; that the loss of each step is the same is checked.
 
 - *HF Trainer* has its rows from `DataCollatorWithFlattening`, whose positions tell the documents apart.

@@ -51,7 +51,7 @@ def samples(folder: Path, assistant: bool, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Land a file even if it does not look like one the pipeline can read.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def land(files: tuple[Path, ...], pipeline: str | None, force: bool, as_json: bool) -> None:
-    """Check FILES and copy each, whole or not at all, into the landing folder."""
+    """Check FILES, and those in folders among them, and copy each, whole or not at all, into the landing folder."""
     from trainpipe_assets.data.landing import land as land_files
 
     source = _or_exit(_load_pipeline, pipeline)[1].source

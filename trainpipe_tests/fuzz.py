@@ -84,10 +84,18 @@ def _expected_rows(file: LandedFile) -> int | None:
     content = Path(file.uri).read_bytes()
     if file.path.endswith(".parquet"):
         return int(pyarrow.parquet.ParquetFile(file.uri).metadata.num_rows)
-    if not file.path.endswith((".jsonl", ".tsv")) or content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if not file.path.endswith((".jsonl", ".tsv", ".txt")) or content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return None
     lines = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    if file.path.endswith(".txt"):
+        return sum(bool(line.strip()) for line in lines)
     return sum(bool(line.strip(b" \t")) for line in lines) if file.path.endswith(".jsonl") else sum(map(bool, lines)) - 1
+
+
+def settings_for(name: str) -> SourceSettings:
+    """How the file called `name` is read: text files by lines, compressed ones by paragraphs and as documents."""
+    sample_by = {"gz": "paragraph", "zst": "document"}.get(name.rpartition(".")[2], "line")
+    return SourceSettings.model_validate({"kind": "text", "sample_by": sample_by} if ".txt" in name else {})
 
 
 def _work(folder: Path, orders: Connection) -> None:
@@ -101,7 +109,7 @@ def _work(folder: Path, orders: Connection) -> None:
         name = orders.recv()
         (file,) = [found for found in list_landed(str(folder), settings) if found.path == name]
         try:
-            outcome = read_and_check(file, settings)
+            outcome = read_and_check(file, settings_for(name))
         except BaseException:  # noqa: BLE001  # that is what is being looked for
             outcome = Outcome(fault=traceback.format_exc())
         grown = _peak_bytes() - before

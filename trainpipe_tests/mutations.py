@@ -18,7 +18,7 @@ import zstandard
 from trainpipe_tests.corpora import examples
 
 CORPORA = Path(__file__).parent.parent / "data" / "samples" / "corpora"
-FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
+FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "txt")
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {"": lambda content: content, ".gz": gzip.compress, ".zst": zstandard.compress}
 BOMB_BYTES = 96 << 20
 ODD = ['she said "no"', "two\nlines", "a,b\tc", "", " ", "naïve 😀", "\ufeffmark", "null", "x" * 3000]
@@ -49,6 +49,8 @@ def written(kind: str, rows: list[dict[str, str]], chooser: random.Random) -> by
     if kind == "json":
         indent, ascii_only = chooser.choice([None, 0, 2]), chooser.random() < 0.5
         return json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode()
+    if kind == "txt":
+        return chooser.choice(["\n", "\n\n", "\r\n"]).join(row["text"] for row in rows).encode()
     if kind == "tsv":  # no quoting: what would break a line is replaced, as writers of TSV do
         return "".join(
             "\t".join(re.sub(r"[\t\r\n]", " ", row[key]) for row in [row] for key in row) + "\n" for row in _headed(rows)

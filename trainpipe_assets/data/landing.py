@@ -7,14 +7,15 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from trainpipe_assets.data.reading.readers import parse_file
 from trainpipe_assets.data.reading.records import UnreadableFile
-from trainpipe_assets.data.sources import as_landed, is_ignored
+from trainpipe_assets.data.sources import LandedFile, as_landed, is_ignored
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.objects import send, sha256_of
 from trainpipe_assets.storage.uris import absolute, is_remote
@@ -23,14 +24,14 @@ CHECKED_RECORDS = 100  # a file none of whose first records can be used is refus
 
 
 def land(files: Sequence[str | Path], landing_root: str | Path, settings: SourceSettings, *, force: bool = False) -> list[str]:
-    """Copy `files` into the landing folder and return their URIs there, in the same order.
+    """Copy `files` into the landing folder and return their URIs there, in the same order; of a folder all files below it, by path.
 
     All files are checked before the first is copied: each must be of a known format, have the columns that `settings` name, and
     begin with at least one usable record in a hundred. A file appears under its own name only when it is complete, and keeps its
     modification time. One of the same name is replaced; one with the same bytes is left as it is, so that nothing is ingested anew.
 
     Args:
-        files: local files.
+        files: local files and folders; what is in a folder lands in one of its name, but for files that are never read.
         landing_root: a folder, made where missing, or an `s3://` prefix.
         settings: how the pipeline reads its source.
         force: land files even if the pipeline may not be able to read them.
@@ -38,18 +39,33 @@ def land(files: Sequence[str | Path], landing_root: str | Path, settings: Source
     Raises:
         ValueError: a file was refused, and why. Nothing was landed.
     """
-    paths = [Path(file) for file in files]
-    twice = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
+    named = [one for file in files for one in _named(Path(file))]
+    twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
     if twice:
         raise ValueError(f"more than one file is called {twice[0]!r}: only one of them can lie in the landing folder. Rename the others")
-    for path in paths:
-        check_landable(path, settings, force=force)
+    for name, path in named:
+        check_landable(path, settings, name, force=force)
     root = absolute(str(landing_root))
-    return [_upload(path, root) if is_remote(root) else _copy(path, Path(root)) for path in paths]
+    return [_upload(path, f"{root}/{name}") if is_remote(root) else _copy(path, Path(root) / name) for name, path in named]
 
 
-def check_landable(path: Path, settings: SourceSettings, *, force: bool = False) -> None:
-    """Make sure that the pipeline will be able to read the file; with `force`, only that it will look at it.
+def _named(path: Path) -> Iterator[tuple[str, Path]]:
+    """What is to land, with its path below the landing folder."""
+    if not path.is_dir():
+        yield path.name, path
+        return
+    folder, empty = path.resolve(), True
+    for file in sorted(folder.rglob("*")):
+        below = file.relative_to(folder)
+        if file.is_file() and not any(is_ignored(part) for part in below.parts):
+            yield f"{folder.name}/{below.as_posix()}", file
+            empty = False
+    if empty:
+        raise ValueError(f"{path} cannot be landed: no file is in this folder that would be read")
+
+
+def check_landable(path: Path, settings: SourceSettings, name: str | None = None, *, force: bool = False) -> None:
+    """Make sure that the pipeline will be able to read the file, by `name` where it lands; with `force`, only that it will look at it.
 
     Raises:
         ValueError: it will not, and why.
@@ -61,7 +77,7 @@ def check_landable(path: Path, settings: SourceSettings, *, force: bool = False)
     if force:
         return
     try:
-        first = _first_records(path, settings)
+        first = _first_records(replace(as_landed(path), path=name or path.name), settings)
     except UnreadableFile as error:
         raise ValueError(f"{path} cannot be landed: {error}. To land it anyway, force it") from error
     problems = first["problem"].drop_nulls()
@@ -71,17 +87,17 @@ def check_landable(path: Path, settings: SourceSettings, *, force: bool = False)
         raise ValueError(f"{path} cannot be landed: {found}. To land it anyway, force it")
 
 
-def _first_records(path: Path, settings: SourceSettings) -> pl.DataFrame:
+def _first_records(file: LandedFile, settings: SourceSettings) -> pl.DataFrame:
     parts: list[pl.DataFrame] = []
-    for frame in parse_file(as_landed(path), settings):
+    for frame in parse_file(file, settings):
         parts.append(frame)
         if sum(len(part) for part in parts) >= CHECKED_RECORDS:
             break
     return pl.concat(parts).head(CHECKED_RECORDS)
 
 
-def _copy(path: Path, folder: Path) -> str:
-    target = folder / path.name
+def _copy(path: Path, target: Path) -> str:
+    folder = target.parent
     if target.is_file() and sha256_of(target) == sha256_of(path):
         return str(target)
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,8 +125,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _upload(path: Path, root: str) -> str:
-    """Put the file under `root`, unless the same is there. An object store shows an object only when it is whole."""
-    uri = f"{root}/{path.name}"
+def _upload(path: Path, uri: str) -> str:
+    """Put the file at `uri`, unless the same is there. An object store shows an object only when it is whole."""
     send(path, uri, sha256_of(path))
     return uri

@@ -16,6 +16,7 @@ from trainpipe_assets.data.reading.delimited import next_record
 from trainpipe_assets.data.reading.dialect import dialect_of
 from trainpipe_assets.data.reading.json_array import array_elements, holds_array
 from trainpipe_assets.data.reading.parquet import column_kinds
+from trainpipe_assets.data.reading.plain_text import columns_of_text
 from trainpipe_assets.data.reading.records import UnreadableFile, Window
 from trainpipe_assets.data.sources import LandedFile, file_kind, open_landed
 from trainpipe_assets.settings import SourceSettings
@@ -86,6 +87,8 @@ def schema_of(file: LandedFile, settings: SourceSettings) -> SourceSchema | None
             if kind.format == "parquet":
                 kinds = column_kinds(raw, kind.compression)
                 return SourceSchema(tuple(Column(name, told) for name, told in kinds), typed=True, ordered=True)
+            if kind.format == "text":
+                return SourceSchema(tuple(Column(name, "string") for name in columns_of_text(settings)), typed=False, ordered=True)
             window = Window(as_utf8(raw, kind.compression, settings.encoding))
             if kind.format in ("json", "jsonl"):
                 return _of_objects(_lines_or_elements(window, settings, array=kind.format == "json"))

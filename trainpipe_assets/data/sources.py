@@ -23,6 +23,7 @@ FORMATS: dict[str, FileFormat] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".txt": "text",
 }
 COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
 IGNORED_PREFIXES = (".", "_")  # hidden files, and the markers and work folders of writers such as Spark

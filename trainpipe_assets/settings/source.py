@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from trainpipe_assets.settings.base import Settings
 
-FileFormat = Literal["csv", "tsv", "json", "jsonl", "parquet"]
+FileFormat = Literal["csv", "tsv", "json", "jsonl", "parquet", "text"]
 SourceKind = Literal["labelled", "multi-labelled", "text", "prompt-completion", "chat"]
 ColumnType = Annotated[str, Field(pattern=r"^(string|integer|number|boolean|time|list|object|any)\??$")]
 
@@ -22,7 +22,7 @@ class SourceSettings(Settings):
     )
     format: FileFormat | Literal["auto"] = Field(
         default="auto",
-        description="File format; auto tells it from the name (.csv .tsv .json .jsonl .ndjson .parquet, each also with .gz or .zst).",
+        description="File format; auto tells it from the name (.csv .tsv .json .jsonl .ndjson .parquet .txt, each also with .gz or .zst).",
     )
     encoding: str = Field(
         default="utf-8",
@@ -42,6 +42,11 @@ class SourceSettings(Settings):
     )
     messages_column: str = Field(
         default="messages", min_length=1, description="Column that holds the messages, where kind is chat: a list, or one as JSON."
+    )
+    sample_by: Literal["document", "paragraph", "line"] = Field(
+        default="document",
+        description="What a record of a text file (.txt) is: the whole file, a paragraph (with blank lines between two), or a line. "
+        "Besides its text it has the column folder, the name of the folder that the file is in, which label_column may name.",
     )
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="Field delimiter of CSV and TSV; by default ',' and tab."

@@ -93,6 +93,16 @@ def test_what_arrives_changes_and_goes_is_what_is_trained_on(tmp_path: Path, ins
     assert everything.all() if kind == "text" else not everything.any()
 
 
+def test_text_files_are_documents_whole(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = workplace(tmp_path, instance, "text")
+    for number in range(40):
+        place.land(f"books/{number}.txt", f"Film number {number} was fine.\n\nIt ends\n  here.\n".encode())
+    assert place.run(asset_selection=TO_TOKENS).success
+    texts = place.rows("cleaned_features").sort("source_file")["text"].to_list()
+    assert texts[0] == "Film number 0 was fine.\n\nIt ends\n  here."
+    assert len(texts) == place.rows("tokenized_dataset").height == 40
+
+
 def test_a_chat_that_the_template_refuses_holds_up_none_that_it_takes(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     place = workplace(tmp_path, instance, "chat")
     strict = "{% if messages[0].role != 'user' %}{{ raise_exception('the user speaks first') }}{% endif %}"

@@ -99,8 +99,12 @@ def test_a_name_that_would_never_be_read_is_refused_even_when_forced(tmp_path: P
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no such file"):
         land([tmp_path / "a.csv"], tmp_path / "landing", SETTINGS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no file is in this folder that would be read"):
+        land([tmp_path / "empty"], tmp_path / "landing", SETTINGS)
+    os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(ValueError, match="not a regular file"):
-        land([tmp_path], tmp_path / "landing", SETTINGS)
+        land([tmp_path / "pipe.csv"], tmp_path / "landing", SETTINGS)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -158,7 +158,9 @@ def test_a_file_without_permission_is_a_problem_until_it_is_granted(tmp_path: Pa
 
 def test_an_unknown_format_is_a_problem_that_says_what_is_known(tmp_path: Path) -> None:
     problem = whole_file_problem(read_bytes(tmp_path, "report.xlsx", b"PK"))
-    assert problem.startswith("unknown file format (.xlsx); known are .csv .tsv .json .jsonl .ndjson .parquet, each also with .gz or .zst")
+    assert problem.startswith(
+        "unknown file format (.xlsx); known are .csv .tsv .json .jsonl .ndjson .parquet .txt, each also with .gz or .zst"
+    )
     assert "source.format" in problem
     assert "(no ending)" in str(land_bytes(tmp_path, "README", b"").problem)
 

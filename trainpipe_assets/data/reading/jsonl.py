@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 import numpy as np
 import polars as pl
 
+from trainpipe_assets.data.reading.lines import line_batches
 from trainpipe_assets.data.reading.records import (
-    FILL_BYTES,
     PARSED,
     BadRecord,
     UnreadableFile,
@@ -46,43 +46,13 @@ def read_jsonl(window: Window, settings: SourceSettings) -> Iterator[pl.DataFram
         UnreadableFile: the file holds no record, or the stream breaks off after the records delivered.
     """
     seen = False
-    while True:
-        window.fill(FILL_BYTES)
-        if not len(window):
-            break
-        frame = _next_batch(window, settings)
+    for lines in line_batches(window, settings.max_record_bytes):
+        contents = enumerate((line.strip(JSON_SPACE) for line in lines.contents), lines.first)
+        frame = parse_records([(number, content, lines.size or len(content)) for number, content in contents if content], settings)
         seen = seen or len(frame) > 0
         yield frame
-    window.check_whole(b"")
     if not seen:
         raise UnreadableFile("the file is empty; one JSON object a line is expected")
-
-
-def _next_batch(window: Window, settings: SourceSettings) -> pl.DataFrame:
-    cut = _whole_lines(window)
-    if cut < 0:
-        window.fill(settings.max_record_bytes + 2)
-        cut = _whole_lines(window)
-    if cut < 0:
-        if len(window) > settings.max_record_bytes:
-            first, beginning = window.line_number, window.data[window.start :][: settings.max_record_bytes]
-            return parse_records([(first, beginning, window.skip_line())], settings)
-        window.check_whole(window.data[window.start :])
-        cut = len(window.data)
-    lines = window.data[window.start : cut].splitlines()
-    contents = enumerate((line.strip(JSON_SPACE) for line in lines), window.line_number)
-    frame = parse_records([(number, content, len(content)) for number, content in contents if content], settings)
-    window.advance(cut, len(lines))
-    return frame
-
-
-def _whole_lines(window: Window) -> int:
-    """Where the last line break in the window ends; -1 where there is none."""
-    feed = window.data.rfind(b"\n", window.start)
-    if feed >= 0:
-        return feed + 1
-    carriage = window.data.rfind(b"\r", window.start, len(window.data) if window.ended else len(window.data) - 1)
-    return carriage + 1 if carriage >= 0 else -1
 
 
 def parse_records(records: Iterable[Record], settings: SourceSettings) -> pl.DataFrame:

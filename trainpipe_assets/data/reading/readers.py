@@ -1,6 +1,6 @@
 """From a landed file to rows of `raw_data`: every record exactly one row, usable or not, in bounded batches.
 
-The formats themselves are in `delimited.py`, `jsonl.py`, `json_array.py` and `parquet.py`; listing and opening are in `sources.py`.
+The formats themselves are in the modules beside this one; listing and opening are in `sources.py`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,7 @@ from trainpipe_assets.data.reading.delimited import read_delimited
 from trainpipe_assets.data.reading.json_array import read_json
 from trainpipe_assets.data.reading.jsonl import read_jsonl
 from trainpipe_assets.data.reading.parquet import read_parquet
+from trainpipe_assets.data.reading.plain_text import read_text
 from trainpipe_assets.data.reading.records import UnreadableFile, Unusable, Window, unusable_frame
 from trainpipe_assets.data.schema_drift import row_mark
 from trainpipe_assets.data.source_schema import UNREADABLE
@@ -120,6 +121,8 @@ def parse_file(file: LandedFile, settings: SourceSettings) -> Iterator[pl.DataFr
             yield from read_json(window, settings)
         elif kind.format == "jsonl":
             yield from read_jsonl(window, settings)
+        elif kind.format == "text":
+            yield from read_text(window, file.path, settings)
         else:
             yield from read_delimited(window, settings, tabs=kind.format == "tsv")
 
