@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from trainpipe_assets.data.batches import from_batches
+from trainpipe_assets.data.batches import from_batches, runs
 from trainpipe_assets.data.reading.readers import content_id, read_file
 from trainpipe_assets.data.reading.records import delimiter_advice
 from trainpipe_assets.data.schema_drift import QUARANTINED, drift_table, judge, quarantine
 from trainpipe_assets.data.source_schema import UNREADABLE, SourceSchema, from_json, schema_of
-from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile
+from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, file_kind
+from trainpipe_assets.prefetching import one_ahead
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.delta import Table, fingerprint
@@ -24,6 +26,7 @@ from trainpipe_assets.storage.increments import Increment
 
 VERSION = "4"  # raise it when the same file would be read differently: the table is then rebuilt
 OPENED_AT_ONCE = 8
+TOGETHER_BYTES, TOGETHER_FILES = 8 << 20, 500  # of small files that are read at the same time
 SHOWN_COLUMNS = 20
 
 _NOT_OF_READING = {"uri", "settle_seconds", "schema_drift", "expected_columns"}
@@ -155,13 +158,31 @@ Reading = tuple[LandedFile, SourceSchema | None, str | None]  # a file, its sche
 
 
 def _records(files: Sequence[Reading], settings: SourceSettings, now: datetime) -> pl.LazyFrame:
-    """The records of all files, read one file after the other while the frame is being consumed."""
+    """The records of all files in their order, read while the frame is being consumed: a large one ahead, small ones several at a time."""
+
+    def read(reading: Reading) -> Iterator[pl.DataFrame]:
+        file, schema, problem = reading
+        return read_file(file, settings, now, UNREADABLE if schema is None else schema.as_json(), problem)
 
     def batches() -> Iterator[pl.DataFrame]:
-        for file, schema, problem in files:
-            yield from read_file(file, settings, now, UNREADABLE if schema is None else schema.as_json(), problem)
+        sizes = np.array([_most_bytes(file, settings) for file, _, _ in files], dtype=np.int64)
+        for few in runs(sizes, TOGETHER_BYTES, TOGETHER_FILES):
+            if few.stop - few.start == 1:
+                yield from read(files[few.start])
+                continue
+            with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
+                yield pl.concat(
+                    [frame for frames in pool.map(lambda reading: list(read(reading)), files[few]) for frame in frames], rechunk=True
+                )
 
-    return from_batches(batches, RAW_DATA)
+    return from_batches(lambda: one_ahead(batches()), RAW_DATA)
+
+
+def _most_bytes(file: LandedFile, settings: SourceSettings) -> int:
+    """What is read of a file at most; beyond all bounds where it may hold more than its size."""
+    kind = file_kind(file.path, settings)
+    plain = kind is None or (kind.compression is None and kind.format != "parquet")
+    return file.size if plain else TOGETHER_BYTES
 
 
 def pending(landed: list[LandedFile], table: Table | None) -> tuple[LandedFile, ...]:

@@ -17,6 +17,7 @@ from trainpipe_assets.settings import SourceSettings
 
 EXPECTED = "an array of objects, or one object a line, is expected"
 BATCH_RECORDS = 20_000
+FORGOTTEN_CHARS = 1 << 14
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR = re.compile(r'[^ \t\r\n,\[\]{}"]+')
@@ -148,6 +149,7 @@ class _Text:
             try:
                 _, end = _decode(self._text, self._at)
             except (ValueError, RecursionError):
+                self._forget()
                 end = len(self._text)
             whole = end < len(self._text) and end - self._at <= longest
             if whole or len(self._text) - self._at > longest or not self._more():
@@ -161,11 +163,12 @@ class _Text:
     def _undecodable(self, longest: int) -> Record:
         """The element that begins here and is damaged, or too long to be decoded."""
         line, scan = self._line, _Scan(self._indent)
-        beginning, size, last = self._text[self._at : self._at + longest], 0, False
+        beginning, size, last = "", 0, False
         while (end := scan.end(self._text, self._at, last=last)) is None:
             if last:
-                raise self.unreadable("the file ends within a record", line, beginning)
+                raise self.unreadable("the file ends within a record", line, beginning or self._text[self._at : self._at + longest])
             if len(self._text) - self._at > longest:
+                beginning = beginning or self._text[self._at : self._at + longest]
                 size += len(_encoded(self._text[self._at : self._at + scan.seen]))
                 self.skip(scan.seen)
                 scan.seen = 0
@@ -175,7 +178,7 @@ class _Text:
         rest = _encoded(self._text[self._at : end])
         self.skip(end - self._at)
         self.resumed, size = scan.resumed, size + len(rest)
-        return line, rest if size <= longest else _encoded(beginning)[:longest], size
+        return line, rest if size <= longest else (_encoded(beginning) or rest)[:longest], size
 
     def unreadable(self, why: str, line: int | None = None, beginning: str = "") -> UnreadableFile:
         """What to raise where the file does not go on as it should."""
@@ -192,8 +195,14 @@ class _Text:
         piece = self._window.data[self._window.start :]
         self._window.advance(len(self._window.data), 0)
         decoded = self._decoder.decode(piece, final=self._window.ended)
-        self._text, self._at = self._text[self._at :] + decoded, 0
+        if decoded:
+            self._text, self._at = self._text[self._at :] + decoded, 0
         return bool(piece)
+
+    def _forget(self) -> None:
+        """Drop what was left behind, where it is much: each message of a failed decoding counts its lines, which adds up."""
+        if self._at > FORGOTTEN_CHARS:
+            self._text, self._at = self._text[self._at :], 0
 
 
 class _Scan:

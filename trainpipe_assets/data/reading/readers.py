@@ -19,7 +19,6 @@ from trainpipe_assets.data.reading.records import UnreadableFile, Unusable, Wind
 from trainpipe_assets.data.schema_drift import row_mark
 from trainpipe_assets.data.source_schema import UNREADABLE
 from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, check_unchanged, file_kind, open_landed, unknown_format
-from trainpipe_assets.prefetching import one_ahead
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.s3 import explained
@@ -70,7 +69,7 @@ def read_file(
     row_ids = f"{file_id}{row_mark(quarantine)}"
     read = 0
     try:
-        for frame in one_ahead(_batched(parse_file(file, settings))):
+        for frame in _batched(parse_file(file, settings)):
             yield _as_raw(frame, pl.int_range(read + 1, read + len(frame) + 1, eager=True), row_ids, constants, None if read else schema)
             read += len(frame)
     except UnreadableFile as error:
