@@ -56,9 +56,9 @@ def decide(
 
     Expects them `by_text`, with `clean_text`, `clean_label`, `content_hash`, `near_bands`, `near_sketch` and the columns of `FIRST`. Of
     records with the same text and the same label the first is kept; where any label differs from the first one's, by `differ`, none is,
-    since nobody can say which one is right. Those with nearly the same text share a group, and where they are to be dropped only the
-    first of a group is kept; none is beside one of a lower `split_rank`, which `by_file` says that some have. Of the texts of other
-    records `standing` tells. Files go to `scratch`.
+    since nobody can say which one is right, but where the other one is of a higher `split_rank`, which then goes alone. Those with nearly
+    the same text share a group, and where they are to be dropped only the first of a group is kept; none is beside one of a lower
+    `split_rank`, which `by_file` says that some have. Of the texts of other records `standing` tells. Files go to `scratch`.
     """
 
     columns = parts[0].collect_schema()
@@ -103,7 +103,9 @@ def _drop_near_duplicates(decided: Decided, groups: pl.DataFrame, *, of_all_rank
     joined = decided.kept.join(first.lazy(), on="duplicate_group", how="left")
     another = pl.col("content_hash") != pl.col("_first_content_hash")
     repeats = (another if of_all_ranks else pl.col("split_rank") > pl.col("_first_split_rank")).fill_null(False)
-    reason = pl.format("nearly repeats {} line {} (row {})", "_first_source_file", "_first_line_number", "_first_row_id")
+    reason = pl.format(
+        "nearly repeats {} line {} (row {}), itself or by way of others", "_first_source_file", "_first_line_number", "_first_row_id"
+    )
     dropped = joined.filter(repeats).with_columns(rule=pl.lit("near_duplicate"), reason=reason)
     return Decided(
         kept=joined.filter(~repeats).select(decided.kept.collect_schema().names()),
@@ -128,14 +130,14 @@ def _judge_repeated(candidates: pl.DataFrame, differ: Differ, *, drop_duplicates
     shared = groups.agg(pl.col(column).first().alias(f"_first_{column}") for column in (*FIRST, "clean_label"))
     other = (
         ordered.join(shared, on="content_hash", how="inner")
-        .filter(differ(pl.col("clean_label"), pl.col("_first_clean_label")))
+        .filter(differ(pl.col("clean_label"), pl.col("_first_clean_label")) & (pl.col("split_rank") == pl.col("_first_split_rank")))
         .group_by("content_hash", maintain_order=True)
         .agg(*(pl.col(column).first().alias(f"_other_{column}") for column in (*FIRST, "clean_label")))
     )
     joined = ordered.join(shared, on="content_hash").join(other, on="content_hash", how="left")
     differs = differ(pl.col("clean_label"), pl.col("_first_clean_label"))
-    conflicting = pl.col("_other_row_id").is_not_null()
     of_other_split = pl.col("split_rank") > pl.col("_first_split_rank")
+    conflicting = pl.col("_other_row_id").is_not_null() | (differs & of_other_split)
     repeats = (pl.col("row_id") != pl.col("_first_row_id")) & (of_other_split | drop_duplicates)
     rule = pl.when(conflicting).then(pl.lit("conflicting_label")).when(repeats).then(pl.lit("duplicate"))
     reason = (

@@ -41,7 +41,7 @@ class LandedFile:
     path: str  # relative to the landing folder, with '/'
     uri: str  # absolute, to open
     size: int  # bytes
-    version: str  # the cheap sign of change: size and modification time locally, ETag on S3
+    version: str  # the cheap sign of change: size and times locally, ETag on S3
     modified: float  # epoch seconds
     problem: str | None = None  # why the file must not be read, else null
 
@@ -227,7 +227,7 @@ def _relative(base: str, path: str) -> str:
 
 
 def _local_version(status: os.stat_result) -> str:
-    return f"{status.st_size}-{status.st_mtime_ns}"
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"  # the last is beyond what tools that keep times set
 
 
 def _list_remote(root: str) -> Iterator[LandedFile]:

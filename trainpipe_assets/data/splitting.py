@@ -98,12 +98,14 @@ def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...],
         )
     small = [split for split, size in sizes.items() if size < settings.min_examples]
     if small:
-        of_files = {"test": settings.test_files, "validation": settings.validation_files}
-        drawn = " or give the split a larger share" if any(not of_files.get(split) for split in small) else ""
-        files = "".join(f"; split.{split}_files is {', '.join(of_files[split])}" for split in small if of_files.get(split))
+        own = {"test": settings.test_files, "validation": settings.validation_files}
+        named = "; ".join(f"split.{split}_files is {', '.join(files)}" for split, files in own.items() if files)
+        files = f" ({named}: a file in both is of the test split, and the examples of these files are in no other)" if named else ""
+        share = " or give the split a larger share" if any(not own.get(split) for split in small) else ""
         raise ValueError(
             f"too few examples in split(s) {', '.join(small)}: found {found}, each needs at least {settings.min_examples} "
-            f"(split.min_examples){files}; land more data{drawn}. Texts that are nearly the same share a split (cleaning.near_duplicates)"
+            f"(split.min_examples){files}; land more data{share}, or look into rejected_rows for what was refused and why. Texts that are "
+            "nearly the same share a split (cleaning.near_duplicates)"
         )
     if task == "causal-lm":
         return []

@@ -133,7 +133,12 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             model = current_model(find(lake.table_uri(keys["eval_report"])), settings.task, before_run=context.run_id)
             uri = lake.table_uri(context.asset_key)
             done = compare_with_model(
-                history_uri=uri, model=model, examples=cleaned_features, settings=settings.drift, now=datetime.now(UTC)
+                history_uri=uri,
+                model=model,
+                examples=cleaned_features,
+                settings=settings.drift,
+                split=settings.split,
+                now=datetime.now(UTC),
             )
         yield versioned(done.increment, {**shown_before(context, COMPARISON, done.metadata.get(COMPARISON)), **done.metadata})
         yield done.check

@@ -162,7 +162,7 @@ def prepare_and_train_on_drift(
     if left is not arrivals or model is None or not unfinished({"tokenized_dataset": tokens, "eval_report": evaluations}):
         return left
     comparisons, examples = (find(lake.table_uri(runs.keys[name])) for name in ("drift_report", "cleaned_features"))
-    drifted = unanswered_drift(comparisons, evaluations, model, settings.drift, examples)
+    drifted = unanswered_drift(comparisons, evaluations, model, settings, examples)
     return arrivals if drifted is None else _again(runs, "retrain", DRIFT_TAG, drifted, "what arrived has drifted", now)
 
 

@@ -1,5 +1,6 @@
 """The component: one folder under `defs/` with a `defs.yaml` becomes one training pipeline."""
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from trainpipe_assets.pipeline.assets import build_assets
 from trainpipe_assets.pipeline.automation import build_automation
 from trainpipe_assets.pipeline.checks import build_checks
 from trainpipe_assets.pipeline.maintenance import build_maintenance
-from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.settings import NAME, PipelineSettings
 
 PACKAGE = "trainpipe_pipelines"
 
@@ -42,7 +43,21 @@ class TrainingPipeline(dg.Component, dg.Resolvable):
         """Assets, checks, jobs, sensor and schedules of the pipeline, named after its folder; nothing of one that is not enabled."""
         if not self.settings.enabled:
             return dg.Definitions()
-        return build_pipeline(context.path.name, self.settings)
+        return build_pipeline(checked_name(context.path.name), self.settings)
+
+
+def checked_name(folder: str) -> str:
+    """The name of the pipeline that is declared in `folder`.
+
+    Raises:
+        ValueError: Dagster takes no such name for its jobs, sensors and groups.
+    """
+    if not re.fullmatch(NAME, folder):
+        raise ValueError(
+            f"a pipeline cannot be called {folder!r}: jobs and sensors are named after its folder, and names have letters, digits and "
+            f"underscores alone; rename the folder to {re.sub('[^A-Za-z0-9_]+', '_', folder)!r}"
+        )
+    return folder
 
 
 def component_tree(folder: Path) -> dg.ComponentTree:

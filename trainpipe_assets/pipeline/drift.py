@@ -13,13 +13,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from trainpipe_assets.data.splitting import DRAWN_RANK, split_rank
 from trainpipe_assets.evaluation import drift
 from trainpipe_assets.evaluation.drift import TEXT_CHARS, DriftComparison, compare
 from trainpipe_assets.evaluation.drift_plot import drift_plot
 from trainpipe_assets.pipeline.current_model import history_of, newest_trained_version, trained_version
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
 from trainpipe_assets.schemas import DRIFT_REPORT
-from trainpipe_assets.settings import DriftSettings
+from trainpipe_assets.settings import DriftSettings, PipelineSettings, SplitSettings
 from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.delta import MissingTable, Table, find, fingerprint
 from trainpipe_assets.storage.differences import difference
@@ -56,7 +57,9 @@ class DriftStep:
     check: dg.AssetCheckResult
 
 
-def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Table, settings: DriftSettings, now: datetime) -> DriftStep:
+def compare_with_model(
+    *, history_uri: str, model: Artifact | None, examples: Table, settings: DriftSettings, split: SplitSettings, now: datetime
+) -> DriftStep:
     """Compare what came to `examples` (cleaned_features) since the last comparison with what `model` was trained on.
 
     Where there is nothing to compare, the history stays as it is. Comparisons by other settings are not looked at any more.
@@ -64,8 +67,8 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
     history = find(history_uri)
     rows = history_of(history) if history else pl.DataFrame(schema=DRIFT_REPORT)
     known = of_model(rows, model.fingerprint if model else "", settings)
-    newest = next(_standing(known, examples), None)
-    sides = _sides(model, examples, newest, settings)
+    newest = next(_standing(known, examples, split), None)
+    sides = _sides(model, examples, newest, settings, split)
     metadata: dict[str, Any] = {"compared": isinstance(sides, Sides), **({"model_fingerprint": model.fingerprint} if model else {})}
     if isinstance(sides, NothingToCompare) or model is None:
         assert isinstance(sides, NothingToCompare)
@@ -79,7 +82,7 @@ def compare_with_model(*, history_uri: str, model: Artifact | None, examples: Ta
     made_by = fingerprint("drift_report", drift.VERSION)
     covered = history is not None and history.upstream == examples.content and new.is_empty()
     increment = Increment(history_uri, history, new.lazy(), nothing, made_by, upstream=examples.content, empty=covered)
-    return DriftStep(increment, metadata, _verdict(telling(pl.concat([known, new]), examples), metadata, settings))
+    return DriftStep(increment, metadata, _verdict(telling(pl.concat([known, new]), examples, split), metadata, settings))
 
 
 def of_model(rows: pl.DataFrame, model_fingerprint: str, settings: DriftSettings) -> pl.DataFrame:
@@ -88,30 +91,30 @@ def of_model(rows: pl.DataFrame, model_fingerprint: str, settings: DriftSettings
     return rows.filter(mine).sort("dataset_version", "compared_at")
 
 
-def telling(comparisons: pl.DataFrame, examples: Table | None) -> dict[str, Any] | None:
+def telling(comparisons: pl.DataFrame, examples: Table | None, split: SplitSettings) -> dict[str, Any] | None:
     """Of comparisons with one model the newest that found drift in what is still there, else the newest; None where there is none."""
-    found = _standing(comparisons, examples)
+    found = _standing(comparisons, examples, split)
     newest = next(found, None)
     if newest is None or newest["drifted"]:
         return newest
     return next((row for row in found if row["drifted"]), newest)
 
 
-def _standing(comparisons: pl.DataFrame, examples: Table | None) -> Iterator[dict[str, Any]]:
+def _standing(comparisons: pl.DataFrame, examples: Table | None, split: SplitSettings) -> Iterator[dict[str, Any]]:
     """Those that still tell of `examples`, the newest first: a drift does not, of which most examples were withdrawn since."""
     for row in comparisons.reverse().iter_rows(named=True):
-        if examples is None or not row["drifted"] or not _was_withdrawn(row, examples):
+        if examples is None or not row["drifted"] or not _was_withdrawn(row, examples, split):
             yield row
 
 
-def _was_withdrawn(comparison: Mapping[str, Any], examples: Table) -> bool:
+def _was_withdrawn(comparison: Mapping[str, Any], examples: Table, split: SplitSettings) -> bool:
     """Whether more than half of the arrival is gone by now; not, where that cannot be told any more."""
     since, upto = comparison["since_version"], comparison["dataset_version"]
     if examples.content <= upto:
         return False
     changed = difference(examples, upto)
     then = find(examples.uri, upto) if changed else None
-    arrived = _arrivals(then, since) if then else None
+    arrived = _arrivals(then, since, split) if then else None
     if changed is None or then is None or arrived is None:
         return False
     gone = (
@@ -124,12 +127,12 @@ def _was_withdrawn(comparison: Mapping[str, Any], examples: Table) -> bool:
 
 
 def unanswered_drift(
-    drift_history: Table | None, evaluations: Table | None, model: Artifact, settings: DriftSettings, examples: Table | None
+    drift_history: Table | None, evaluations: Table | None, model: Artifact, settings: PipelineSettings, examples: Table | None
 ) -> str | None:
     """Id of a comparison that found drift from `model`, the current one, in examples that no evaluated model was trained on yet."""
     if drift_history is None:
         return None
-    newest = telling(of_model(history_of(drift_history), model.fingerprint, settings), examples)
+    newest = telling(of_model(history_of(drift_history), model.fingerprint, settings.drift), examples, settings.split)
     if newest is None or not newest["drifted"]:
         return None
     trained_on = newest_trained_version(evaluations, EXAMPLES)
@@ -141,7 +144,9 @@ def _judge(settings: DriftSettings) -> str:
     return f"{fingerprint(drift.VERSION, settings.model_dump(mode='json', exclude={'enabled', 'severity'})):016x}"
 
 
-def _sides(model: Artifact | None, examples: Table, newest: Mapping[str, Any] | None, settings: DriftSettings) -> Sides | NothingToCompare:
+def _sides(
+    model: Artifact | None, examples: Table, newest: Mapping[str, Any] | None, settings: DriftSettings, split: SplitSettings
+) -> Sides | NothingToCompare:
     if model is None:
         return NothingToCompare("no model of this task has passed the gate yet")
     trained_on = trained_version(model, EXAMPLES)
@@ -151,7 +156,7 @@ def _sides(model: Artifact | None, examples: Table, newest: Mapping[str, Any] | 
         return NothingToCompare(f"what the current model was trained on cannot be read any more: {error}")
     assert reference is not None
     for since in [*([newest["dataset_version"]] if newest else []), trained_on]:  # the former may have been vacuumed, the latter is pinned
-        arrivals = _arrivals(examples, since)
+        arrivals = _arrivals(examples, since, split)
         if arrivals is not None:
             return _sampled(reference, arrivals, since, settings)
     return NothingToCompare(f"{EXAMPLES} is at version {examples.version}, before what the current model was trained on ({trained_on})")
@@ -168,16 +173,20 @@ def _sampled(reference: Table, arrivals: pl.LazyFrame, since: int, settings: Dri
     return Sides(trained, sample(arrivals, arrived, settings.sample_rows), arrived, since)
 
 
-def _arrivals(examples: Table, since: int) -> pl.LazyFrame | None:
-    """The examples that came after version `since`, but not those whose text was there under another key: a file that grew is read anew."""
+def _arrivals(examples: Table, since: int, split: SplitSettings) -> pl.LazyFrame | None:
+    """The examples that came after version `since`, but not those whose text was there under another key: a file that grew is read anew.
+
+    What files bring that are a split of their own is no arrival: no training can answer it.
+    """
     found = difference(examples, since)
     if found is None:
         return None
+    added = found.added.filter(split_rank(pl.col("source_file"), split) == DRAWN_RANK) if split.by_file else found.added
     before = find(examples.uri, since) if found.removed.height else None
     if before is None:
-        return found.added
+        return added
     texts = before.scan().join(found.removed.lazy(), on="row_id", how="semi").select("content_hash")
-    return found.added.join(texts, on="content_hash", how="anti")
+    return added.join(texts, on="content_hash", how="anti")
 
 
 def sample(rows: pl.LazyFrame, total: int, count: int) -> pl.DataFrame:

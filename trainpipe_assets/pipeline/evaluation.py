@@ -67,9 +67,11 @@ def evaluate_model(
     A language model is also held against its `base` before training. What was done before on the same rows, against the same model and
     under the same settings, is not done again, unless its report was deleted; where another was made since, it is noted again as newest.
 
+    Test examples that the model itself was trained or validated on, because texts have moved since, are left out.
+
     Raises:
         ValueError: the model is of another task or was trained on a dataset made by other settings than `tokens`, or those were not made
-            of `texts`.
+            of `texts`, or it was trained on all test examples.
     """
     if model.task != task:
         raise ValueError(
@@ -77,7 +79,7 @@ def evaluate_model(
         )
     require_covered(tokens, texts)
     _require_same_dataset(model, tokens)
-    examples = _test_examples(tokens, texts)
+    examples, left_out = _never_trained_on(model, tokens, texts, _test_examples(tokens, texts))
     history = find(history_uri)
     rows = history_of(history).sort("evaluated_at") if history else pl.DataFrame(schema=EVAL_REPORT)
     previous = _previous_model(rows, model)
@@ -87,29 +89,34 @@ def evaluate_model(
     covered = _covered(model, tokens, history)
     if before is not None and stored(before["report_uri"]) is not None:
         again = pl.DataFrame([] if newest else [{**before, "evaluated_at": now}], schema=EVAL_REPORT)
-        return EvaluationStep(_increment(history_uri, history, again, covered), _known_metadata(before))
+        return EvaluationStep(_increment(history_uri, history, again, covered), _known_metadata(before) | _told(left_out))
     measure, unseen = MEASURES[model.task], _unseen(previous, tokens, texts, examples) if previous else None
     found = measure.take(Trial(model, previous, unseen, base, examples, compute, settings))
     made_of, longest = composition(texts.scan(), task, model.labels), int(model.manifest["settings"]["model"]["max_length"])
     n_cut = int((examples["n_tokens"] >= longest).sum()) if task != "causal-lm" else 0  # whose documents are cut without a loss
     row, context = _described(pipeline, found, identity, model, previous, tokens, now)
-    context = replace(context, composition=made_of, n_cut=n_cut, longest=longest)
+    context = replace(context, composition=made_of, n_cut=n_cut, longest=longest, warnings=(*context.warnings, *left_out))
     predictions = measure.rows(found).with_columns(evaluation_id=pl.lit(identity)).select(measure.schema.names())
     _write_beside_model(_reports_of(model), identity, predictions, measure.report(found, context))
     added = pl.DataFrame([] if newest else [row], schema=EVAL_REPORT)
     metric, evaluations = settings.gate.metric_of(task), pl.concat([rows, added.select(rows.columns)])
     shown = {**measure.shown(found), **_shown_history(evaluations, metric)}
-    metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **shown, **_known_metadata(row)}
+    metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **shown, **_known_metadata(row), **_told(left_out)}
     return EvaluationStep(_increment(history_uri, history, added, covered), metadata)
 
 
 def _covered(model: Artifact, tokens: Table, history: Table | None) -> int:
     """The content of `tokens` that is evaluated with this: as it stands where `model` was trained on just that, else as before."""
-    trained_on = model.manifest["dataset"]
-    same = relocated(trained_on["uri"], lake_of(tokens.uri)) == tokens.uri and trained_on["version"] >= tokens.content
-    if same or trained_on["digest"] == dataset_digest(tokens):
+    if _is_trained_on(model, tokens):
         return tokens.content
     return (history.upstream or 0) if history else 0
+
+
+def _is_trained_on(model: Artifact, tokens: Table) -> bool:
+    """Whether `tokens` are what the model was trained and validated on."""
+    trained_on = model.manifest["dataset"]
+    same = relocated(trained_on["uri"], lake_of(tokens.uri)) == tokens.uri and trained_on["version"] >= tokens.content
+    return same or bool(trained_on["digest"] == dataset_digest(tokens))
 
 
 def _require_same_dataset(model: Artifact, tokens: Table) -> None:
@@ -130,29 +137,44 @@ def _test_examples(tokens: Table, texts: Table) -> pl.DataFrame:
     return test.join(described, on="row_id", how="inner").sort("row_id").collect()
 
 
+def _never_trained_on(model: Artifact, tokens: Table, texts: Table, examples: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """Those of the test `examples` that tell something of `model`, and what is to be said of the others."""
+    if _is_trained_on(model, tokens):
+        return examples, []
+    unseen = _unseen(model, tokens, texts, examples, "the model")
+    if not unseen.rows.any():
+        raise ValueError(f"the model {model.uri} was trained on all {examples.height:,} test examples; materialize fine_tuned_model first")
+    return examples.filter(unseen.rows), [unseen.note.removeprefix("; ")] if unseen.note else []
+
+
+def _told(left_out: list[str]) -> dict[str, str]:
+    return {"left_out": "; ".join(left_out)} if left_out else {}
+
+
 def _previous_model(history: pl.DataFrame, model: Artifact) -> Artifact | None:
     """The newest other model of its task whose gate passed and whose files are there; None where there is none."""
     others = (other for other in passed_models(history) if other.fingerprint != model.fingerprint and other.task == model.task)
     return next(filter(has_all_files, others), None)
 
 
-def _unseen(previous: Artifact, tokens: Table, texts: Table, examples: pl.DataFrame) -> Unseen:
-    """What of the `examples` the previous model was neither trained nor validated on: settings move splits, and texts that link groups.
+def _unseen(model: Artifact, tokens: Table, texts: Table, examples: pl.DataFrame, called: str = "that model") -> Unseen:
+    """What of the `examples` a model was neither trained nor validated on: settings and files move texts between splits, and so do texts
+    that link groups.
 
     Told by the texts, which may have come again in another file since.
     """
-    made_of, everything = previous.manifest["dataset"], np.ones(examples.height, dtype=bool)
+    made_of, everything = model.manifest["dataset"], np.ones(examples.height, dtype=bool)
     try:
-        then, texts_then = find(tokens.uri, made_of["version"]), find(texts.uri, trained_version(previous, "cleaned_features"))
+        then, texts_then = find(tokens.uri, made_of["version"]), find(texts.uri, trained_version(model, "cleaned_features"))
     except MissingTable:
         then = texts_then = None
     if then is None or texts_then is None or then.upstream != texts_then.content or dataset_digest(then) != made_of["digest"]:
-        return Unseen(everything, "; what that model was trained on cannot be read any more, and test examples may be among it")
+        return Unseen(everything, f"; what {called} was trained on cannot be read any more, and test examples may be among it")
     trained_on = texts_then.scan().filter(pl.col("split") != "test").select("content_hash")
     again = texts.scan().filter(pl.col("split") == "test").join(trained_on, on="content_hash", how="semi").select("row_id")
     seen = examples["row_id"].is_in(again.collect(engine="streaming")["row_id"].implode()).to_numpy()
     count = f"{int(seen.sum()):,} of the {examples.height:,} test examples"
-    return Unseen(~seen, f"; that model was trained on {count}, which are left out" if seen.any() else "")
+    return Unseen(~seen, f"; {called} was trained on {count}, which are left out" if seen.any() else "")
 
 
 def _identity(model: Artifact, previous: Artifact | None, examples: pl.DataFrame, settings: EvaluationSettings) -> str:

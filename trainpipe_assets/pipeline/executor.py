@@ -8,7 +8,9 @@ from this machine, or that fell silent on another one: a container that was repl
 import json
 import logging
 import math
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 PROCESS_TAG = "trainpipe/process"
 SIGN_SECONDS = 60.0
 SILENCE_SECONDS = 15 * SIGN_SECONDS  # after so long the process of a run on another machine counts as gone
+AGAIN_SECONDS = 0.1  # after which an interrupt that was thrown away comes again
 LOOK_SECONDS = 0.5  # how often a wait looks whether its run was canceled
 GONE = "the process of this run is gone without a word (killed, or out of memory); run again to go on"
 UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -47,7 +50,8 @@ class SigningExecutor(dg.Executor):
         """Execute the plan."""
         sign(plan_context.instance, plan_context.run_id)
         give_up_dead_runs(plan_context.instance)
-        with messages_alone(), _signed_again(plan_context.instance, plan_context.run_id), _waits_can_be_interrupted():
+        alive = _signed_again(plan_context.instance, plan_context.run_id)
+        with messages_alone(), alive, _waits_can_be_interrupted(), _interrupts_come_again():
             events = self._inner.execute(plan_context, execution_plan)
             try:
                 for event in events:
@@ -85,6 +89,32 @@ def _waits_can_be_interrupted() -> Iterator[None]:
         yield
     finally:
         execution.sleep_til_ready = waits
+
+
+@contextmanager
+def _interrupts_come_again() -> Iterator[None]:
+    """Have an interrupt that Python threw away come once more, until it ends what is being done.
+
+    Dagster raises it wherever the main thread happens to be. Where that is a finalizer or a callback of a weak reference, as is likely
+    after a long call into a library, Python reports the exception as ignored, and a canceled run would go on to its end.
+    """
+    report = sys.unraisablehook
+
+    def again(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)):
+            main = threading.main_thread().ident
+            assert main is not None
+            timer = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT))
+            timer.daemon = True
+            timer.start()
+        else:
+            report(unraisable)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
 
 
 def _tell_of_failed_check(log: Any, event: dg.DagsterEvent) -> None:

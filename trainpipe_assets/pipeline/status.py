@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.sources import list_landed
-from trainpipe_assets.pipeline.component import TrainingPipeline, component_tree
+from trainpipe_assets.pipeline.component import TrainingPipeline, checked_name, component_tree
 from trainpipe_assets.pipeline.current_model import current_model, history_of
 from trainpipe_assets.pipeline.drift import of_model, telling
 from trainpipe_assets.pipeline.failures import one_message, shortened
@@ -24,7 +24,7 @@ from trainpipe_assets.pipeline.keys import TABLES, PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake, pipelines_folder
 from trainpipe_assets.pipeline.runs import PipelineRuns
 from trainpipe_assets.pipeline.unfinished import unfinished, wanted
-from trainpipe_assets.settings import DriftSettings, PipelineSettings
+from trainpipe_assets.settings import PipelineSettings
 from trainpipe_assets.storage.artifacts import read_manifest
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_assets.storage.objects import stored
@@ -52,7 +52,7 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
     with one_message():
         found = {path.parent.name: component_tree(path.parent).load_component(Path()) for path in declared}
     known = {name: component.settings for name, component in found.items() if isinstance(component, TrainingPipeline)}
-    pipelines = {name: settings for name, settings in known.items() if settings.enabled}
+    pipelines = {checked_name(name): settings for name, settings in known.items() if settings.enabled}
     folder = shortened(str(pipelines_folder()))
     if only in known and only not in pipelines:
         raise ValueError(f"the pipeline {only!r} is switched off: set `enabled: true` in {folder}/{only}/defs.yaml")
@@ -87,7 +87,8 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
     keys = PipelineKeys(settings.key_prefix)
     tables = {name: find(lake.table_uri(keys[name])) for name in TABLES}
     landing = lake.landing_uri(settings.source)
-    landed = list_landed(landing, settings.source) if is_remote(landing) or Path(landing).is_dir() else []
+    there = is_remote(landing) or Path(landing).is_dir()
+    landed = list_landed(landing, settings.source) if there else []
     raw = tables["raw_data"]
     history = evaluation_history(tables["eval_report"])
     current = current_model(tables["eval_report"], settings.task)
@@ -95,6 +96,7 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
     return {
         "run": run_under_way(name, settings),
         "landing": landing,
+        "landing_exists": there,
         "landed_files": len(landed),
         "pending_files": [file.path for file in pending(landed, raw)],
         "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}),
@@ -105,7 +107,7 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
         "model": describe_model(judged[-1], exists=True) if judged else None,
         "gate": describe_gate(history[-1]) if history else None,
         "latest": describe_model(history[-1], exists=read_manifest(history[-1]["model_uri"]) is not None) if history else None,
-        "drift": describe_drift(tables, judged[-1]["model_fingerprint"], settings.drift) if judged else None,
+        "drift": describe_drift(tables, judged[-1]["model_fingerprint"], settings) if judged else None,
     }
 
 
@@ -186,11 +188,11 @@ def describe_gate(evaluation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe_drift(tables: Mapping[str, Table | None], model_fingerprint: str, settings: DriftSettings) -> dict[str, Any] | None:
+def describe_drift(tables: Mapping[str, Table | None], model_fingerprint: str, settings: PipelineSettings) -> dict[str, Any] | None:
     """The newest comparison with a model that found drift, else the newest; None where nothing was compared with it."""
     table = tables["drift_report"]
-    comparisons = of_model(history_of(table), model_fingerprint, settings) if table else None
-    found = telling(comparisons, tables["cleaned_features"]) if comparisons is not None else None
+    comparisons = of_model(history_of(table), model_fingerprint, settings.drift) if table else None
+    found = telling(comparisons, tables["cleaned_features"], settings.split) if comparisons is not None else None
     if found is None:
         return None
     return {
@@ -219,8 +221,11 @@ def describe(name: str, status: dict[str, Any]) -> str:
         )
     waiting = status["pending_files"]
     named = f": {', '.join(waiting[:SHOWN_FILES])}{' …' if len(waiting) > SHOWN_FILES else ''}" if waiting else ", nothing new has arrived"
-    lines.append(f"  pending    {len(waiting)} file(s){named}")
-    if status["withdrawn_files"]:
+    if not status["landing_exists"]:
+        lines.append(f"  landing    {status['landing']} does not exist: land a file, or correct source.uri or TRAINPIPE_LANDING")
+    else:
+        lines.append(f"  pending    {len(waiting)} file(s){named}")
+    if status["withdrawn_files"] and status["landing_exists"]:
         fate = "their rows go with the next run" if status["landed_files"] else "and none is left: land one, or delete the table by hand"
         lines.append(f"  withdrawn  {len(status['withdrawn_files'])} file(s), {fate}")
     if status["unusable_files"]:

@@ -16,7 +16,7 @@ from trainpipe_assets.settings.evaluation import (
     GateMetric,
     GateSettings,
 )
-from trainpipe_assets.settings.pipeline import PipelineSettings, defs_schema
+from trainpipe_assets.settings.pipeline import NAME, PipelineSettings, defs_schema
 from trainpipe_assets.settings.source import ColumnType, FileFormat, SourceKind, SourceSettings
 from trainpipe_assets.settings.training import ComputeSettings, LoraSettings, ModelSettings, TrainingSettings
 from trainpipe_assets.settings.validation import (
@@ -36,6 +36,7 @@ from trainpipe_assets.settings.validation import (
 __all__ = [
     "LOWER_IS_BETTER",
     "METRICS",
+    "NAME",
     "RULES_OF_CLEANING",
     "UNBOUNDED",
     "AllowedRule",

@@ -1,8 +1,10 @@
 """What happens by itself."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
+from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field
 
 from trainpipe_assets.settings.base import Settings
@@ -16,7 +18,21 @@ def _known(name: str) -> str:
     return name
 
 
+def _comes(expression: str) -> str:
+    try:
+        minute, hour, day, month, weekday = NAMED.get(expression, expression).split()
+        next(CronSim(f"{minute} {hour} {day} {month} {weekday}", datetime(2026, 1, 1, tzinfo=UTC)))
+    except (ValueError, CronSimError, StopIteration):
+        raise ValueError(
+            f"{expression!r} is no cron expression that ever comes; minute, hour, day of the month, month and day of the week are "
+            "expected, as in '0 3 * * *' for every night at three"
+        ) from None
+    return expression
+
+
 TimeZone = Annotated[str, AfterValidator(_known)]
+Cron = Annotated[str, AfterValidator(_comes)]
+NAMED = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *"}
 
 
 class AutomationSettings(Settings):
@@ -29,7 +45,7 @@ class AutomationSettings(Settings):
     )
     min_new_rows: int = Field(default=1, ge=1, description="The sensor waits until so many rows are pending; the schedule does not.")
     sensor_seconds: int = Field(default=30, ge=5, le=86_400, description="Seconds between looks at the landing folder.")
-    schedule: str | None = Field(
+    schedule: Cron | None = Field(
         default="0 3 * * *", description="Cron expression of the nightly run, which trains only with retrain: on_arrival; null for none."
     )
     timezone: TimeZone = Field(default="UTC", description="Time zone of the schedule, e.g. Europe/Berlin.")
@@ -43,7 +59,7 @@ class AutomationSettings(Settings):
 class MaintenanceSettings(Settings):
     """Housekeeping of the tables: compaction, checkpoints of the log, and the deletion of files that only old versions use."""
 
-    schedule: str | None = Field(default="0 4 * * 0", description="Cron expression of the maintenance job; null for none.")
+    schedule: Cron | None = Field(default="0 4 * * 0", description="Cron expression of the maintenance job; null for none.")
     retention_hours: int = Field(
         default=168,
         ge=24,

@@ -1,6 +1,8 @@
 """All settings of a pipeline, and what one asks of another."""
 
-from pydantic import Field, model_validator
+import re
+
+from pydantic import Field, field_validator, model_validator
 
 from trainpipe_assets.settings.automation import AutomationSettings, MaintenanceSettings
 from trainpipe_assets.settings.base import OneOrMany, Settings, Task
@@ -9,6 +11,10 @@ from trainpipe_assets.settings.evaluation import LOWER_IS_BETTER, METRICS, UNBOU
 from trainpipe_assets.settings.source import SourceSettings
 from trainpipe_assets.settings.training import ModelSettings, TrainingSettings
 from trainpipe_assets.settings.validation import ValidationSettings
+
+NAME = r"[A-Za-z0-9_]+"
+TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "drift_report", "eval_report")
+RESERVED = {*TABLES, "fine_tuned_model", "tables", "models", "checkpoints"}  # folders of a lake, in which no other pipeline's may lie
 
 
 class PipelineSettings(Settings):
@@ -28,6 +34,17 @@ class PipelineSettings(Settings):
     drift: DriftSettings = Field(default_factory=DriftSettings, description="Arrivals against what the current model was trained on.")
     automation: AutomationSettings = Field(default_factory=AutomationSettings, description="When it runs by itself.")
     maintenance: MaintenanceSettings = Field(default_factory=MaintenanceSettings, description="Housekeeping of the tables.")
+
+    @field_validator("key_prefix")
+    @classmethod
+    def _names(cls, prefix: tuple[str, ...]) -> tuple[str, ...]:
+        for part in prefix:
+            if not re.fullmatch(NAME, part) or part in RESERVED:
+                raise ValueError(
+                    f"{part!r} cannot be part of a key_prefix: letters, digits and underscores are expected, and none of the names "
+                    f"that the lake has of its own ({', '.join(sorted(RESERVED))})"
+                )
+        return prefix
 
     @model_validator(mode="after")
     def _one_task(self) -> "PipelineSettings":

@@ -39,6 +39,8 @@ def said(project: Path, command: tuple[str, ...], **variables: str) -> str:
         ("  split:", "  splitt:", "there is no such key; did you mean split?"),
         ("    learning_rate:", "    learning_rat:", "there is no such key; did you mean learning_rate?"),
         ("    epochs: 1", "    epochs: -1", "found -1, Input should be greater than or equal to 1"),
+        ('    schedule: "0 3', '    schedule: "61 3', "'61 3 * * *' is no cron expression that ever comes"),
+        ("  task:", "  key_prefix: raw_data\n  task:", "'raw_data' cannot be part of a key_prefix"),
         ("    epochs: 1", "    epochs: {a: [", "expected ',' or ']'"),
         ("    text_column: text", '    text_column: "{{ nowhere.column }}"', "'nowhere' is undefined"),
     ],

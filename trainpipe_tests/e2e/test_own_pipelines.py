@@ -65,6 +65,10 @@ def test_pipelines_lie_in_the_folder_that_a_variable_names(tmp_path: Path) -> No
     write(tmp_path / "our pipelines" / "tickets" / "defs.yaml", PIPELINE.replace("label_column", "label_colum"))
     mistaken = run(tmp_path, "trainpipe", "status", fails=True)
     assert "our pipelines/tickets/defs.yaml:5: attributes.source.label_colum: there is no such key" in mistaken
+    write(tmp_path / "hyphens" / "my-tickets" / "defs.yaml", PIPELINE)
+    told = run(tmp_path, "trainpipe", "status", fails=True, TRAINPIPE_PIPELINES="hyphens")
+    assert "a pipeline cannot be called 'my-tickets'" in told
+    assert "rename the folder to 'my_tickets'" in told
     told = run(tmp_path, "trainpipe", "status", fails=True, TRAINPIPE_PIPELINES="nowhere")
     assert "TRAINPIPE_PIPELINES: found 'nowhere', which is no folder" in told
     assert "Traceback" not in told

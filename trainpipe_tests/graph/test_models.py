@@ -13,7 +13,7 @@ from trainpipe_assets.pipeline.maintenance import pinned_versions
 from trainpipe_assets.pipeline.models import describe_models, list_models
 from trainpipe_assets.pipeline.status import describe, pipeline_status
 from trainpipe_tests.corpora import as_csv, examples
-from trainpipe_tests.pipelines import make_workplace
+from trainpipe_tests.pipelines import failure_of, make_workplace
 
 
 def test_models_are_listed_with_their_verdict_and_what_was_changed(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -141,6 +141,27 @@ def test_texts_that_came_again_in_another_file_are_left_out_too(tmp_path: Path, 
     newest = moved.rows("eval_report").sort("evaluated_at").row(-1, named=True)
     left_out = f"that model was trained on {len(learnt & test)} of the {len(test)} test examples, which are left out."
     assert json.loads(newest["gate_reasons"])[-1].endswith(left_out)
+
+
+def test_a_model_is_not_evaluated_on_what_it_was_trained_on_itself(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance, split={"test_files": "test*.csv"})
+    learnt = place.land("train-a.csv", as_csv(examples(150, seed=1)))
+    place.land("train-b.csv", as_csv(examples(150, seed=2)))
+    test = place.land("test.csv", as_csv(examples(40, seed=3)))
+    first = place.run()
+    assert place.rows("eval_report")["n_examples"].to_list() == [40]
+    assert "left_out" not in first.asset_materializations_for_node("eval_report")[0].metadata
+    learnt.rename(learnt.with_name("test-a.csv"))
+    assert place.run("prepare").success
+    again = place.run(asset_selection=[dg.AssetKey("eval_report")])
+    row = place.rows("eval_report").sort("evaluated_at").row(-1, named=True)
+    assert row["n_examples"] == 40
+    told = "the model was trained on 150 of the 190 test examples, which are left out"
+    assert again.asset_materializations_for_node("eval_report")[0].metadata["left_out"].value == told
+    test.unlink()
+    assert place.run("prepare").success
+    alone = place.run(asset_selection=[dg.AssetKey("eval_report")])
+    assert "was trained on all 150 test examples; materialize fine_tuned_model first" in failure_of(alone)
 
 
 def test_a_lake_that_was_moved_keeps_its_models_and_verdicts(tmp_path: Path, instance: dg.DagsterInstance) -> None:

@@ -148,7 +148,7 @@ def test_files_may_be_a_split_of_their_own_and_what_others_repeat_of_them_is_rej
     assert splits == [("a.csv", ["train"], 100 + alike), ("t.csv", ["test"], 2), ("v.csv", ["validation"], 1 + alike)]
     reasons = found.rejected.sort("row_id").select("row_id", "rule", "reason").rows()
     exact = "repeats t.csv line 2 (row t-000000001)"
-    nearly = "nearly repeats t.csv line 4 (row t-000000003)"
+    nearly = "nearly repeats t.csv line 4 (row t-000000003), itself or by way of others"
     assert reasons == [
         ("a-000000001", "duplicate", exact),
         *([] if alike else [("a-000000002", "near_duplicate", nearly)]),
@@ -156,6 +156,21 @@ def test_files_may_be_a_split_of_their_own_and_what_others_repeat_of_them_is_rej
         ("v-000000001", "duplicate", exact),
         *([] if alike else [("v-000000003", "near_duplicate", nearly)]),
     ]
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_contradiction_of_another_file_does_not_take_an_example_from_the_test_split(*, drop: bool) -> None:
+    arrived = [
+        records("a", ("fine", "negative"), ("well", "positive"), ("both", "positive"), ("both", "negative")),
+        records("t", ("fine", "positive"), ("fine", "positive"), ("both", "positive"), ("both", "negative")),
+    ]
+    found = outcome(pl.concat(arrived), CLEANING.model_copy(update={"drop_duplicates": drop}), OWN_FILES)
+    kept = [("a-000000002", "train"), ("t-000000001", "test"), *([] if drop else [("t-000000002", "test")])]
+    assert found.examples.sort("row_id").select("row_id", "split").rows() == kept
+    rejected = dict(found.rejected.select("row_id", "reason").rows())
+    assert rejected["a-000000001"] == "labelled 'negative' here and 'positive' at t.csv line 2 (row t-000000001)"
+    assert rejected["t-000000003"] == "labelled 'positive' here and 'negative' at t.csv line 5 (row t-000000004)"
+    assert {row for row in rejected if row not in dict(kept)} == set(rejected)
 
 
 @pytest.mark.parametrize("near", ["off", "group"])

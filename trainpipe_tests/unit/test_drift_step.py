@@ -12,12 +12,13 @@ from trainpipe_assets.data.content_hash import content_hash
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import CHECK, DriftStep, compare_with_model, sample, unanswered_drift
 from trainpipe_assets.schemas import CLEANED_FEATURES, EVAL_REPORT
-from trainpipe_assets.settings import DriftSettings
+from trainpipe_assets.settings import DriftSettings, PipelineSettings, SplitSettings
 from trainpipe_assets.storage.artifacts import Artifact, read_manifest, seal
 from trainpipe_assets.storage.delta import Table, commit, find
 from trainpipe_assets.storage.maintenance import maintain
 from trainpipe_tests.corpora import examples
 
+OWN_FILES = SplitSettings(test_files="test*")
 SETTINGS = DriftSettings(min_rows=20, sample_rows=100, label_shift=None, length_shift=None, vocabulary_shift=None)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SAME = [text for text, _ in examples(200, seed=1)]
@@ -35,7 +36,7 @@ class Place:
         base = find(str(self.root / "cleaned_features"))
         rows = pl.DataFrame({"text": texts}, schema={"text": pl.String}).with_row_index("index").select(
             row_id=pl.format("{}-{}", pl.lit(prefix), "index"), text="text", label=pl.lit("a"), split=pl.lit("train"),
-            content_hash=content_hash(pl.col("text")), n_chars=pl.col("text").str.len_chars(),
+            source_file=pl.lit(f"{prefix}.csv"), content_hash=content_hash(pl.col("text")), n_chars=pl.col("text").str.len_chars(),
         )  # fmt: skip
         whole = pl.concat([pl.DataFrame(schema=CLEANED_FEATURES), rows], how="diagonal_relaxed").cast(CLEANED_FEATURES)
         old = base.scan().select("row_id").collect() if base and removed else pl.DataFrame(schema={"row_id": pl.String})
@@ -67,7 +68,8 @@ class Place:
     def compare(self, model: Artifact | None, table: Table, settings: DriftSettings = SETTINGS) -> DriftStep:
         """A comparison, committed."""
         self.now += timedelta(minutes=1)
-        step = compare_with_model(history_uri=str(self.root / "drift_report"), model=model, examples=table, settings=settings, now=self.now)
+        uri = str(self.root / "drift_report")
+        step = compare_with_model(history_uri=uri, model=model, examples=table, settings=settings, split=OWN_FILES, now=self.now)
         step.increment.commit({})
         return step
 
@@ -158,9 +160,20 @@ def test_the_current_model_is_the_newest_that_passed_before_the_run(place: Place
     assert current_model(place.evaluations, "text-regression") is None  # what answers in numbers has nothing to be compared with
 
 
+def test_what_files_bring_that_are_a_test_split_is_no_drift(place: Place) -> None:
+    model = place.model("m", place.put("first", SAME[:80]).version)
+    step = place.compare(model, place.put("test-1", OTHER[:40]))
+    assert (step.metadata["compared"], step.metadata["reason"]) == (False, "nothing has arrived that was not trained on or compared before")
+    assert place.compare(model, place.put("train-1", OTHER[40:70])).increment.added.collect()["n_arrived"].to_list() == [30]
+    gone = place.put("more", [], removed=["test-1"])
+    assert told(place, model, gone)  # of the arrival itself nothing is gone
+
+
 def told(place: Place, model: Artifact, table: Table | None) -> str | None:
     """The comparison for which a training is asked for."""
-    return unanswered_drift(find(str(place.root / "drift_report")), place.evaluations, model, SETTINGS, table)
+    return unanswered_drift(
+        find(str(place.root / "drift_report")), place.evaluations, model, PipelineSettings(drift=SETTINGS, split=OWN_FILES), table
+    )
 
 
 def test_drift_is_answered_by_a_model_trained_on_it_whether_it_passes_or_not(place: Place) -> None:

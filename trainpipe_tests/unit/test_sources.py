@@ -55,10 +55,14 @@ def test_a_file_is_no_landing_folder(tmp_path: Path) -> None:
         list_landed(str(tmp_path / "a.csv"), SETTINGS)
 
 
-def test_the_version_tells_size_and_modification_time(tmp_path: Path) -> None:
+def test_the_version_tells_size_and_times(tmp_path: Path) -> None:
     file = land_bytes(tmp_path, "a.csv", GOOD)
     status = (tmp_path / "a.csv").stat()
-    assert (file.size, file.version, file.modified) == (len(GOOD), f"{len(GOOD)}-{status.st_mtime_ns}", status.st_mtime)
+    assert (file.size, file.version, file.modified) == (
+        len(GOOD),
+        f"{len(GOOD)}-{status.st_mtime_ns}-{status.st_ctime_ns}",
+        status.st_mtime,
+    )
     age(tmp_path / "a.csv", 50)
     assert list_landed(str(tmp_path), SETTINGS)[0].version != file.version
 
