@@ -113,7 +113,7 @@ def _require_columns(schemas: Sequence[SourceSchema], settings: SourceSettings) 
     """One file that lacks a column is a file to be rejected; where all do, it is the setting that is wrong."""
     found = sorted({column.name for schema in schemas for column in schema.columns})
     for setting, name in settings.columns.items():
-        if schemas and name not in found:
+        if schemas and name not in found and name.split(".")[0] not in found:
             there = ", ".join(found[:SHOWN_COLUMNS]) + (" …" if len(found) > SHOWN_COLUMNS else "")
             advice = delimiter_advice(found) or f"Correct source.{setting}, or land files that have it"
             raise ValueError(

@@ -82,7 +82,7 @@ def differences(agreed: SourceSchema, found: SourceSchema, settings: SourceSetti
 
 def _is_implied(name: str, settings: SourceSettings) -> bool:
     """Whether a column needs no mention in `source.expected_columns`, since another setting names it."""
-    return settings.expected_columns is not None and name in settings.columns.values()
+    return settings.expected_columns is not None and any(name in (column, column.split(".")[0]) for column in settings.columns.values())
 
 
 def _fits(new: Column, old: Column, *, typed: bool) -> bool:

@@ -34,7 +34,7 @@ class SourceSettings(Settings):
         "text and any number of labels, for multi-label-classification. For causal-lm it is text, prompt-completion, or chat: a list of "
         "messages, each {role, content}.",
     )
-    text_column: str = Field(default="text", min_length=1, description="Column that holds the text.")
+    text_column: str = Field(default="text", min_length=1, description="Column that holds the text; review.text is one within another.")
     label_column: str = Field(default="label", min_length=1, description="Column that holds the label, labels or number.")
     prompt_column: str = Field(default="prompt", min_length=1, description="Column that holds the prompt, where kind is prompt-completion.")
     completion_column: str = Field(

@@ -87,22 +87,37 @@ def _parse(content: bytes, size: int, settings: SourceSettings) -> Parsed:
     extra = _decode_record(content)
     if not isinstance(extra, dict):
         raise BadRecord(f"the record is {str(extra)[:40]!r} ({type(extra).__name__}); a JSON object is expected")
-    values = []
+    values, holders = [], []
     for setting, name in settings.columns.items():
-        if name not in extra:
-            keys = ", ".join(repr(key[:60]) for key in list(extra)[:20]) or "none"
-            raise BadRecord(f"the object has no key {name!r}; its keys are {keys}. Set source.{setting}")
-        values.append(extra[name])
+        holder, key = (extra, name) if name in extra else _holder(extra, name, setting)
+        values.append(holder[key])
+        holders.append((holder, key))
     first = _as_written(values[0]) if settings.kind == "chat" else values[0]
     text, label = (
         as_text(first),
         as_label(_as_written(values[1]) if settings.kind == "multi-labelled" else values[1]) if len(values) > 1 else None,
     )
-    for name in settings.columns.values():
-        extra.pop(name, None)
+    for holder, key in holders:
+        holder.pop(key, None)
     if PLAIN.issuperset(map(type, extra.values())) and b"\\u" not in content:
         return text, label, extra
     return text, label, _encode_checked(text, label, extra)
+
+
+def _holder(found: dict[str, Any], name: str, setting: str) -> tuple[dict[str, Any], str]:
+    """The object within `found` that has what `name` says with dots (review.text), and under which key.
+
+    Raises:
+        BadRecord: there is none.
+    """
+    *objects, key = name.split(".")
+    holder: Any = found
+    for within in objects:
+        holder = holder.get(within) if isinstance(holder, dict) else None
+    if not isinstance(holder, dict) or key not in holder:
+        keys = ", ".join(repr(there[:60]) for there in list(found)[:20]) or "none"
+        raise BadRecord(f"the object has no key {name!r}; its keys are {keys}. Set source.{setting}")
+    return holder, key
 
 
 def _as_written(found: Any) -> Any:

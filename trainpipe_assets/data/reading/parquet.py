@@ -106,15 +106,26 @@ def _explained(raw: BinaryIO) -> Iterator[Any]:
 
 
 def _read_batches(file: Any, settings: SourceSettings) -> Iterator[pl.DataFrame]:
-    schema = file.schema_arrow
+    schema = _reaching(file.schema_arrow.empty_table(), settings).schema
     check_columns(schema.names, settings.columns)
     _check_types(schema, settings)
     row, names = 1, _class_names(schema.metadata, settings)
     for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
+        if schema != file.schema_arrow:
+            (batch,) = _reaching(pa.Table.from_batches([batch]), settings).combine_chunks().to_batches()
         yield _parse_batch(batch, row, settings, names)
         row += batch.num_rows
     if row == 1:
         raise UnreadableFile("the file holds no rows")
+
+
+def _reaching(table: Any, settings: SourceSettings) -> Any:
+    """`table` with its structs taken apart as far as the settings name columns in them with dots (review.text)."""
+    wanted = [name for name in settings.columns.values() if name not in table.schema.names]
+    within = {f"{field.name}." for field in table.schema if pa.types.is_struct(field.type)}
+    if any(name.startswith(tuple(within)) for name in wanted):
+        return _reaching(table.flatten(), settings)
+    return table
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None, settings: SourceSettings) -> list[str]:
