@@ -19,10 +19,11 @@ import polars as pl
 from trainpipe_assets.data import cleaning, ingestion, tokenization
 from trainpipe_assets.data.conservation import groups_in_two_splits
 from trainpipe_assets.data.sources import list_landed
+from trainpipe_assets.data.splitting import own_split
 from trainpipe_assets.settings import CleaningSettings, SourceKind, SourceSettings, SplitSettings, ValidationSettings
 from trainpipe_assets.storage.delta import ConcurrentWrite, Table, find
 from trainpipe_assets.storage.increments import Increment, Upstream
-from trainpipe_assets.storage.uris import join, matches
+from trainpipe_assets.storage.uris import join
 from trainpipe_tests.corpora import as_csv, examples
 
 TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset")
@@ -76,13 +77,8 @@ class DataPlane:
         assert groups_in_two_splits(examples) == 0
         split = SplitSettings.model_validate(self.settings.get("split", {}))
         for file, found in examples.select("source_file", "split").unique().collect().iter_rows():
-            if matches(file, split.test_files):
-                assert found == "test"
-            elif matches(file, split.validation_files):
-                assert found == "validation"
-            else:
-                assert not (split.test_files and found == "test")
-                assert not (split.validation_files and found == "validation")
+            own = own_split(file, split)
+            assert found == own if own else not (split.test_files if found == "test" else found == "validation" and split.validation_files)
 
     def run_among_others(self, tries: int = 200) -> int:
         """All of it while others commit to the same tables, again after each refused commit; how many were refused."""

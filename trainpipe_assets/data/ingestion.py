@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from trainpipe_assets.storage.increments import Increment
 
 VERSION = "4"  # raise it when the same file would be read differently: the table is then rebuilt
 OPENED_AT_ONCE = 8
-TOGETHER_BYTES, TOGETHER_FILES = 8 << 20, 500  # of small files that are read at the same time
+TOGETHER_BYTES, TOGETHER_FILES = 1 << 20, 500  # of small files that are read at the same time, and held at once
 SHOWN_COLUMNS = 20
 
 _NOT_OF_READING = {"uri", "settle_seconds", "schema_drift", "expected_columns"}
@@ -182,7 +183,7 @@ def _most_bytes(file: LandedFile, settings: SourceSettings) -> int:
     """What is read of a file at most; beyond all bounds where it may hold more than its size."""
     kind = file_kind(file.path, settings)
     plain = kind is None or (kind.compression is None and kind.format != "parquet")
-    return file.size if plain else TOGETHER_BYTES
+    return file.size if plain else TOGETHER_BYTES + 1
 
 
 def pending(landed: list[LandedFile], table: Table | None) -> tuple[LandedFile, ...]:
@@ -191,8 +192,14 @@ def pending(landed: list[LandedFile], table: Table | None) -> tuple[LandedFile, 
 
     def is_known(file: LandedFile) -> bool:
         try:
-            return not file.problem and content_id(file) in known
+            return not file.problem and _known_id(file) in known
         except FileChangedWhileReading:
             return False
 
     return tuple(file for file in find_arrivals(landed, table).new if not is_known(file))
+
+
+@lru_cache(maxsize=10_000)
+def _known_id(file: LandedFile) -> str:
+    """The `file_id` of a version, read once by a process: a sensor asks for it at every tick until a run has noted the version."""
+    return content_id(file)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import polars as pl
 
@@ -54,14 +55,16 @@ def _named(path: Path) -> Iterator[tuple[str, Path]]:
     if not path.is_dir():
         yield path.name, path
         return
-    folder, empty = path.resolve(), True
-    for file in sorted(folder.rglob("*")):
-        below = file.relative_to(folder)
-        if file.is_file() and not any(is_ignored(part) for part in below.parts):
-            yield f"{folder.name}/{below.as_posix()}", file
-            empty = False
-    if empty:
+    folder = path.resolve() if ".." in path.parts else path.absolute()  # a link has the name that it has here
+    below = sorted(Path(root, name).relative_to(folder) for root, _, names in os.walk(folder, onerror=_refuse) for name in names)
+    read = [file for file in below if not any(is_ignored(part) for part in file.parts)]
+    if not read:
         raise ValueError(f"{path} cannot be landed: no file is in this folder that would be read")
+    yield from ((f"{folder.name}/{file.as_posix()}", folder / file) for file in read)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise ValueError(f"{error.filename} cannot be landed: {error.strerror}")
 
 
 def check_landable(path: Path, settings: SourceSettings, name: str | None = None, *, force: bool = False) -> None:
@@ -72,7 +75,7 @@ def check_landable(path: Path, settings: SourceSettings, name: str | None = None
     """
     if not path.is_file():
         raise ValueError(f"{path} cannot be landed: {'it is not a regular file' if path.exists() else 'there is no such file'}")
-    if is_ignored(path.name):
+    if any(is_ignored(part) for part in (name or path.name).split("/")):
         raise ValueError(f"{path} cannot be landed: files with such a name count as hidden or unfinished and are never read. Rename it")
     if force:
         return

@@ -82,13 +82,13 @@ def schema_of(file: LandedFile, settings: SourceSettings) -> SourceSchema | None
     kind = file_kind(file.path, settings)
     if file.problem or kind is None:
         return None
+    if kind.format == "text":
+        return SourceSchema(tuple(Column(name, "string") for name in columns_of_text(settings)), typed=False, ordered=True)
     try:
         with explained(file.uri), open_landed(file) as raw:
             if kind.format == "parquet":
                 kinds = column_kinds(raw, kind.compression)
                 return SourceSchema(tuple(Column(name, told) for name, told in kinds), typed=True, ordered=True)
-            if kind.format == "text":
-                return SourceSchema(tuple(Column(name, "string") for name in columns_of_text(settings)), typed=False, ordered=True)
             window = Window(as_utf8(raw, kind.compression, settings.encoding))
             if kind.format in ("json", "jsonl"):
                 return _of_objects(_lines_or_elements(window, settings, array=kind.format == "json"))

@@ -17,34 +17,30 @@ from trainpipe_assets.schemas import SPLITS
 from trainpipe_assets.settings import SplitSettings, Task
 from trainpipe_assets.storage.uris import matches
 
-_OWN_SPLIT = re.compile(r"(^|[/_.-])(test|dev|valid|validation|eval)([/_.-]|$)", re.IGNORECASE)
-TEST_RANK, VALIDATION_RANK, DRAWN_RANK = (pl.lit(rank, pl.UInt8) for rank in range(3))
+_OWN_SPLIT = re.compile(r"(^|[/_.-])(test|dev|val|valid|validation|eval)([/_.-]|$)", re.IGNORECASE)
+RANKS = {"test": 0, "validation": 1, None: 2}  # of the files of a split, and of all others
 SHOWN_LABELS = 20
 MANY_CUT = 0.1  # share of texts as long as the longest input, from which on it is told
 
 
 def named_like_splits(paths: Iterable[str], settings: SplitSettings) -> list[str]:
     """Those of the files at `paths` whose names say that they are a split of their own, while the settings do not."""
-    own = (*settings.test_files, *settings.validation_files)
-    return [path for path in paths if _OWN_SPLIT.search(path) and not matches(path, own)]
+    return [path for path in paths if _OWN_SPLIT.search(path) and own_split(path, settings) is None]
+
+
+def own_split(path: str, settings: SplitSettings) -> str | None:
+    """The split that the file at `path` is by itself; None where its examples are split like those of other files."""
+    return "test" if matches(path, settings.test_files) else "validation" if matches(path, settings.validation_files) else None
 
 
 def split_rank(source_file: pl.Expr, settings: SplitSettings) -> pl.Expr:
-    """Whether the file of a record is a split of its own: `TEST_RANK`, `VALIDATION_RANK`, or `DRAWN_RANK` where it is none.
-
-    Of records that say the same, the one of the lowest rank stands.
-    """
+    """The place in `RANKS` of each record's file. Of records that say the same, the one of the lowest rank stands."""
     if not settings.by_file:
-        return DRAWN_RANK
+        return pl.lit(RANKS[None], pl.UInt8)
 
     def rank(paths: pl.Series) -> pl.Series:
-        different = paths.unique().to_list()
-        test, validation = (
-            pl.col("path").is_in([path for path in different if matches(path, files)])
-            for files in (settings.test_files, settings.validation_files)
-        )
-        ranked = pl.when(test).then(TEST_RANK).when(validation).then(VALIDATION_RANK).otherwise(DRAWN_RANK)
-        return paths.alias("path").to_frame().select(ranked).to_series()
+        ranks = {path: RANKS[own_split(path, settings)] for path in paths.unique().to_list()}
+        return paths.replace_strict(ranks, return_dtype=pl.UInt8) if ranks else pl.Series(dtype=pl.UInt8)
 
     return source_file.map_batches(rank, return_dtype=pl.UInt8, is_elementwise=True)
 
@@ -63,7 +59,7 @@ def with_split(examples: pl.LazyFrame, settings: SplitSettings) -> pl.LazyFrame:
     if not settings.by_file:
         return drawn
     rank = pl.col("split_rank")
-    return drawn.with_columns(split=_chosen(rank == TEST_RANK, rank == VALIDATION_RANK, pl.col("split")))
+    return drawn.with_columns(split=_chosen(rank == RANKS["test"], rank == RANKS["validation"], pl.col("split")))
 
 
 def _chosen(test: pl.Expr, validation: pl.Expr, otherwise: pl.Expr) -> pl.Expr:
@@ -99,12 +95,12 @@ def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...],
     small = [split for split, size in sizes.items() if size < settings.min_examples]
     if small:
         own = {"test": settings.test_files, "validation": settings.validation_files}
-        named = "; ".join(f"split.{split}_files is {', '.join(files)}" for split, files in own.items() if files)
-        files = f" ({named}: a file in both is of the test split, and the examples of these files are in no other)" if named else ""
-        share = " or give the split a larger share" if any(not own.get(split) for split in small) else ""
+        files = [f"split.{split}_files is {', '.join(patterns)}" for split, patterns in own.items() if patterns]
+        where = f"; {' and '.join(files)}: the metadata of raw_data says which files these are" if files else ""
+        share = " or give the split a larger share" if not all(own.values()) else ""
         raise ValueError(
             f"too few examples in split(s) {', '.join(small)}: found {found}, each needs at least {settings.min_examples} "
-            f"(split.min_examples){files}; land more data{share}, or look into rejected_rows for what was refused and why. Texts that are "
+            f"(split.min_examples){where}. Land more data{share}, or look into rejected_rows for what was refused and why. Texts that are "
             "nearly the same share a split (cleaning.near_duplicates)"
         )
     if task == "causal-lm":

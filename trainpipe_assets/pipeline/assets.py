@@ -234,6 +234,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 settings=settings.evaluation,
                 base=partial(base_models.resolve, settings.model.base, lake.models),
                 now=datetime.now(UTC),
+                min_examples=settings.split.min_examples,
             )
         return versioned(done.increment, {**shown_before(context, EVALUATION, done.metadata[EVALUATION]), **done.metadata})
 

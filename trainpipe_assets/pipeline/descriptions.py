@@ -36,11 +36,10 @@ def clean(output: str, keys: PipelineKeys, *, private: bool) -> dict[str, Any]:
             "content_hash",
             "duplicate_group",
             "near_bands",
-            "split",
         )
-        columns = {**_same(*_SAME), "label": ("label",), **dict.fromkeys(from_text, ("text",))}
+        columns = {**_same(*_SAME), "label": ("label",), "split": ("text", "source_file"), **dict.fromkeys(from_text, ("text",))}
         schema = schemas.CLEANED_FEATURES
-        text = "Normalised, labelled, unique examples, in the split of their group of near-duplicates."
+        text = "Normalised, labelled, unique examples, in the split of their group of near-duplicates or of their file."
     else:
         columns = {**_same(*_SAME, "text", "label"), "rule": ("text", "label", "problem"), "reason": ("text", "label", "problem"),
                    **dict.fromkeys(("content_hash", "duplicate_group", "near_bands"), ("text",))}  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from trainpipe_assets.data.splitting import DRAWN_RANK, split_rank
+from trainpipe_assets.data.splitting import RANKS, split_rank
 from trainpipe_assets.evaluation import drift
 from trainpipe_assets.evaluation.drift import TEXT_CHARS, DriftComparison, compare
 from trainpipe_assets.evaluation.drift_plot import drift_plot
@@ -181,7 +181,7 @@ def _arrivals(examples: Table, since: int, split: SplitSettings) -> pl.LazyFrame
     found = difference(examples, since)
     if found is None:
         return None
-    added = found.added.filter(split_rank(pl.col("source_file"), split) == DRAWN_RANK) if split.by_file else found.added
+    added = found.added.filter(split_rank(pl.col("source_file"), split) == RANKS[None]) if split.by_file else found.added
     before = find(examples.uri, since) if found.removed.height else None
     if before is None:
         return added

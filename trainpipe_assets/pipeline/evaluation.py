@@ -61,6 +61,7 @@ def evaluate_model(
     settings: EvaluationSettings,
     base: Callable[[], BaseModel],
     now: datetime,
+    min_examples: int = 1,
 ) -> EvaluationStep:
     """Evaluate `model` on the test split of `tokens`, against the newest other model that passed the gate.
 
@@ -71,7 +72,7 @@ def evaluate_model(
 
     Raises:
         ValueError: the model is of another task or was trained on a dataset made by other settings than `tokens`, or those were not made
-            of `texts`, or it was trained on all test examples.
+            of `texts`, or fewer than `min_examples` of the test examples are none that it was trained on.
     """
     if model.task != task:
         raise ValueError(
@@ -79,7 +80,7 @@ def evaluate_model(
         )
     require_covered(tokens, texts)
     _require_same_dataset(model, tokens)
-    examples, left_out = _never_trained_on(model, tokens, texts, _test_examples(tokens, texts))
+    examples, left_out = _never_trained_on(model, tokens, texts, _test_examples(tokens, texts), min_examples)
     history = find(history_uri)
     rows = history_of(history).sort("evaluated_at") if history else pl.DataFrame(schema=EVAL_REPORT)
     previous = _previous_model(rows, model)
@@ -137,18 +138,22 @@ def _test_examples(tokens: Table, texts: Table) -> pl.DataFrame:
     return test.join(described, on="row_id", how="inner").sort("row_id").collect()
 
 
-def _never_trained_on(model: Artifact, tokens: Table, texts: Table, examples: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+def _never_trained_on(model: Artifact, tokens: Table, texts: Table, examples: pl.DataFrame, fewest: int) -> tuple[pl.DataFrame, list[str]]:
     """Those of the test `examples` that tell something of `model`, and what is to be said of the others."""
     if _is_trained_on(model, tokens):
         return examples, []
     unseen = _unseen(model, tokens, texts, examples, "the model")
-    if not unseen.rows.any():
-        raise ValueError(f"the model {model.uri} was trained on all {examples.height:,} test examples; materialize fine_tuned_model first")
+    left = int(unseen.rows.sum())
+    if left < fewest:
+        raise ValueError(
+            f"of the {examples.height:,} test examples there are {left:,} that the model {model.uri} was not trained on, at least {fewest} "
+            "are needed (split.min_examples); materialize fine_tuned_model first"
+        )
     return examples.filter(unseen.rows), [unseen.note.removeprefix("; ")] if unseen.note else []
 
 
 def _told(left_out: list[str]) -> dict[str, str]:
-    return {"left_out": "; ".join(left_out)} if left_out else {}
+    return {"about_the_test_examples": "; ".join(left_out)} if left_out else {}
 
 
 def _previous_model(history: pl.DataFrame, model: Artifact) -> Artifact | None:

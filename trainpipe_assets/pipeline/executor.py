@@ -98,7 +98,7 @@ def _interrupts_come_again() -> Iterator[None]:
     Dagster raises it wherever the main thread happens to be. Where that is a finalizer or a callback of a weak reference, as is likely
     after a long call into a library, Python reports the exception as ignored, and a canceled run would go on to its end.
     """
-    report = sys.unraisablehook
+    report, timers = sys.unraisablehook, list[threading.Timer]()
 
     def again(unraisable: Any) -> None:
         if issubclass(unraisable.exc_type, (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)):
@@ -107,6 +107,7 @@ def _interrupts_come_again() -> Iterator[None]:
             timer = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT))
             timer.daemon = True
             timer.start()
+            timers.append(timer)
         else:
             report(unraisable)
 
@@ -115,6 +116,8 @@ def _interrupts_come_again() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = report
+        for timer in timers:
+            timer.cancel()
 
 
 def _tell_of_failed_check(log: Any, event: dg.DagsterEvent) -> None:

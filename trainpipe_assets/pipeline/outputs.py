@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from trainpipe_assets.data.sources import LandedFile
-from trainpipe_assets.data.splitting import named_like_splits
+from trainpipe_assets.data.splitting import named_like_splits, own_split
 from trainpipe_assets.evaluation.plots import loss_curves, phases_plot
 from trainpipe_assets.evaluation.profile import by_label, profile, target_quantiles
 from trainpipe_assets.pipeline.io_managers import TrainedModel
@@ -17,7 +17,6 @@ from trainpipe_assets.pipeline.metadata import PREVIEW, markdown_table, picture
 from trainpipe_assets.settings import SplitSettings, Task
 from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.increments import Increment
-from trainpipe_assets.storage.uris import matches
 
 SHOWN_DRIFTS = 50
 LOOKED_AT = 10  # of the newest materializations, whether they show the same
@@ -42,7 +41,7 @@ def told_of_splits(landed: Sequence[LandedFile], split: SplitSettings) -> dict[s
     """Which files are a split of their own, and which are named like one and split as all others are; nothing where there are none."""
     paths = [file.path for file in landed]
     told = {
-        f"files_of_{name}": _listed([path for path in paths if matches(path, patterns)]) or f"none matches {', '.join(patterns)}"
+        f"files_of_{name}": _listed([path for path in paths if own_split(path, split) == name]) or f"none matches {', '.join(patterns)}"
         for name, patterns in (("test", split.test_files), ("validation", split.validation_files))
         if patterns
     }

@@ -99,7 +99,7 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
         "landing_exists": there,
         "landed_files": len(landed),
         "pending_files": [file.path for file in pending(landed, raw)],
-        "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}),
+        "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}) if there else [],
         "unfinished": unfinished({table: tables[table] for table in wanted(settings, has_model=bool(judged))}),
         "unusable_files": unusable_files(raw),
         "tables": {name: {"version": table.version, "rows": table.rows, "uri": table.uri} for name, table in tables.items() if table},
@@ -225,7 +225,7 @@ def describe(name: str, status: dict[str, Any]) -> str:
         lines.append(f"  landing    {status['landing']} does not exist: land a file, or correct source.uri or TRAINPIPE_LANDING")
     else:
         lines.append(f"  pending    {len(waiting)} file(s){named}")
-    if status["withdrawn_files"] and status["landing_exists"]:
+    if status["withdrawn_files"]:
         fate = "their rows go with the next run" if status["landed_files"] else "and none is left: land one, or delete the table by hand"
         lines.append(f"  withdrawn  {len(status['withdrawn_files'])} file(s), {fate}")
     if status["unusable_files"]:

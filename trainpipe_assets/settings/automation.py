@@ -1,5 +1,6 @@
 """What happens by itself."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
@@ -18,21 +19,35 @@ def _known(name: str) -> str:
     return name
 
 
+NAMED = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+_UNKNOWN_TO_DAGSTER = re.compile(r"LW|\dL|#.*,|,.*#")
+
+
 def _comes(expression: str) -> str:
     try:
-        minute, hour, day, month, weekday = NAMED.get(expression, expression).split()
+        minute, hour, day, month, weekday = NAMED.get(expression.lower(), expression).replace("?", "*").upper().split()
         next(CronSim(f"{minute} {hour} {day} {month} {weekday}", datetime(2026, 1, 1, tzinfo=UTC)))
+        known = not _UNKNOWN_TO_DAGSTER.search(f"{day} {weekday}")
     except (ValueError, CronSimError, StopIteration):
+        known = False
+    if not known:
         raise ValueError(
             f"{expression!r} is no cron expression that ever comes; minute, hour, day of the month, month and day of the week are "
             "expected, as in '0 3 * * *' for every night at three"
-        ) from None
+        )
     return expression
 
 
 TimeZone = Annotated[str, AfterValidator(_known)]
 Cron = Annotated[str, AfterValidator(_comes)]
-NAMED = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *"}
 
 
 class AutomationSettings(Settings):

@@ -58,7 +58,9 @@ class CleaningSettings(Settings):
         description="text-regression: numbers of the same text that differ from the first one's by no more than this repeat it; "
         "others contradict it, and then none is kept.",
     )
-    drop_duplicates: bool = Field(default=True, description="Reject all but the first of the records with the same normalised text.")
+    drop_duplicates: bool = Field(
+        default=True, description="Reject all but the first of the records with the same normalised text; false keeps them, in one split."
+    )
     redact: tuple[PersonalData, ...] = Field(
         default=(), description="Personal data to replace by the name of its kind: email, phone, card, iban, ip."
     )
@@ -108,8 +110,8 @@ class SplitSettings(Settings):
     test: Fraction = Field(default=0.1, description="Share of examples for the final evaluation, where test_files names none.")
     validation_files: OneOrMany = Field(
         default=(),
-        description="Files that are the validation split, by patterns such as dev.csv, dev-*.parquet or **/dev/**; what other files repeat "
-        "of them is rejected.",
+        description="Files that are the validation split, by patterns such as dev.csv, dev-*.parquet or **/dev/**, where they are not of "
+        "the test split; what other files repeat of them is rejected.",
     )
     test_files: OneOrMany = Field(
         default=(),
@@ -134,7 +136,8 @@ class SplitSettings(Settings):
     def _known_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in patterns:
             parts = pattern.split("/")
-            if "" in parts or ".." in parts or "://" in pattern or any("**" in part and part != "**" for part in parts):
+            odd = {"", ".", ".."} & set(parts) or pattern != pattern.strip() or "://" in pattern
+            if odd or any("**" in part and part != "**" for part in parts):
                 raise ValueError(
                     f"{pattern!r} is no pattern of files: paths below the folder of the source, as test.csv, with * and ? for what is "
                     "in a name and ** for any folders, as **/test-*.csv"

@@ -16,7 +16,7 @@ STEP_SECONDS = 100.0
 
 
 class Finalized:
-    """Takes a second to be finalized, in which the signal comes."""
+    """Takes three seconds to be finalized, in which the signal comes."""
 
     def __init__(self, told: Path) -> None:
         self._told = told

@@ -150,18 +150,18 @@ def test_a_model_is_not_evaluated_on_what_it_was_trained_on_itself(tmp_path: Pat
     test = place.land("test.csv", as_csv(examples(40, seed=3)))
     first = place.run()
     assert place.rows("eval_report")["n_examples"].to_list() == [40]
-    assert "left_out" not in first.asset_materializations_for_node("eval_report")[0].metadata
+    assert "about_the_test_examples" not in first.asset_materializations_for_node("eval_report")[0].metadata
     learnt.rename(learnt.with_name("test-a.csv"))
     assert place.run("prepare").success
     again = place.run(asset_selection=[dg.AssetKey("eval_report")])
     row = place.rows("eval_report").sort("evaluated_at").row(-1, named=True)
     assert row["n_examples"] == 40
     told = "the model was trained on 150 of the 190 test examples, which are left out"
-    assert again.asset_materializations_for_node("eval_report")[0].metadata["left_out"].value == told
+    assert again.asset_materializations_for_node("eval_report")[0].metadata["about_the_test_examples"].value == told
     test.unlink()
     assert place.run("prepare").success
     alone = place.run(asset_selection=[dg.AssetKey("eval_report")])
-    assert "was trained on all 150 test examples; materialize fine_tuned_model first" in failure_of(alone)
+    assert "of the 150 test examples there are 0 that the model" in failure_of(alone)
 
 
 def test_a_lake_that_was_moved_keeps_its_models_and_verdicts(tmp_path: Path, instance: dg.DagsterInstance) -> None:

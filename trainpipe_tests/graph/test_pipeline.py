@@ -350,7 +350,7 @@ def test_a_pattern_that_matches_no_file_is_named(tmp_path: Path, instance: dg.Da
     place.land("test.csv", as_csv(FIRST[200:]))
     result = place.run()
     assert "found train 3" in failure_of(result)
-    assert "test 0, each needs at least 8 (split.min_examples) (split.test_files is tset.csv: " in failure_of(result)
+    assert "test 0, each needs at least 8 (split.min_examples); split.test_files is tset.csv: " in failure_of(result)
     assert metadata(result, "raw_data")["files_of_test"] == "none matches tset.csv"
     assert metadata(result, "raw_data")["files_named_like_splits"].startswith("test.csv: their examples are split as those of other files")
 

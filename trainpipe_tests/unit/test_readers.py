@@ -63,6 +63,13 @@ def parse(content: bytes, fill: int, careful_only: bool = False, **changes: Any)
     return pl.concat(frames), failure
 
 
+def test_a_line_of_json_that_is_too_long_is_told_of_whatever_it_begins_with(tmp_path: Path) -> None:
+    content = b'{"text": "a", "label": "b"}\n' + b" " * 3_000_000 + b'{"text": "lost", "label": "b"}\n'
+    rows = read_bytes(tmp_path, "a.jsonl", content)
+    assert good(rows) == [(1, "a", "b")]
+    assert [line for line, problem in problems(rows) if "3,000,030 bytes long" in problem] == [2]
+
+
 @pytest.mark.parametrize(("ending", "compress"), COMPRESSIONS)
 def test_each_format_reads_the_same_rows_in_each_compression(tmp_path: Path, ending: str, compress: Callable[[bytes], bytes]) -> None:
     rows = [("fine film", "pos", "1"), ("ein schöner Tag 😀", "neg", "2")]

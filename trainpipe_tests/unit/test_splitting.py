@@ -49,7 +49,7 @@ def test_files_named_like_splits_are_known() -> None:
     others = ["latest.csv", "contest.csv", "train-00000.parquet", "developers.csv", "evaluation-of-films.csv"]
     assert named_like_splits([*own, *others], SETTINGS) == own
     named = SplitSettings(test_files=("test-*.parquet", "*.gz"), validation_files="**/dev/*")
-    assert named_like_splits([*own, *others], named) == ["data/validation.csv", "eval.json"]
+    assert named_like_splits([*own, *others, "val.csv"], named) == ["data/validation.csv", "eval.json", "val.csv"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,9 @@ def test_patterns_of_files(pattern: str, matched: set[str]) -> None:
     assert {path for path, rank in zip(paths, ranks, strict=True) if rank == 0} == matched
 
 
-@pytest.mark.parametrize("pattern", ["", "/data/test.csv", "../test.csv", "test/", "te**st.csv", "s3://bucket/test.csv"])
+@pytest.mark.parametrize(
+    "pattern", ["", "/data/test.csv", "../test.csv", "test/", "te**st.csv", "s3://bucket/test.csv", "./test.csv", "test.csv "]
+)
 def test_a_pattern_that_can_match_nothing_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"is no pattern of files: paths below the folder of the source, as test\.csv"):
         SplitSettings(test_files=pattern)
@@ -84,6 +86,6 @@ def test_a_share_may_be_nothing_where_files_are_the_split() -> None:
 def test_that_no_file_matches_is_part_of_the_message() -> None:
     named = SplitSettings(test_files=("tset.csv",))
     counts = split_sizes(tokens([0, 1] * 10, [0, 1] * 4).filter(pl.col("split") != "test"), longest=8)
-    found = r"split\(s\) test: found train 20, validation 8, test 0.* \(split\.test_files is tset\.csv: .*; land more data, or look"
+    found = r"split\(s\) test: found train 20, validation 8, test 0.*; split\.test_files is tset\.csv: the metadata .*\. Land more data or"
     with pytest.raises(ValueError, match=found):
         require_trainable(counts, "text-classification", ("a", "b"), named)

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -47,6 +48,19 @@ def test_a_sample_is_a_document_a_paragraph_or_a_line(tmp_path: Path, name: str,
 @pytest.mark.parametrize("sample_by", ["document", "paragraph", "line"])
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=30), fill=st.integers(1, 50))
 @settings(max_examples=100, deadline=None)
+def test_nothing_that_is_too_long_vanishes(sample_by: str, pieces: list[str], fill: int) -> None:
+    content = "".join(piece for piece in pieces if "\r" not in piece) + " " * 150 + "end"
+    with mock.patch.object(records, "FILL_BYTES", fill), mock.patch.object(lines, "FILL_BYTES", fill):
+        source = SourceSettings(sample_by=sample_by, max_record_bytes=100, **AS_TEXT)
+        found = pl.concat(list(read_text(Window(io.BytesIO(content.encode())), "x/a.txt", source)))
+    assert "at most 100 are read" in found["problem"][-1]
+    if sample_by == "line":
+        assert len(found) == sum(bool(line.strip()) for line in content.split("\n"))
+
+
+@pytest.mark.parametrize("sample_by", ["document", "paragraph", "line"])
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=30), fill=st.integers(1, 50))
+@settings(max_examples=100, deadline=None)
 def test_however_far_is_read_ahead_the_samples_are_those_of_the_whole_text(sample_by: str, pieces: list[str], fill: int) -> None:
     content = "".join(pieces)
     whole = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -62,8 +76,9 @@ def test_however_far_is_read_ahead_the_samples_are_those_of_the_whole_text(sampl
         paragraphs = "\n".join(line if line.strip() else "" for line in whole).split("\n\n")
         assert found == [text for paragraph in paragraphs if (text := paragraph.strip("\n")).strip()]
     else:
-        assert "\n".join(found).split() == content.split()
-        assert len(found) == bool(content.strip())
+        first = next((number for number, line in enumerate(whole) if line.strip()), len(whole))
+        lines_left = whole[first : len(whole) - (whole[-1] == "")]
+        assert found == (["\n".join(lines_left)] if lines_left else [])
 
 
 def test_the_folder_is_a_label_where_the_settings_say_so_and_else_another_column(tmp_path: Path) -> None:
@@ -85,6 +100,14 @@ def test_folders_land_whole_and_are_labels(tmp_path: Path) -> None:
     assert [(landing / name).read_text() for name in ("pos/1.txt", "neg/3.txt")] == ["text of pos/1.txt", "text of neg/3.txt"]
     with pytest.raises(ValueError, match="the file lies in the folder of the source itself"):
         land([mine / "pos" / "1.txt"], landing, source)
+    (mine / "great").symlink_to(mine / "pos")
+    assert land([mine / "great"], landing, source)[0] == str(landing / "great/1.txt")
+    (mine / "pos").rename(mine / "_pos")
+    with pytest.raises(ValueError, match="hidden or unfinished"):
+        land([mine / "_pos"], landing, source)
+    os.mkfifo(mine / "neg" / "pipe.txt")
+    with pytest.raises(ValueError, match=r"pipe\.txt cannot be landed: it is not a regular file"):
+        land([mine / "neg"], landing, source)
 
 
 def test_a_column_that_text_files_have_not_is_named(tmp_path: Path) -> None:
@@ -92,6 +115,11 @@ def test_a_column_that_text_files_have_not_is_named(tmp_path: Path) -> None:
     assert problem == "there is no column 'label'; the columns are 'text', 'folder'. Set source.label_column"
     with pytest.raises(ValueError, match="there is no column 'messages'; the columns are 'text', 'folder'"):
         land([tmp_path / "a.txt"], tmp_path / "landing", SourceSettings(kind="chat"))
+
+
+def test_a_text_column_cannot_be_called_as_the_other_one(tmp_path: Path) -> None:
+    problem = whole_file_problem(read_bytes(tmp_path, "a.txt", b"text", kind="text", text_column="folder"))
+    assert problem.startswith("source.text_column is 'folder', as the other column of a text file is called")
 
 
 def test_the_schema_of_a_text_file_needs_no_reading(tmp_path: Path) -> None:

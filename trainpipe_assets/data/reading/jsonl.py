@@ -48,7 +48,8 @@ def read_jsonl(window: Window, settings: SourceSettings) -> Iterator[pl.DataFram
     seen = False
     for lines in line_batches(window, settings.max_record_bytes):
         contents = enumerate((line.strip(JSON_SPACE) for line in lines.contents), lines.first)
-        frame = parse_records([(number, content, lines.size or len(content)) for number, content in contents if content], settings)
+        records = [(number, content, lines.size or len(content)) for number, content in contents if content or lines.size]
+        frame = parse_records(records, settings)
         seen = seen or len(frame) > 0
         yield frame
     if not seen:

@@ -1,4 +1,4 @@
-"""Lines of a stream, many at a time and in bounded memory, for formats in which a line break is never part of a record."""
+"""Lines of a stream, many at a time and in bounded memory, for formats whose records are lines or made of lines."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -36,6 +36,8 @@ def read_text(window: Window, path: str, settings: SourceSettings) -> Iterator[p
     Raises:
         UnreadableFile: the file holds no text, the settings want other columns, or the stream breaks off after the samples delivered.
     """
+    if settings.text_column == FOLDER:
+        raise UnreadableFile(f"source.text_column is {FOLDER!r}, as the other column of a text file is called; call it otherwise")
     check_columns(columns_of_text(settings), settings.columns)
     folder = PurePosixPath(path).parent.name or None
     if folder is None and FOLDER in settings.columns.values():
@@ -66,10 +68,11 @@ class _Samples:
         """The samples that end within `lines`."""
         numbered = enumerate(lines.contents, lines.first)
         if self._by == "line":
-            return [(number, line, lines.size or len(line)) for number, line in numbered if line.strip()]
+            return [(number, line, lines.size or len(line)) for number, line in numbered if line.strip() or lines.size]
         found: list[Sample] = []
         for number, line in numbered:
-            if not line.strip() and (self._by == "paragraph" or not self._pieces):
+            blank = not line.strip() and lines.size is None
+            if blank and (self._by == "paragraph" or not self._pieces):
                 found += self.rest()
                 continue
             if not self._pieces:
