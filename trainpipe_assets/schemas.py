@@ -32,7 +32,7 @@ _RAW_DATA: Columns = {
     "row_id": (pl.String, "file_id and the record's position in its file: unique, stable across machines"),
     "file_id": (pl.String, "hash of the landing-relative path and the file's content"),
     "source_file": (pl.String, "path relative to the landing folder"),
-    "file_version": (pl.String, "size and modification time (ETag on S3): the cheap sign of a change"),
+    "file_version": (pl.String, "size and times (ETag on S3): the cheap sign of a change"),
     "line_number": (pl.Int64, "line where the record starts (row number in Parquet), from 1; 0 speaks of the whole file"),
     "text": (
         pl.String,
