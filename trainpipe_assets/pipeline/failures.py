@@ -88,10 +88,10 @@ _REFUSALS = {
 def refused_by_disk(error: Exception) -> str | None:
     """What the local disk refused and what to do, in one message; None where `error` is something else.
 
-    Native libraries give the number of the error in words.
+    Native libraries give the number of the error in words, and so does the copying of a folder.
     """
     words = str(error).partition(" (set POLARS_VERBOSE")[0]
-    named = re.search(r"os error (\d+)", words)
+    named = re.search(r"(?:os error |\[Errno )(\d+)", words)
     number = error.errno if isinstance(error, OSError) and error.errno else int(named[1]) if named else None
     advice = _REFUSALS.get(number) if number is not None else None
     return f"{words}. {advice}" if advice else None

@@ -127,15 +127,17 @@ def _publish_remotely(folder: Path, uri: str) -> None:
 def _publish_locally(folder: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.parent / f".{target.name}.{uuid4().hex[:8]}"
-    shutil.copytree(folder, staging)
     try:
-        staging.rename(target)
-    except OSError:
-        if (target / MANIFEST).is_file():  # another run has published it meanwhile
-            shutil.rmtree(staging)
-            return
-        shutil.rmtree(target)  # the remains of something that was never complete
-        staging.rename(target)
+        shutil.copytree(folder, staging)
+        try:
+            staging.rename(target)
+        except OSError:
+            if (target / MANIFEST).is_file():  # another run has published it meanwhile
+                return
+            shutil.rmtree(target)  # the remains of something that was never complete
+            staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)  # where the disk was full, say
 
 
 def verify(artifact: Artifact) -> None:

@@ -1,6 +1,7 @@
 """What a person has to mend is one message and is not retried; everything else passes as it came."""
 
 import errno
+import shutil
 
 import dagster as dg
 import pytest
@@ -17,6 +18,7 @@ class LibraryError(Exception):
     [
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device. The disk is full: free some space"),
         (PermissionError(errno.EACCES, "Permission denied", "/lake/x"), "'/lake/x'. Let whoever runs the pipeline read and write there"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), "The disk is full: free some space"),
         (LibraryError("cannot write: Read-only file system (os error 30)"), "os error 30). The disk is mounted so that nothing"),
         (
             OSError("Permission denied (os error 13): ...ta.parquet (set POLARS_VERBOSE=1 to see full path)"),

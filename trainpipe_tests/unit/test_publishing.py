@@ -1,8 +1,13 @@
 """Publishing a model folder on local disk: whole at once, by however many runs at the same moment."""
 
+import errno
+import shutil
 import threading
 from pathlib import Path
 
+import pytest
+
+from trainpipe_assets.pipeline.failures import refused_by_disk
 from trainpipe_assets.storage.artifacts import Artifact, publish, seal, verify
 
 RUNS = 8
@@ -44,3 +49,17 @@ def test_the_remains_of_a_publication_that_was_never_complete_are_replaced(tmp_p
     target.mkdir(parents=True)
     (target / "model.safetensors").write_bytes(b"half")
     verify(publish(sealed(tmp_path / "model", 1), str(target)))
+
+
+def test_what_could_not_be_copied_whole_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, copy = sealed(tmp_path / "model", 1), shutil.copyfile
+
+    def fill_the_disk(source: str, target: str, **options: bool) -> None:
+        copy(source, target, **options)
+        raise OSError(errno.ENOSPC, "No space left on device", target)
+
+    monkeypatch.setattr(shutil, "copyfile", fill_the_disk)
+    with pytest.raises(shutil.Error) as caught:
+        publish(model, str(tmp_path / "models" / "f"))
+    assert "The disk is full" in (refused_by_disk(caught.value) or "")
+    assert list((tmp_path / "models").iterdir()) == []
