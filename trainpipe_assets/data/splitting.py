@@ -30,7 +30,7 @@ def named_like_splits(paths: Iterable[str], settings: SplitSettings) -> list[str
 
 def own_split(path: str, settings: SplitSettings) -> str | None:
     """The split that the file at `path` is by itself; None where its examples are split like those of other files."""
-    return "test" if matches(path, settings.test_files) else "validation" if matches(path, settings.validation_files) else None
+    return next((split for split, patterns in settings.files.items() if matches(path, patterns)), None)
 
 
 def split_rank(source_file: pl.Expr, settings: SplitSettings) -> pl.Expr:
@@ -94,10 +94,9 @@ def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...],
         )
     small = [split for split, size in sizes.items() if size < settings.min_examples]
     if small:
-        own = {"test": settings.test_files, "validation": settings.validation_files}
-        files = [f"split.{split}_files is {', '.join(patterns)}" for split, patterns in own.items() if patterns]
+        files = [f"split.{split}_files is {', '.join(patterns)}" for split, patterns in settings.files.items() if patterns]
         where = f"; {' and '.join(files)}: the metadata of raw_data says which files these are" if files else ""
-        share = " or give the split a larger share" if not all(own.values()) else ""
+        share = " or give the split a larger share" if not all(settings.files.values()) else ""
         raise ValueError(
             f"too few examples in split(s) {', '.join(small)}: found {found}, each needs at least {settings.min_examples} "
             f"(split.min_examples){where}. Land more data{share}, or look into rejected_rows for what was refused and why. Texts that are "

@@ -42,7 +42,7 @@ def told_of_splits(landed: Sequence[LandedFile], split: SplitSettings) -> dict[s
     paths = [file.path for file in landed]
     told = {
         f"files_of_{name}": _listed([path for path in paths if own_split(path, split) == name]) or f"none matches {', '.join(patterns)}"
-        for name, patterns in (("test", split.test_files), ("validation", split.validation_files))
+        for name, patterns in split.files.items()
         if patterns
     }
     named = named_like_splits(paths, split)

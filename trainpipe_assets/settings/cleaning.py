@@ -122,9 +122,14 @@ class SplitSettings(Settings):
     min_examples: int = Field(default=8, ge=1, description="Fewest examples that each of the three splits must have.")
 
     @property
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """The patterns of files that are a split of their own, by split; a file that several name is of the first."""
+        return {"test": self.test_files, "validation": self.validation_files}
+
+    @property
     def by_file(self) -> bool:
         """Whether some files are a split of their own."""
-        return bool(self.test_files or self.validation_files)
+        return any(self.files.values())
 
     @property
     def drawn(self) -> tuple[float, float]:
@@ -148,10 +153,7 @@ class SplitSettings(Settings):
     def _leaves_training(self) -> "SplitSettings":
         if sum(self.drawn) >= 1.0:
             raise ValueError(f"split.validation + split.test is {sum(self.drawn):g}: nothing is left to train on")
-        for split, files, share in (
-            ("validation", self.validation_files, self.validation),
-            ("test", self.test_files, self.test),
-        ):
-            if not files and not share:
+        for split, share in (("validation", self.validation), ("test", self.test)):
+            if not self.files[split] and not share:
                 raise ValueError(f"split.{split} must be above 0, or split.{split}_files name some: early stopping and the gate need both")
         return self
