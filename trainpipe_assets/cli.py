@@ -170,7 +170,7 @@ def _or_exit(action: Any, *arguments: Any, **options: Any) -> Any:
 
         _stop(one_line(error))
     except (ValueError, OSError) as error:
-        from trainpipe_assets.pipeline.failures import refused_by_disk
+        from trainpipe_assets.storage.disk import refused_by_disk
 
         _stop(refused_by_disk(error) or str(error))
 

@@ -51,9 +51,9 @@ def mapped(
     return from_batches(lambda: concurrently(function, slices()) if threads else map(function, slices()), schema)
 
 
-def concurrently(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`function` of each of `items` in order, a few ahead of the consumer, in as many threads as Polars uses or `MOST_THREADS`."""
-    threads = min(MOST_THREADS, pl.thread_pool_size())
+def concurrently(function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None) -> Iterator[Result]:
+    """`function` of each of `items` in order, a few ahead of the consumer, in `threads`: by default as many as Polars has, or fewer."""
+    threads = threads or min(MOST_THREADS, pl.thread_pool_size())
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:

@@ -6,14 +6,14 @@ What any other program puts there is as welcome; this is the careful way by hand
 import os
 import secrets
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import polars as pl
 
+from trainpipe_assets.data.batches import concurrently
 from trainpipe_assets.data.reading.readers import parse_file
 from trainpipe_assets.data.reading.records import UnreadableFile
 from trainpipe_assets.data.sources import LandedFile, as_landed, is_ignored
@@ -21,6 +21,7 @@ from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.objects import send, sha256_of
 from trainpipe_assets.storage.uris import absolute, is_remote
 
+COPIED_AT_ONCE = 8
 CHECKED_RECORDS = 100  # a file none of whose first records can be used is refused
 
 
@@ -40,14 +41,26 @@ def land(files: Sequence[str | Path], landing_root: str | Path, settings: Source
     Raises:
         ValueError: a file was refused, and why. Nothing was landed.
     """
-    named = [one for file in files for one in _named(Path(file))]
-    twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
-    if twice:
-        raise ValueError(f"more than one file is called {twice[0]!r}: only one of them can lie in the landing folder. Rename the others")
+    named = dict.fromkeys(one for file in files for one in _named(Path(file)))
+    _refuse_namesakes(named)
     for name, path in named:
         check_landable(path, settings, name, force=force)
     root = absolute(str(landing_root))
-    return [_upload(path, f"{root}/{name}") if is_remote(root) else _copy(path, Path(root) / name) for name, path in named]
+
+    def bring(one: tuple[str, Path]) -> str:
+        name, path = one
+        return _upload(path, f"{root}/{name}") if is_remote(root) else _copy(path, Path(root) / name)
+
+    return list(concurrently(bring, named, COPIED_AT_ONCE))
+
+
+def _refuse_namesakes(named: Iterable[tuple[str, Path]]) -> None:
+    paths: dict[str, Path] = {}
+    for name, path in named:
+        if name in paths:
+            both = f"{_shown(paths[name])} and {_shown(path)}"
+            raise ValueError(f"{both} are both called {name!r}: only one of them can lie in the landing folder. Rename the other")
+        paths[name] = path
 
 
 def _named(path: Path) -> Iterator[tuple[str, Path]]:
@@ -63,6 +76,11 @@ def _named(path: Path) -> Iterator[tuple[str, Path]]:
     yield from ((f"{folder.name}/{file.as_posix()}", folder / file) for file in read)
 
 
+def _shown(path: Path) -> str:
+    """The path as it can be printed: the system takes names of any bytes."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
 def _refuse(error: OSError) -> NoReturn:
     raise ValueError(f"{error.filename} cannot be landed: {error.strerror}")
 
@@ -75,6 +93,8 @@ def check_landable(path: Path, settings: SourceSettings, name: str | None = None
     """
     if not path.is_file():
         raise ValueError(f"{path} cannot be landed: {'it is not a regular file' if path.exists() else 'there is no such file'}")
+    if _shown(path) != str(path):
+        raise ValueError(f"{_shown(path)} cannot be landed: its name is not in UTF-8. Rename it")
     if any(is_ignored(part) for part in (name or path.name).split("/")):
         raise ValueError(f"{path} cannot be landed: files with such a name count as hidden or unfinished and are never read. Rename it")
     if force:

@@ -22,7 +22,7 @@ from trainpipe_assets.pipeline import descriptions
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import CHECK, COMPARISON, compare_with_model
 from trainpipe_assets.pipeline.evaluation import EVALUATION, evaluate_model
-from trainpipe_assets.pipeline.failures import explained
+from trainpipe_assets.pipeline.failures import explained, retry_policy
 from trainpipe_assets.pipeline.io_managers import TrainedModel, kept_together, upstream
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.launcher import Launcher, read_training_record
@@ -59,9 +59,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         TrainingConfig = training_config(settings.training)
     common: dict[str, Any] = {"group_name": name, "owners": list(settings.owners) or None}
     private = bool(settings.cleaning.redact)  # then texts as they arrived are not shown
-    retry = dg.RetryPolicy(
-        max_retries=settings.automation.max_retries, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-    )
+    retry = retry_policy(settings.automation)
     hours = settings.automation.freshness_hours
     freshness = None if hours is None else dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
 
@@ -107,16 +105,15 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 rules = settings.validation.record_rules
                 require_columns(settings.validation.rules, raw_data.table.scan(), settings.source)
                 changes = raw_data.changes(**cleaning.determinants(settings))
-                found = cleaning.clean_changes(
+                examples, rejected = cleaning.clean_changes(
                     changes, settings.cleaning, settings.split, scratch, settings.source.kind, rules, settings.task
                 )
-            examples, rejected = found
-            metadata = {**cleaning.summary(examples, settings.cleaning), **arrival_profile(examples, settings.task)}
-            yield from kept_together(
-                context,
-                versioned(rejected, arrival_rejections(rejected), output_name="rejected_rows"),
-                versioned(examples, metadata, output_name="cleaned_features"),
-            )
+                metadata = {**cleaning.summary(examples, settings.cleaning), **arrival_profile(examples, settings.task)}
+                outputs = (
+                    versioned(rejected, arrival_rejections(rejected), output_name="rejected_rows"),
+                    versioned(examples, metadata, output_name="cleaned_features"),
+                )
+            yield from kept_together(context, *outputs)
 
     @dg.asset(
         key=keys["drift_report"],

@@ -4,7 +4,9 @@ Each check reads tables at the versions that this run committed. Computing the n
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -13,6 +15,7 @@ from trainpipe_assets.data.conservation import files_of, groups_in_two_splits, p
 from trainpipe_assets.data.document_tokens import refused_chats
 from trainpipe_assets.data.ingestion import find_drift
 from trainpipe_assets.data.validation_findings import Rejections, findings, message, newest_rejections
+from trainpipe_assets.pipeline.failures import explained, retry_policy
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.metadata import markdown_table
 from trainpipe_assets.pipeline.outputs import described_drift
@@ -27,17 +30,22 @@ SHOWN_REFUSALS = 20
 def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
     """The checks of one pipeline; all but those of the schema, the share of rejections, the chats and the gate are blocking."""
     keys = PipelineKeys(settings.key_prefix)
+    retry = retry_policy(settings.automation)
 
-    @dg.asset_check(asset=keys["raw_data"], blocking=True, description="Each file's records are all there, each once.")
+    def check(asset: str, **options: Any) -> Callable[[Callable[..., dg.AssetCheckResult]], dg.AssetChecksDefinition]:
+        declared = dg.asset_check(asset=keys[asset], retry_policy=retry, **options)
+        return lambda compute: declared(explained()(compute))
+
+    @check("raw_data", blocking=True, description="Each file's records are all there, each once.")
     def records_are_conserved(raw_data: Table) -> dg.AssetCheckResult:
         return _conserved(raw_data)
 
-    @dg.asset_check(asset=keys["raw_data"], description="The files have the columns that their source agreed on.")
+    @check("raw_data", description="The files have the columns that their source agreed on.")
     def schema_is_stable(raw_data: Table) -> dg.AssetCheckResult:
         return _stable(find_drift(raw_data, settings.source), settings.source)
 
-    @dg.asset_check(
-        asset=keys["cleaned_features"],
+    @check(
+        "cleaned_features",
         blocking=True,
         additional_ins={"raw_data": dg.AssetIn(key=keys["raw_data"]), "rejected_rows": dg.AssetIn(key=keys["rejected_rows"])},
         description="Every raw record is either a cleaned example or a rejected row, and never both.",
@@ -45,14 +53,14 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
     def rows_are_conserved(cleaned_features: Table, raw_data: Table, rejected_rows: Table) -> dg.AssetCheckResult:
         return _partitioned(raw_data, cleaned_features=cleaned_features, rejected_rows=rejected_rows)
 
-    @dg.asset_check(asset=keys["cleaned_features"], blocking=True, description="No duplicate group has examples in two splits.")
+    @check("cleaned_features", blocking=True, description="No duplicate group has examples in two splits.")
     def splits_do_not_leak(cleaned_features: Table) -> dg.AssetCheckResult:
         leaking = groups_in_two_splits(cleaned_features.scan())
         shares = cleaned_features.scan().group_by("split").len().collect(engine="streaming")
         return dg.AssetCheckResult(passed=leaking == 0, metadata={"groups_in_two_splits": leaking, **dict(shares.iter_rows())})
 
-    @dg.asset_check(
-        asset=keys["tokenized_dataset"],
+    @check(
+        "tokenized_dataset",
         blocking=True,
         additional_ins={"cleaned_features": dg.AssetIn(key=keys["cleaned_features"])},
         description="Every cleaned example is tokenized, once.",
@@ -60,8 +68,8 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
     def examples_are_conserved(tokenized_dataset: Table, cleaned_features: Table) -> dg.AssetCheckResult:
         return _partitioned(cleaned_features, tokenized_dataset=tokenized_dataset)
 
-    @dg.asset_check(
-        asset=keys["tokenized_dataset"],
+    @check(
+        "tokenized_dataset",
         additional_ins={"cleaned_features": dg.AssetIn(key=keys["cleaned_features"])},
         description="The chat template of the base model takes every conversation.",
     )
@@ -74,7 +82,7 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
             metadata={"chats_refused": count, **({"refused": markdown_table(refused)} if count else {})},
         )
 
-    @dg.asset_check(asset=keys["eval_report"], description="The verdict of the gate on the newest evaluation.")
+    @check("eval_report", description="The verdict of the gate on the newest evaluation.")
     def gate(eval_report: Table) -> dg.AssetCheckResult:
         newest = eval_report.scan().sort("evaluated_at").last().collect().row(0, named=True)
         found = json.loads(newest["gate_reasons"])
@@ -95,8 +103,8 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
             },
         )
 
-    @dg.asset_check(
-        asset=keys["cleaned_features"],
+    @check(
+        "cleaned_features",
         blocking=True,
         additional_ins={"raw_data": dg.AssetIn(key=keys["raw_data"]), "rejected_rows": dg.AssetIn(key=keys["rejected_rows"])},
         description="The validation rules of the pipeline are kept. Only a rule about all records whose severity is block can fail it.",
@@ -106,8 +114,8 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
         scans = (table.scan() for table in (raw_data, cleaned_features, rejected_rows))
         return _validated(findings(settings.validation.rules, labels, *scans))
 
-    @dg.asset_check(
-        asset=keys["cleaned_features"],
+    @check(
+        "cleaned_features",
         additional_ins={"raw_data": dg.AssetIn(key=keys["raw_data"]), "rejected_rows": dg.AssetIn(key=keys["rejected_rows"])},
         description="Few of the records that came last are rejected for what they hold.",
     )

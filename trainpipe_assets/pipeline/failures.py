@@ -5,7 +5,6 @@ and shows the message alone; so does what the local disk refuses. All other exce
 of this code.
 """
 
-import errno
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
-from trainpipe_assets.settings import PipelineSettings
+from trainpipe_assets.data.sources import FileChangedWhileReading
+from trainpipe_assets.settings import AutomationSettings, PipelineSettings
+from trainpipe_assets.storage import s3
+from trainpipe_assets.storage.disk import refused_by_disk
 from trainpipe_assets.storage.s3_problems import S3Unreachable
 
 
@@ -52,49 +54,36 @@ def messages_alone() -> Iterator[None]:
         _Stacks.show()
 
 
+def retry_policy(settings: AutomationSettings) -> dg.RetryPolicy:
+    """How steps are tried again after what may pass, later each time and not all at once."""
+    return dg.RetryPolicy(max_retries=settings.max_retries, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+
+_MAY_PASS = (S3Unreachable, FileChangedWhileReading)
+
+
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn a `ValueError` raised inside, or what the local disk refuses, into a failure that says what to do and is not tried again, unless
-    a server did not answer."""
+    """Turn a `ValueError` raised inside, or what disk or server refuse, into a failure that says what to do. It is tried again only where
+    another try may find things changed: a server that did not answer, a file that was being written."""
     _Stacks.show()
     try:
         yield
-    except Exception as error:  # libraries raise what the disk refuses as errors of many kinds; what no person can mend passes as it came
-        told = _told(error)
+    except Exception as error:  # libraries raise what disks and servers refuse as errors of many kinds; what no person can mend passes
+        cause = s3.problem_of(error) or error
+        told = _told(cause)
         if told is None:
             raise
         if _Stacks.hidden_when_explained:
             _Stacks.hide()
-        raise dg.Failure(description=told, allow_retries=isinstance(error, S3Unreachable)) from None
+        raise dg.Failure(description=told, allow_retries=isinstance(cause, _MAY_PASS)) from None
 
 
 def _told(error: Exception) -> str | None:
     """What a person has to mend; None where it is nothing of the kind."""
     if isinstance(error, ValidationError):
         return one_line(error)
-    return str(error) if isinstance(error, ValueError) else refused_by_disk(error)
-
-
-_REFUSALS = {
-    errno.ENOENT: "A file that was there is gone. If a table has lost it, delete the folder of that table, and the next run makes it anew",
-    errno.EACCES: "Let whoever runs the pipeline read and write there",
-    errno.EPERM: "Let whoever runs the pipeline read and write there",
-    errno.EROFS: "The disk is mounted so that nothing can be written: TRAINPIPE_LAKE or TRAINPIPE_SCRATCH has to name another place",
-    errno.ENOSPC: "The disk is full: free some space and run again, nothing is lost",
-    errno.EDQUOT: "The quota of the disk is used up: free some space and run again, nothing is lost",
-}
-
-
-def refused_by_disk(error: Exception) -> str | None:
-    """What the local disk refused and what to do, in one message; None where `error` is something else.
-
-    Native libraries give the number of the error in words, and so does the copying of a folder.
-    """
-    words = str(error).partition(" (set POLARS_VERBOSE")[0]
-    named = re.search(r"(?:os error |\[Errno )(\d+)", words)
-    number = error.errno if isinstance(error, OSError) and error.errno else int(named[1]) if named else None
-    advice = _REFUSALS.get(number) if number is not None else None
-    return f"{words}. {advice}" if advice else None
+    return str(error) if isinstance(error, (ValueError, *_MAY_PASS)) else refused_by_disk(error)
 
 
 def end_with(message: str) -> NoReturn:

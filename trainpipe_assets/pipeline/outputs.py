@@ -17,6 +17,7 @@ from trainpipe_assets.pipeline.metadata import PREVIEW, markdown_table, picture
 from trainpipe_assets.settings import SplitSettings, Task
 from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.increments import Increment
+from trainpipe_assets.storage.uris import matches
 
 SHOWN_DRIFTS = 50
 LOOKED_AT = 10  # of the newest materializations, whether they show the same
@@ -41,7 +42,7 @@ def told_of_splits(landed: Sequence[LandedFile], split: SplitSettings) -> dict[s
     """Which files are a split of their own, and which are named like one and split as all others are; nothing where there are none."""
     paths = [file.path for file in landed]
     told = {
-        f"files_of_{name}": _listed([path for path in paths if own_split(path, split) == name]) or f"none matches {', '.join(patterns)}"
+        f"files_of_{name}": _matching([path for path in paths if own_split(path, split) == name], patterns, paths)
         for name, patterns in split.files.items()
         if patterns
     }
@@ -50,6 +51,12 @@ def told_of_splits(landed: Sequence[LandedFile], split: SplitSettings) -> dict[s
         what_to_do = "name those that are a split of their own in split.test_files or split.validation_files"
         told["files_named_like_splits"] = f"{_listed(named)}: their examples are split as those of other files are; {what_to_do}"
     return told
+
+
+def _matching(found: Sequence[str], patterns: Sequence[str], paths: Sequence[str]) -> str:
+    """The files found, and those of the patterns that no path matches."""
+    idle = [pattern for pattern in patterns if not any(matches(path, (pattern,)) for path in paths)]
+    return "; ".join([_listed(found)] * bool(found) + [f"none matches {', '.join(idle)}"] * bool(idle))
 
 
 def _listed(paths: Sequence[str]) -> str:

@@ -3,9 +3,11 @@
 For what is not on S3 every answer is "nothing to do", at no cost: botocore, a quarter of a second to import, is met in `s3_client.py` only.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from trainpipe_assets.storage.s3_problems import S3Problem
 from trainpipe_assets.storage.uris import is_s3
 
 
@@ -38,6 +40,16 @@ def explained(uri: str) -> Iterator[None]:
 
     with s3_client.explained(uri):
         yield
+
+
+def problem_of(error: Exception) -> S3Problem | None:
+    """What S3 refuses, where a query fails far from whoever knows the place of its table: Polars names it. None for any other error."""
+    place = re.search(r"Generic S3 error.*\(path: (s3://[^\s)]+)", str(error), re.DOTALL)
+    if place is None or isinstance(error, ValueError):
+        return None
+    from trainpipe_assets.storage import s3_client
+
+    return s3_client.diagnose(place[1], error)
 
 
 def require_safe_commits(table_uri: str) -> None:

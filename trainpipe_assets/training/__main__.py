@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
+from trainpipe_assets.storage.disk import refused_by_disk
 from trainpipe_assets.training.cores import threads_of_each
 from trainpipe_assets.training.progress import Report, bar_report, periodic_log
 from trainpipe_assets.training.spec import GRACE_SECONDS, TrainSpec, load_spec
@@ -71,6 +72,11 @@ def _train(path: Path, rank: int, pipes: PipesContext | None, stop: StopRequest)
     except loop.Interrupted as error:
         log.warning("%s", error)
         return 128 + (stop.signal or signal.SIGTERM)
+    except Exception as error:  # libraries raise what the disk refuses as errors of many kinds; the others pass as they came
+        told = refused_by_disk(error)
+        if told is None:
+            raise
+        return _complain(told, rank, pipes)
     log.info("finished: %s", finished.folder)
     if pipes is not None:
         pipes.report_custom_message({"output_dir": str(finished.folder), "weights_sha256": finished.weights_sha256})

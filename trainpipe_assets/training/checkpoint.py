@@ -44,7 +44,7 @@ class Checkpoints:
         place = self.folder / state.name
         shutil.rmtree(place, ignore_errors=True)
         with whole_folder(place) as partial:
-            torch.save(tensors, partial / TENSORS)
+            _write(tensors, partial / TENSORS)
             described = {"state": state.model_dump(), "spec": self.spec.model_dump(mode="json"), "given": self.given}
             (partial / STATE).write_text(json.dumps(described), encoding="utf-8")
             seal(partial, {"checkpoint": state.name})
@@ -120,6 +120,15 @@ class Checkpoints:
         if differences:
             advice = "go on with what it was started with, or empty that folder to train anew"
             raise ValueError(f"{self.folder} holds checkpoints of another training: {'; '.join(differences)}; {advice}")
+
+
+def _write(tensors: Tensors, path: Path) -> None:
+    """Through a file of Python's, which keeps what the disk refuses: torch's writer tells only that it could not end."""
+    with path.open("wb") as file:
+        try:
+            torch.save(tensors, file)
+        except RuntimeError as error:
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def clear_checkpoints(folder: Path, kept: Collection[str] = ()) -> None:

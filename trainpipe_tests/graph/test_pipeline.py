@@ -317,14 +317,14 @@ def test_a_second_pipeline_lives_beside_the_first(tmp_path: Path, instance: dg.D
 
 
 def test_files_that_are_the_test_split_are_evaluated_on_and_never_trained_on(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    split = {"test_files": ["**/test-*.csv"], "validation_files": "dev.csv"}
+    split = {"test_files": ["**/test-*.csv", "tset.csv"], "validation_files": "dev.csv"}
     place = make_workplace(tmp_path, instance, split=split)
     train, dev, test, more = FIRST[:300], FIRST[300:350], FIRST[350:], SECOND
     place.land("train.csv", as_csv([*train, *test[:5]]))
     place.land("dev.csv", as_csv([*dev, test[5]]))
     place.land("official/test-1.csv", as_csv(test))
     shown = metadata(place.run(), "raw_data")
-    assert (shown["files_of_test"], shown["files_of_validation"]) == ("official/test-1.csv", "dev.csv")
+    assert (shown["files_of_test"], shown["files_of_validation"]) == ("official/test-1.csv; none matches tset.csv", "dev.csv")
     assert "files_named_like_splits" not in shown
 
     examples_of = place.rows("cleaned_features").group_by("source_file").agg(pl.col("split").unique(), n=pl.len()).sort("source_file")

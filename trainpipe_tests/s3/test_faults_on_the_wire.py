@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 
 from trainpipe_assets.data.reading.readers import read_file
 from trainpipe_assets.data.sources import list_landed
+from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage import delta, s3, s3_client
 from trainpipe_assets.storage.artifacts import Artifact, list_artifacts, publish, read_manifest, seal, verify
@@ -135,6 +137,18 @@ def test_a_fault_that_stays_is_one_message_in_bounded_time(proxy: FaultyProxy, p
     proxy.fail(NONE)
     assert run(plane)
     check_as_if_nothing_had_happened(plane, tmp_path)
+
+
+def test_a_query_that_meets_a_fault_far_from_its_table_is_one_message_and_tried_again(proxy: FaultyProxy, bucket: str) -> None:
+    uri = f"{bucket}/lake/tables/t"
+    table = delta.commit(uri, None, pl.LazyFrame({"row_id": ["0"]}), None, fingerprint=7, upstream=0, note={}).table
+    rows = table.scan()
+    proxy.fail(Faults(("503",), only="reads"))
+    with pytest.raises(dg.Failure) as caught, explained():
+        rows.collect()
+    check_message(caught.value.description or "")
+    assert "fails, or its answers do not arrive" in (caught.value.description or "")
+    assert caught.value.allow_retries
 
 
 @pytest.mark.parametrize("kind", ["500", "cut answer"])

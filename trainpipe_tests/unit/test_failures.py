@@ -6,7 +6,9 @@ import shutil
 import dagster as dg
 import pytest
 
-from trainpipe_assets.pipeline.failures import explained, refused_by_disk
+from trainpipe_assets.data.sources import FileChangedWhileReading
+from trainpipe_assets.pipeline.failures import explained
+from trainpipe_assets.storage.disk import refused_by_disk
 
 
 class LibraryError(Exception):
@@ -32,6 +34,13 @@ def test_what_the_disk_refuses_is_one_message_and_not_retried(error: Exception, 
     assert said in (caught.value.description or "")
     assert "POLARS" not in (caught.value.description or "")
     assert not caught.value.allow_retries
+
+
+def test_a_file_that_changes_while_it_is_read_is_one_message_and_read_again() -> None:
+    with pytest.raises(dg.Failure) as caught, explained():
+        raise FileChangedWhileReading("landing/a.csv changed while it was being read")
+    assert caught.value.description == "landing/a.csv changed while it was being read"
+    assert caught.value.allow_retries
 
 
 @pytest.mark.parametrize("error", [OSError("the server closed the connection"), ConnectionError(errno.ECONNRESET, "reset"), KeyError("x")])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trainpipe_assets.pipeline.failures import refused_by_disk
 from trainpipe_assets.storage.artifacts import Artifact, publish, seal, verify
+from trainpipe_assets.storage.disk import refused_by_disk
 
 RUNS = 8
 

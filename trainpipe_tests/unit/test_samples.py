@@ -108,8 +108,21 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"more than one file is called 'a\.csv'"):
+    with pytest.raises(ValueError, match=r"one/a\.csv and .*/two/a\.csv are both called 'a\.csv'"):
         land([file_in(tmp_path / "one", "a.csv"), file_in(tmp_path / "two", "a.csv")], tmp_path / "landing", SETTINGS)
+
+
+def test_a_file_named_twice_lands_once(tmp_path: Path) -> None:
+    folder = file_in(tmp_path / "pos", "a.csv").parent
+    assert len(land([folder, f"{folder}/"], tmp_path / "landing", SETTINGS)) == 1
+
+
+def test_a_name_that_is_not_in_utf8_stops_before_anything_has_landed(tmp_path: Path) -> None:
+    folder = file_in(tmp_path / "files", "a.csv").parent
+    file_in(folder, os.fsdecode(b"caf\xe9.csv"))
+    with pytest.raises(ValueError, match=r"caf\\udce9.csv cannot be landed: its name is not in UTF-8"):
+        land([folder], tmp_path / "landing", SETTINGS)
+    assert not (tmp_path / "landing").exists()
 
 
 def test_a_copy_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,16 @@ def test_a_mistake_is_one_line_and_exit_code_two(root: Path) -> None:
     assert finished.stderr.count("\n") == 1
 
 
+def test_a_checkpoint_that_the_disk_does_not_take_is_one_line_and_goes_on_where_it_does(root: Path) -> None:
+    spec = write_spec(root, "tight")
+    limited = ["bash", "-c", 'ulimit -f 64 && exec "$@"', "bash", *command(spec)]  # KiB, where a checkpoint has some hundreds
+    refused = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert "error: [Errno 27] File too large. No file may grow so large here" in refused.stderr
+    assert run_program(spec).returncode == 0
+
+
 def test_a_mistake_reaches_dagster(root: Path) -> None:
     finished, messages = run_under_pipes(write_spec(root, "mistaken under pipes", base_model="/no/such/model"))
     assert finished.returncode == 2
