@@ -4,14 +4,16 @@ Puts together metrics, intervals and gate. Probabilities come from `scoring.py`;
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation import metrics
-from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields, note_of
+from trainpipe_assets.evaluation.candidate import Candidate, Comparison, Unseen, require_examples
+from trainpipe_assets.evaluation.gate import Verdict
+from trainpipe_assets.evaluation.history import history_fields
 from trainpipe_assets.evaluation.intervals import (
     Estimate,
     Outcomes,
@@ -20,7 +22,6 @@ from trainpipe_assets.evaluation.intervals import (
     proportion,
 )
 from trainpipe_assets.evaluation.metrics import CalibrationBin, FloatArray
-from trainpipe_assets.evaluation.slices import slice_masks
 from trainpipe_assets.schemas import PREDICTIONS
 from trainpipe_assets.settings import EvaluationSettings
 
@@ -93,40 +94,34 @@ def evaluate(
     over the same labels (`scoring.align_labels` brings them there), of which those are compared that it has not seen. The same input gives
     the same output: the resampling is seeded by `seed`. Raises ValueError when the examples, labels and probabilities do not fit together.
     """
+    require_examples(examples, EXAMPLE_COLUMNS)
     label_ids = _label_ids(examples, labels)
     sample = _outcomes("the model", label_ids, probabilities, labels, settings)
-    resampled = bootstrap(sample, settings.bootstrap_samples, seed)
-    estimates = resampled.estimates()
-    comparison = None
+    previous = None
     if previous_probabilities is not None:
         previous = _outcomes("the previous model", label_ids, previous_probabilities, labels, settings)
-        comparison = compare(sample, resampled, previous, unseen, lambda part: bootstrap(part, settings.bootstrap_samples, seed), _better)
     majority, baseline = _majority_baseline(label_ids, len(labels))
-    difference = comparison.differences[settings.gate.metric_of("text-classification")] if comparison else None
+    candidate = Candidate(sample, partial(bootstrap, samples=settings.bootstrap_samples, seed=seed), _better)
+    weighed = candidate.weighed(previous, unseen, baseline, settings.gate, "text-classification")
     table = _predictions(examples, labels, probabilities)
     return Evaluation(
         labels=labels,
         n_examples=examples.height,
-        metrics=estimates,
+        metrics=weighed.metrics,
         classes=_class_rows(sample, labels),
         confusion=metrics.confusion_matrix(sample.labels, sample.predicted, len(labels)),
         calibration=metrics.calibration_table(label_ids, probabilities, settings.calibration_bins),
-        slices=_slice_rows(examples, sample, settings, seed),
+        slices=_slice_rows(examples, candidate, settings),
         mistakes=_mistakes(table, settings.mistakes),
         baseline_label=labels[majority],
         baseline=baseline,
-        comparison=comparison,
-        verdict=judge(settings.gate, estimates, difference, baseline, note=note_of(unseen, previous_probabilities)),
+        comparison=weighed.comparison,
+        verdict=weighed.verdict,
         predictions=table,
     )
 
 
 def _label_ids(examples: pl.DataFrame, labels: tuple[str, ...]) -> NDArray[np.int64]:
-    missing = [name for name in EXAMPLE_COLUMNS if name not in examples.columns]
-    if missing:
-        raise ValueError(f"the examples of an evaluation lack the columns {missing}; found {examples.columns}")
-    if examples.is_empty():
-        raise ValueError("there is no example to evaluate on: the test split is empty; raise split.test or land more data")
     known = pl.col("label_id").is_between(0, len(labels) - 1).fill_null(False)
     wrong = examples.filter(~known)
     if wrong.height:
@@ -176,14 +171,11 @@ def _class_rows(sample: Outcomes, labels: tuple[str, ...]) -> tuple[ClassRow, ..
     )
 
 
-def _slice_rows(examples: pl.DataFrame, sample: Outcomes, settings: EvaluationSettings, seed: int) -> tuple[SliceRow, ...]:
-    rows = []
-    for dimension in settings.slices:
-        for name, mask in slice_masks(dimension, examples):
-            part = sample.take(mask)
-            resampled = bootstrap(part, settings.bootstrap_samples, seed)
-            rows.append(SliceRow(dimension, name, len(part.labels), _accuracy(part), resampled.estimate("macro_f1")))
-    return tuple(rows)
+def _slice_rows(examples: pl.DataFrame, candidate: Candidate[Outcomes], settings: EvaluationSettings) -> tuple[SliceRow, ...]:
+    return tuple(
+        SliceRow(dimension, name, len(part.labels), _accuracy(part), candidate.resample(part).estimate("macro_f1"))
+        for dimension, name, part in candidate.parts(examples, settings.slices)
+    )
 
 
 def _predictions(examples: pl.DataFrame, labels: tuple[str, ...], probabilities: FloatArray) -> pl.DataFrame:

@@ -4,13 +4,15 @@ The counterpart of `evaluate.py`. Metrics are `label_set_metrics.py`'s, probabil
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields, note_of
+from trainpipe_assets.evaluation.candidate import Candidate, Comparison, Unseen, require_examples
+from trainpipe_assets.evaluation.gate import Verdict
+from trainpipe_assets.evaluation.history import history_fields
 from trainpipe_assets.evaluation.intervals import Estimate, proportion
 from trainpipe_assets.evaluation.label_set_metrics import (
     THRESHOLD,
@@ -23,7 +25,6 @@ from trainpipe_assets.evaluation.label_set_metrics import (
     roc_auc,
 )
 from trainpipe_assets.evaluation.metrics import CalibrationBin, FloatArray
-from trainpipe_assets.evaluation.slices import slice_masks
 from trainpipe_assets.schemas import LABEL_SET_PREDICTIONS
 from trainpipe_assets.settings import EvaluationSettings
 
@@ -98,37 +99,25 @@ def evaluate_label_sets(
     input gives the same output: the resampling is seeded by `seed`. Raises ValueError when there are no examples or they do not fit the
     probabilities.
     """
-    missing = [name for name in TEST_COLUMNS if name not in examples.columns]
-    if missing:
-        raise ValueError(f"the examples of an evaluation lack the columns {missing}; found {examples.columns}")
-    if examples.is_empty():
-        raise ValueError("there is no example to evaluate on: the test split is empty; raise split.test or land more data")
+    require_examples(examples, TEST_COLUMNS)
     sets = LabelSets(multi_hot(examples["label_ids"], len(labels)), probabilities)
-    resamples = bootstrap_label_sets(sets, settings.bootstrap_samples, seed)
-    estimates = resamples.estimates()
-    comparison = None
-    if previous_probabilities is not None:
-        previous = LabelSets(sets.truth, previous_probabilities)
-        comparison = compare(
-            sets, resamples, previous, unseen, lambda part: bootstrap_label_sets(part, settings.bootstrap_samples, seed), _better
-        )
+    previous = None if previous_probabilities is None else LabelSets(sets.truth, previous_probabilities)
     baseline_set, baseline = _constant(sets)
-    difference = comparison.differences[settings.gate.metric_of("multi-label-classification")] if comparison else None
+    candidate = Candidate(sets, partial(bootstrap_label_sets, samples=settings.bootstrap_samples, seed=seed), _better)
+    weighed = candidate.weighed(previous, unseen, baseline, settings.gate, "multi-label-classification")
     table = _predictions(examples, labels, sets)
     return LabelSetEvaluation(
         labels=labels,
         n_examples=examples.height,
-        metrics=estimates,
+        metrics=weighed.metrics,
         rows=_label_rows(sets, labels, settings, seed),
         calibration=_calibration(sets, settings.calibration_bins),
-        slices=_slices(examples, sets, settings, seed),
+        slices=_slices(examples, candidate, settings),
         mistakes=_mistakes(table, sets, settings.mistakes),
         baseline_set=tuple(label for label, there in zip(labels, baseline_set, strict=True) if there),
         baseline=baseline,
-        comparison=comparison,
-        verdict=judge(
-            settings.gate, estimates, difference, baseline, "multi-label-classification", note_of(unseen, previous_probabilities)
-        ),
+        comparison=weighed.comparison,
+        verdict=weighed.verdict,
         predictions=table,
     )
 
@@ -175,14 +164,11 @@ def _calibration(sets: LabelSets, bins: int) -> tuple[CalibrationBin, ...]:
     return tuple(CalibrationBin(b / bins, (b + 1) / bins, int(count[b]), float(means[b]), float(shares[b])) for b in range(bins))
 
 
-def _slices(examples: pl.DataFrame, sets: LabelSets, settings: EvaluationSettings, seed: int) -> tuple[LabelSetSlice, ...]:
+def _slices(examples: pl.DataFrame, candidate: Candidate[LabelSets], settings: EvaluationSettings) -> tuple[LabelSetSlice, ...]:
     rows = []
-    for dimension in settings.slices:
-        for name, mask in slice_masks(dimension, examples):
-            part = sets.take(mask)
-            right = proportion(int(part.right.sum()), len(part.truth))
-            micro = bootstrap_label_sets(part, settings.bootstrap_samples, seed).estimate("micro_f1")
-            rows.append(LabelSetSlice(dimension, name, len(part.truth), right, micro))
+    for dimension, name, part in candidate.parts(examples, settings.slices):
+        right = proportion(int(part.right.sum()), len(part.truth))
+        rows.append(LabelSetSlice(dimension, name, len(part.truth), right, candidate.resample(part).estimate("micro_f1")))
     return tuple(rows)
 
 

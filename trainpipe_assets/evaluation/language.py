@@ -12,11 +12,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from trainpipe_assets.evaluation import intervals
-from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields, note_of
+from trainpipe_assets.evaluation.candidate import Candidate, Comparison, Unseen
+from trainpipe_assets.evaluation.gate import Verdict
+from trainpipe_assets.evaluation.history import history_fields
 from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate
 from trainpipe_assets.evaluation.metrics import FloatArray
-from trainpipe_assets.evaluation.slices import slice_masks
 from trainpipe_assets.schemas import DOCUMENT_SCORES
 from trainpipe_assets.settings import EvaluationSettings
 
@@ -98,26 +98,21 @@ def evaluate_language(
     """
     if not sums.tokens.sum():
         raise ValueError("no document of the test split has a token to predict; raise split.test or land more data")
-    resampled = bootstrap_documents(sums, settings.bootstrap_samples, seed)
-    metrics = resampled.estimates()
-    resample = partial(bootstrap_documents, samples=settings.bootstrap_samples, seed=seed)
-    against_base = compare(sums, resampled, base, None, resample, _likelier)
-    assert against_base is not None
-    comparison = compare(sums, resampled, previous, unseen, resample, _likelier) if previous is not None else None
-    metric = settings.gate.metric_of("causal-lm")
-    difference = comparison.differences[metric] if comparison else None
+    candidate = Candidate(sums, partial(bootstrap_documents, samples=settings.bootstrap_samples, seed=seed), _likelier)
+    against_base = candidate.against(base)
     baseline = {name: estimate.value for name, estimate in against_base.metrics.items()}
+    weighed = candidate.weighed(previous, unseen, baseline, settings.gate, "causal-lm")
     scores = _scores(documents, sums)
     return LanguageEvaluation(
         n_examples=documents.height,
         n_learnt=int(sums.tokens.sum()),
-        metrics=metrics,
+        metrics=weighed.metrics,
         base=against_base,
-        comparison=comparison,
-        slices=_slices(documents, sums, settings, seed),
+        comparison=weighed.comparison,
+        slices=_slices(documents, candidate, settings),
         hardest=scores.sort(["loss", "row_id"], descending=[True, False], nulls_last=True).head(settings.mistakes),
         generations=generations,
-        verdict=judge(settings.gate, metrics, difference, baseline, "causal-lm", note_of(unseen, previous)),
+        verdict=weighed.verdict,
         scores=scores,
     )
 
@@ -137,13 +132,10 @@ def _likelier(sums: DocumentSums, other: DocumentSums) -> NDArray[np.bool_]:
     return sums.losses < other.losses
 
 
-def _slices(documents: pl.DataFrame, sums: DocumentSums, settings: EvaluationSettings, seed: int) -> tuple[LanguageSlice, ...]:
+def _slices(documents: pl.DataFrame, candidate: Candidate[DocumentSums], settings: EvaluationSettings) -> tuple[LanguageSlice, ...]:
     return tuple(
-        LanguageSlice(
-            dimension, name, int(mask.sum()), bootstrap_documents(sums.take(mask), settings.bootstrap_samples, seed).estimate("perplexity")
-        )
-        for dimension in settings.slices
-        for name, mask in slice_masks(dimension, documents)
+        LanguageSlice(dimension, name, len(part.tokens), candidate.resample(part).estimate("perplexity"))
+        for dimension, name, part in candidate.parts(documents, settings.slices)
     )
 
 

@@ -4,17 +4,18 @@ The counterpart of `evaluate.py`. Metrics are `regression_metrics.py`'s, predict
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from trainpipe_assets.evaluation.gate import Verdict, judge
-from trainpipe_assets.evaluation.history import Comparison, Unseen, compare, history_fields, note_of
+from trainpipe_assets.evaluation.candidate import Candidate, Comparison, Unseen, require_examples
+from trainpipe_assets.evaluation.gate import Verdict
+from trainpipe_assets.evaluation.history import history_fields
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.metrics import FloatArray
 from trainpipe_assets.evaluation.regression_metrics import Numbers, bootstrap_regression, measure
-from trainpipe_assets.evaluation.slices import slice_masks
 from trainpipe_assets.schemas import TARGET_PREDICTIONS
 from trainpipe_assets.settings import EvaluationSettings
 
@@ -80,33 +81,23 @@ def evaluate_regression(
     what the model was trained on. The same input gives the same output: the resampling is seeded by `seed`. Raises ValueError when there
     are no examples or they do not fit the predictions.
     """
-    missing = [name for name in TEST_COLUMNS if name not in examples.columns]
-    if missing:
-        raise ValueError(f"the examples of an evaluation lack the columns {missing}; found {examples.columns}")
-    if examples.is_empty():
-        raise ValueError("there is no example to evaluate on: the test split is empty; raise split.test or land more data")
+    require_examples(examples, TEST_COLUMNS)
     numbers = Numbers(examples["target"].to_numpy(), predicted)
-    resamples = bootstrap_regression(numbers, settings.bootstrap_samples, seed)
-    estimates = resamples.estimates()
-    comparison = None
-    if previous_predicted is not None:
-        previous = Numbers(numbers.targets, previous_predicted)
-        comparison = compare(
-            numbers, resamples, previous, unseen, lambda part: bootstrap_regression(part, settings.bootstrap_samples, seed), _nearer
-        )
+    previous = None if previous_predicted is None else Numbers(numbers.targets, previous_predicted)
     baseline = measure(Numbers(numbers.targets, np.full(len(numbers.targets), training_mean)))
-    difference = comparison.differences[settings.gate.metric_of("text-regression")] if comparison else None
+    candidate = Candidate(numbers, partial(bootstrap_regression, samples=settings.bootstrap_samples, seed=seed), _nearer)
+    weighed = candidate.weighed(previous, unseen, baseline, settings.gate, "text-regression")
     table = _predictions(examples, numbers)
     return RegressionEvaluation(
         target=target,
         numbers=numbers,
-        metrics=estimates,
-        slices=_slices(examples, numbers, settings, seed),
+        metrics=weighed.metrics,
+        slices=_slices(examples, candidate, settings),
         mistakes=_furthest_off(table, settings.mistakes),
         training_mean=training_mean,
         baseline=baseline,
-        comparison=comparison,
-        verdict=judge(settings.gate, estimates, difference, baseline, "text-regression", note_of(unseen, previous_predicted)),
+        comparison=weighed.comparison,
+        verdict=weighed.verdict,
         predictions=table,
     )
 
@@ -115,14 +106,11 @@ def _nearer(numbers: Numbers, other: Numbers) -> NDArray[np.bool_]:
     return np.abs(numbers.residuals) < np.abs(other.residuals)
 
 
-def _slices(examples: pl.DataFrame, numbers: Numbers, settings: EvaluationSettings, seed: int) -> tuple[RegressionSlice, ...]:
+def _slices(examples: pl.DataFrame, candidate: Candidate[Numbers], settings: EvaluationSettings) -> tuple[RegressionSlice, ...]:
     rows = []
-    for dimension in settings.slices:
-        for name, mask in slice_masks(dimension, examples):
-            part = numbers.take(mask)
-            found = bootstrap_regression(part, settings.bootstrap_samples, seed)
-            bias = float(part.residuals.mean())
-            rows.append(RegressionSlice(dimension, name, int(mask.sum()), found.estimate("rmse"), found.estimate("mae"), bias))
+    for dimension, name, part in candidate.parts(examples, settings.slices):
+        found, bias = candidate.resample(part), float(part.residuals.mean())
+        rows.append(RegressionSlice(dimension, name, len(part.targets), found.estimate("rmse"), found.estimate("mae"), bias))
     return tuple(rows)
 
 

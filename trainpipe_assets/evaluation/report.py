@@ -15,10 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trainpipe_assets.evaluation import plots
+from trainpipe_assets.evaluation.candidate import Comparison
 from trainpipe_assets.evaluation.composition import Composition
 from trainpipe_assets.evaluation.evaluate import Evaluation, SliceRow
 from trainpipe_assets.evaluation.figures import DARK, LIGHT, Theme
-from trainpipe_assets.evaluation.history import Comparison, Judged
+from trainpipe_assets.evaluation.history import Judged
 from trainpipe_assets.evaluation.intervals import HEADLINE_METRICS, Estimate, written
 from trainpipe_assets.evaluation.language import LanguageEvaluation
 from trainpipe_assets.settings import LOWER_IS_BETTER

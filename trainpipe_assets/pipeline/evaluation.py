@@ -14,8 +14,9 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from trainpipe_assets.evaluation.candidate import Unseen
 from trainpipe_assets.evaluation.composition import composition
-from trainpipe_assets.evaluation.history import Judged, Unseen
+from trainpipe_assets.evaluation.history import Judged
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.plots import history_plot
 from trainpipe_assets.evaluation.report import ReportContext, summary_markdown
