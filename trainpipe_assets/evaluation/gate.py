@@ -1,6 +1,6 @@
 """The gate: whether a model may become the current one, and why.
 
-Judges numbers that `evaluate.py` took; it measures nothing and stores nothing.
+Judges numbers that `candidate.py` took; it measures nothing and stores nothing.
 """
 
 from collections.abc import Mapping

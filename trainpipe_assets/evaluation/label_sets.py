@@ -1,6 +1,6 @@
 """One evaluation of one multi-label classifier on one test split: every number and row of the report, from probabilities.
 
-The counterpart of `evaluate.py`. Metrics are `label_set_metrics.py`'s, probabilities come from `scoring.py`.
+The counterpart of `classification.py`. Metrics are `label_set_metrics.py`'s, probabilities come from `scoring.py`.
 """
 
 from dataclasses import dataclass

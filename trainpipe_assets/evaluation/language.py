@@ -1,7 +1,7 @@
 """One evaluation of one language model on one test split: every number of the report, from sums over each document.
 
-The counterpart of `evaluate.py`. Metrics are means over the tokens to be predicted, and intervals are over documents, since the tokens of
-one hang together. Sums come from `language_scoring.py`.
+The counterpart of `classification.py`. Metrics are means over the tokens to be predicted, and intervals are over documents, since the
+tokens of one hang together. Sums come from `language_scoring.py`.
 """
 
 from dataclasses import dataclass

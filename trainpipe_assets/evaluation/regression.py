@@ -1,6 +1,6 @@
 """One evaluation of one regression on one test split: every number and row of the report, from predictions.
 
-The counterpart of `evaluate.py`. Metrics are `regression_metrics.py`'s, predictions come from `scoring.py`.
+The counterpart of `classification.py`. Metrics are `regression_metrics.py`'s, predictions come from `scoring.py`.
 """
 
 from dataclasses import dataclass

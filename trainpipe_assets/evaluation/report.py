@@ -1,6 +1,6 @@
 """The evaluation report: one self-contained HTML page for people, and a short Markdown summary of it.
 
-Presents what `evaluate.py` found; decides and measures nothing. Texts and labels are hostile input: the template
+Presents what `classification.py` found; decides and measures nothing. Texts and labels are hostile input: the template
 engine escapes every value, and the page forbids itself scripts and the network.
 """
 
@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from trainpipe_assets.evaluation import plots
 from trainpipe_assets.evaluation.candidate import Comparison
+from trainpipe_assets.evaluation.classification import Evaluation, SliceRow
 from trainpipe_assets.evaluation.composition import Composition
-from trainpipe_assets.evaluation.evaluate import Evaluation, SliceRow
 from trainpipe_assets.evaluation.figures import DARK, LIGHT, Theme
 from trainpipe_assets.evaluation.history import Judged
 from trainpipe_assets.evaluation.intervals import HEADLINE_METRICS, Estimate, written

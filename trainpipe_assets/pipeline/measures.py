@@ -11,7 +11,7 @@ import polars as pl
 
 from trainpipe_assets.data.tokenization import load_tokenizer
 from trainpipe_assets.evaluation.candidate import Unseen
-from trainpipe_assets.evaluation.evaluate import Evaluation, evaluate
+from trainpipe_assets.evaluation.classification import Evaluation, evaluate
 from trainpipe_assets.evaluation.history import Judged
 from trainpipe_assets.evaluation.label_set_report import labels_plot, render_label_set_report
 from trainpipe_assets.evaluation.label_sets import LabelSetEvaluation, evaluate_label_sets

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from trainpipe_assets.evaluation.classification import Evaluation, evaluate
 from trainpipe_assets.evaluation.composition import SHOWN, Composition, Part, composition
-from trainpipe_assets.evaluation.evaluate import Evaluation, evaluate
 from trainpipe_assets.evaluation.report import MAX_TEXT, ReportContext, render_report, summary_markdown
 from trainpipe_assets.settings import EvaluationSettings, GateSettings
 

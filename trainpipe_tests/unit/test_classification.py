@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trainpipe_assets.evaluation import metrics
 from trainpipe_assets.evaluation.candidate import Unseen
-from trainpipe_assets.evaluation.evaluate import PREDICTION_COLUMNS, evaluate
+from trainpipe_assets.evaluation.classification import PREDICTION_COLUMNS, evaluate
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.scoring import align_labels, score
 from trainpipe_assets.evaluation.slices import MAX_SOURCES, slice_masks

@@ -1,4 +1,4 @@
-"""One evaluation of one model on one test split: every number and row of the report, from probabilities.
+"""One evaluation of one classifier on one test split: every number and row of the report, from probabilities.
 
 Puts together metrics, intervals and gate. Probabilities come from `scoring.py`; pages and pictures are `report.py`'s.
 """
