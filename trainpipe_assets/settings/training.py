@@ -70,6 +70,11 @@ class TrainingSettings(Settings):
         default=0.0, ge=0.0, lt=1.0, description="Label smoothing of the training loss (never of a reported one)."
     )
     early_stopping_patience: int = Field(default=2, ge=1, description="Epochs without a better validation loss before training stops.")
+    deterministic: bool = Field(
+        default=True,
+        description="On a GPU, use only kernels that give the same bits every time, so that a resumed training ends with the very same "
+        "model. False is faster there; a CPU always does.",
+    )
     checkpoint_seconds: float = Field(
         default=60.0,
         ge=0.0,

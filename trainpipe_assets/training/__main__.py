@@ -20,6 +20,7 @@ from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pi
 
 from trainpipe_assets.storage.disk import refused_by_disk
 from trainpipe_assets.training.cores import threads_of_each
+from trainpipe_assets.training.errors import lack_of_determinism
 from trainpipe_assets.training.progress import Report, bar_report, periodic_log
 from trainpipe_assets.training.spec import GRACE_SECONDS, TrainSpec, load_spec
 
@@ -72,8 +73,8 @@ def _train(path: Path, rank: int, pipes: PipesContext | None, stop: StopRequest)
     except loop.Interrupted as error:
         log.warning("%s", error)
         return 128 + (stop.signal or signal.SIGTERM)
-    except Exception as error:  # libraries raise what the disk refuses as errors of many kinds; the others pass as they came
-        told = refused_by_disk(error)
+    except Exception as error:  # libraries raise what disk and device refuse as errors of many kinds; the others pass as they came
+        told = refused_by_disk(error) or lack_of_determinism(error)
         if told is None:
             raise
         return _complain(told, rank, pipes)

@@ -84,6 +84,10 @@ def _resolve_device(asked: str, processes_here: int) -> str:
     if device == "cuda" and processes_here > torch.cuda.device_count():
         found = f"compute.processes is {processes_here}, but this machine has {torch.cuda.device_count()} GPU(s)"
         raise ValueError(f"{found}; ask for so many at most, or for compute.device 'cpu'")
+    if device == "mps" and processes_here > 1:
+        if asked == "auto":
+            return "cpu"
+        raise ValueError(f"compute.processes is {processes_here}, but mps is one device; ask for 1, or for compute.device 'cpu'")
     return device
 
 

@@ -6,7 +6,7 @@ do not learn are never gathered nor taken up: they are the base model's.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -15,11 +15,15 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
+from trainpipe_assets.training.processes import agree
+
 Tensors = Mapping[str, Any]
 """The states of a model, without what does not learn, and of its optimizer, as they give them, with whole tensors."""
 
+AnyTensor = TypeVar("AnyTensor", bound=torch.Tensor)
+
 MESSAGE_BYTES = 2**26
-"""Tensors are gathered so many bytes at a time, or one that is larger: a device and the other processes never hold more of them."""
+"""Tensors are gathered, and gradients added up, so many bytes at a time, or one that is larger: no process holds more of them beside."""
 
 
 class Distribution:
@@ -49,16 +53,17 @@ class Distribution:
         model.to(self.accelerator.device)
 
     def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Have each gradient be the sum of those of all processes, in one message; a parameter that no process used keeps none."""
+        """Have each gradient be the sum of those of all processes; a parameter that no process used keeps none."""
         if self.accelerator.num_processes == 1:
             return
-        present = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=self.accelerator.device)
-        anywhere = self.accelerator.reduce(present, "sum").tolist()
-        used = [parameter for parameter, count in zip(parameters, anywhere, strict=True) if count]
-        flat = torch.cat([(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).flatten() for parameter in used])
-        sums = self.accelerator.reduce(flat, "sum").split([parameter.numel() for parameter in used])
-        for parameter, total in zip(used, sums, strict=True):
-            parameter.grad = total.view_as(parameter)
+        _, used = agree(self.accelerator, None, *(parameter.grad is not None for parameter in parameters))
+        for message in _messages(parameter for parameter, anywhere in zip(parameters, used, strict=True) if anywhere):
+            own = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in message]
+            flat = [gradient.flatten() for gradient in own]
+            sums = torch.cat(flat) if len(flat) > 1 else flat[0]  # a large one is added up where it lies
+            torch.distributed.all_reduce(sums)
+            for parameter, gradient, total in zip(message, own, torch.split(sums, [len(one) for one in flat]), strict=True):
+                parameter.grad = gradient.copy_(total.view_as(gradient))
 
     def norm(self, own: torch.Tensor) -> torch.Tensor:
         """The norm of all gradients from that of the local ones."""
@@ -216,9 +221,9 @@ def _replaced(state: Any, by: Mapping[int, torch.Tensor]) -> Any:
     return by.get(id(state), state)
 
 
-def _messages(tensors: Iterable[DTensor]) -> Iterator[list[DTensor]]:
+def _messages(tensors: Iterable[AnyTensor]) -> Iterator[list[AnyTensor]]:
     """Runs of tensors of `MESSAGE_BYTES` at most, or of a larger one."""
-    message: list[DTensor] = []
+    message: list[AnyTensor] = []
     room = MESSAGE_BYTES
     for tensor in tensors:
         size = _bytes([tensor])

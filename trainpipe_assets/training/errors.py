@@ -2,8 +2,8 @@
 
 import torch
 
-MEMORY_IS_OUT = ("can't allocate memory", "out of memory", "bad_alloc", "could not create a primitive")
-"""What torch, the C++ library and oneDNN say of it; the last of these in other cases too, of which it says no more."""
+MEMORY_IS_OUT = ("can't allocate memory", "out of memory", "bad_alloc", "_STATUS_ALLOC_FAILED", "could not create a primitive")
+"""What torch, the C++ library, those of CUDA and oneDNN say of it; the last of these in other cases too, of which it says no more."""
 
 
 def first_line(error: Exception) -> str:
@@ -14,3 +14,10 @@ def first_line(error: Exception) -> str:
 def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether `error` says that a tensor, or an array that becomes one, did not fit the memory."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_IS_OUT)
+
+
+def lack_of_determinism(error: Exception) -> str | None:
+    """What to do where torch has no kernel for this device that gives the same bits every time; None for any other error."""
+    if "does not have a deterministic implementation" not in str(error):
+        return None
+    return f"{first_line(error)}. Set training.deterministic to false: a training that is resumed may then differ in its last digits"

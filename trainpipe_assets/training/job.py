@@ -22,7 +22,7 @@ from trainpipe_assets.training.memory import available_bytes, fitting_micro_batc
 from trainpipe_assets.training.micro_batches import PreparedBatch
 from trainpipe_assets.training.model import frozen_digest, load_tokenizer
 from trainpipe_assets.training.optimizer import build_optimizer
-from trainpipe_assets.training.processes import agree, together
+from trainpipe_assets.training.processes import agree, together, wait_for_all
 from trainpipe_assets.training.products import use_fast_products
 from trainpipe_assets.training.progress import Meter, Progress
 from trainpipe_assets.training.sequences import Sequences
@@ -140,7 +140,7 @@ def _checkpoints(spec: TrainSpec, given: Mapping[str, str], accelerator: Acceler
     checkpoints = Checkpoints(Path(spec.work_dir), spec, given, mirror)
     if accelerator.is_main_process:
         checkpoints.fetch()
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     return checkpoints
 
 

@@ -20,7 +20,7 @@ from trainpipe_assets.training.job import Job, prepare
 from trainpipe_assets.training.micro_batches import PreparedBatch
 from trainpipe_assets.training.model import load_tokenizer
 from trainpipe_assets.training.optimizer import learning_rate
-from trainpipe_assets.training.processes import agree, join_processes
+from trainpipe_assets.training.processes import agree, join_processes, wait_for_all
 from trainpipe_assets.training.progress import Report
 from trainpipe_assets.training.record import describe_training
 from trainpipe_assets.training.scoring import score
@@ -61,9 +61,9 @@ def run(spec: TrainSpec, report: Report, stop: Callable[[], bool] = lambda: Fals
     """
     compute = resolve_compute(spec.compute, processes_here)
     spec = spec.computed_in(compute.precision)
-    accelerator = join_processes(compute)
+    accelerator = join_processes(compute, deterministic=spec.training.deterministic)
     with exclusive(Path(spec.work_dir), LOCK_PATIENCE_SECONDS) if accelerator.is_main_process else nullcontext():
-        accelerator.wait_for_everyone()  # nobody looks what is there before the main process holds the folder
+        wait_for_all(accelerator)  # nobody looks what is there before the main process holds the folder
         finished = find_finished(spec) or _train(prepare(spec, accelerator, stop), report)
         log.info("the model is in %s", finished.folder)
         if accelerator.is_main_process:
@@ -170,7 +170,7 @@ def _finish(job: Job) -> FinishedModel:
     if model is not None:
         finished = write_finished(folder, model, load_tokenizer(job.spec.base_model), record, job.task.save)
     _settle(job)
-    job.accelerator.wait_for_everyone()
+    wait_for_all(job.accelerator)
     return finished
 
 

@@ -4,13 +4,13 @@ The learning rate is a function of the step, so a resumed training needs no sche
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from trainpipe_assets.settings import TrainingSettings
 
-FUSED_ON = ("cpu", "cuda")
+FUSED_ON = ("cpu", "cuda", "mps")
 
 
 def build_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
@@ -40,12 +40,13 @@ def learning_rate(settings: TrainingSettings, step: int, total: int) -> float:
     return settings.learning_rate * shape[settings.schedule]
 
 
-def clip_gradients(gradients: Iterable[torch.Tensor], norm: torch.Tensor, largest: float) -> None:
-    """Scale gradients of the global norm `norm` down to `largest`; leave smaller ones untouched, which saves a pass over them."""
-    if float(norm) > largest:
-        scale = largest / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
-        for gradient in gradients:
-            gradient.mul_(scale)
+def clip_gradients(gradients: Sequence[torch.Tensor], norm: torch.Tensor, known: float, largest: float) -> None:
+    """Scale gradients of the global norm `norm` down to `largest`; leave smaller ones untouched, which saves a pass over them.
+
+    `known` is that norm as a number, which the device need not be asked for again.
+    """
+    if known > largest:
+        torch._foreach_mul_(list(gradients), largest / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_ has it
 
 
 def gradient_norm(gradients: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -117,7 +117,7 @@ class Stepper:
             if not np.isfinite(mean_loss) or not np.isfinite(grad_norm):
                 self.optimizer.zero_grad()
                 raise NonFiniteLoss(self._describe_non_finite(batch, step, learning_rate, mean_loss, grad_norm))
-            clip_gradients(gradients, norm, self.settings.max_grad_norm)
+            clip_gradients(gradients, norm, grad_norm, self.settings.max_grad_norm)
             self.touched.fill(self.parameters)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate

@@ -44,6 +44,6 @@ def test_gradients_are_clipped_to_the_norm_and_smaller_ones_left_alone(largest: 
     parameter = torch.nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([3.0, 4.0])
     norm = gradient_norm([parameter.grad])
-    clip_gradients([parameter.grad], norm, largest)
+    clip_gradients([parameter.grad], norm, float(norm), largest)
     assert float(norm) == 5.0
     assert parameter.grad.tolist() == pytest.approx(clipped, rel=1e-5)
