@@ -17,7 +17,7 @@ from trainpipe_assets.pipeline.resources import lake_from_environment, launcher_
 @functools.cache
 def defs() -> dg.Definitions:
     """All definitions of this code location; made once for the process, where a single run asks for them six times."""
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)  # data versions and code references: used on purpose
+    _expect_beta()
     try:
         with one_message():
             return dg.Definitions.merge(_pipelines(), shared())
@@ -25,23 +25,34 @@ def defs() -> dg.Definitions:
         end_with(str(error))
 
 
-def shared() -> dg.Definitions:
-    """What pipelines need beside themselves, to be merged into a code location of one's own: resources, the executor, the alert.
+def shared(executor: dg.ExecutorDefinition | None = signing_in_process_executor) -> dg.Definitions:
+    """What pipelines need beside themselves, to be merged into a code location of one's own: resources, the alert, and the executor, which
+    is then that of all jobs of the location; None where it has one.
 
-    Raises:
-        ValueError: a TRAINPIPE_* variable has a value that cannot be used.
+    The resources are `lake`, `launcher`, `delta_io_manager` and `model_io_manager`. A TRAINPIPE_* variable that cannot be used ends the
+    loading with one message.
     """
-    lake = lake_from_environment()
+    _expect_beta()
+    try:
+        with one_message():
+            lake, launcher = lake_from_environment(), launcher_from_environment()
+    except ValueError as error:
+        end_with(str(error))
     return dg.Definitions(
         resources={
             "lake": lake,
-            "launcher": launcher_from_environment(),
+            "launcher": launcher,
             "delta_io_manager": DeltaIOManager(lake=lake),
             "model_io_manager": ModelIOManager(lake=lake),
         },
         sensors=[run_failure_alert],
-        executor=signing_in_process_executor,
+        executor=executor,
     )
+
+
+def _expect_beta() -> None:
+    """Data versions and code references are used on purpose."""
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 def _pipelines() -> dg.Definitions:

@@ -1,6 +1,6 @@
 """The model that is evaluated: its answers resampled, beside the previous model's, in parts, and before the gate; whatever the task."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, Protocol, TypeVar
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trainpipe_assets.evaluation.gate import Verdict, judge
 from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate, paired_difference
 from trainpipe_assets.evaluation.slices import slice_masks
-from trainpipe_assets.settings import GateSettings, Task
+from trainpipe_assets.settings import LOWER_IS_BETTER, GateSettings, Task
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,26 @@ class Candidate(Generic[Answers]):
         )
 
     def weighed(
-        self, previous: Answers | None, unseen: Unseen | None, baseline: Mapping[str, float], settings: GateSettings, task: Task
+        self,
+        previous: Answers | None,
+        unseen: Unseen | None,
+        baselines: Sequence[Answers],
+        settings: GateSettings,
+        task: Task,
+        incomparable: str = "",
     ) -> Weighed:
-        """Metrics, the comparison with the `previous` model on what that has not seen, and the verdict beside the `baseline`."""
-        metrics = self.resampled.estimates()
+        """Metrics, the comparison with the `previous` model on what that has not seen, and the verdict beside the best of `baselines`.
+
+        Where there is a previous model that cannot be compared with, `incomparable` says why.
+        """
+        metric, metrics = settings.metric_of(task), self.resampled.estimates()
         comparison = None if previous is None else self._on_unseen(previous, unseen)
-        difference = comparison.differences[settings.metric_of(task)] if comparison else None
-        note = unseen.note if unseen is not None and previous is not None else ""
-        return Weighed(metrics, comparison, judge(settings, metrics, difference, baseline, task, note))
+        best = max if metric not in LOWER_IS_BETTER else min
+        baseline = best(map(self.against, baselines), key=lambda other: other.metrics[metric].value)
+        difference = comparison.differences[metric] if comparison else None
+        note = f"; {incomparable}" if incomparable else unseen.note if unseen is not None and previous is not None else ""
+        ahead = baseline.differences[metric]
+        return Weighed(metrics, comparison, judge(settings, metrics, difference, baseline.metrics[metric].value, ahead, task, note))
 
     def parts(self, examples: pl.DataFrame, dimensions: Sequence[str]) -> Iterator[tuple[str, str, Answers]]:
         """The answers to each part of the `examples`, with its dimension and name."""

@@ -87,12 +87,14 @@ def evaluate(
     settings: EvaluationSettings,
     seed: int = 0,
     unseen: Unseen | None = None,
+    incomparable: str = "",
 ) -> Evaluation:
     """Evaluate a model by its `probabilities` [n, k] of `examples`, row by row; `labels` are the k classes by id.
 
     `examples` has the columns of `EXAMPLE_COLUMNS`. `previous_probabilities` [n, k] are those that the current model gives the same rows,
-    over the same labels (`scoring.align_labels` brings them there), of which those are compared that it has not seen. The same input gives
-    the same output: the resampling is seeded by `seed`. Raises ValueError when the examples, labels and probabilities do not fit together.
+    over the same labels (`scoring.align_labels` brings them there), of which those are compared that it has not seen; `incomparable` says
+    why there are none although there is such a model. The same input gives the same output: the resampling is seeded by `seed`. Raises
+    ValueError when the examples, labels and probabilities do not fit together.
     """
     require_examples(examples, EXAMPLE_COLUMNS)
     label_ids = _label_ids(examples, labels)
@@ -101,8 +103,9 @@ def evaluate(
     if previous_probabilities is not None:
         previous = _outcomes("the previous model", label_ids, previous_probabilities, labels, settings)
     majority, baseline = _majority_baseline(label_ids, len(labels))
+    constant = _outcomes("the baseline", label_ids, np.eye(len(labels))[np.full(len(label_ids), majority)], labels, settings)
     candidate = Candidate(sample, partial(bootstrap, samples=settings.bootstrap_samples, seed=seed), _better)
-    weighed = candidate.weighed(previous, unseen, baseline, settings.gate, "text-classification")
+    weighed = candidate.weighed(previous, unseen, [constant], settings.gate, "text-classification", incomparable)
     table = _predictions(examples, labels, probabilities)
     return Evaluation(
         labels=labels,

@@ -29,13 +29,15 @@ def judge(
     settings: GateSettings,
     metrics: Mapping[str, Estimate],
     difference_to_previous: Estimate | None,
-    baseline: Mapping[str, float],
+    baseline: float,
+    ahead_of_baseline: Estimate,
     task: Task = "text-classification",
     note: str = "",
 ) -> Verdict:
     """Judge a model of `task` by one metric: its bound, the baseline, and the previous model.
 
-    `metrics` and `baseline` hold values by metric name, of which the gate reads one; what the baseline is says `BASELINES`.
+    `metrics` holds values by metric name, of which the gate reads one. `baseline` is that of the baseline, as `BASELINES` calls it, and
+    `ahead_of_baseline` candidate minus baseline on the same examples: where its interval reaches 0 the verdict says that it may be chance.
     `difference_to_previous` is candidate minus previous in that metric on the same examples (None when there is no previous model); the
     gate fails on it only when the whole paired interval is worse than max_regression, so that noise alone refuses no model. `note` says on
     which examples they were not compared.
@@ -44,7 +46,7 @@ def judge(
     value, lower = metrics[metric].value, metric in LOWER_IS_BETTER
     checks = (
         _below_ceiling(settings, metric, value) if lower else _above_floor(settings, metric, value),
-        _beats_baseline(metric, metrics[metric], baseline[metric], BASELINES[task], lower=lower),
+        _beats_baseline(metric, value, baseline, ahead_of_baseline, BASELINES[task], lower=lower),
         _no_regression(settings, metric, difference_to_previous, note, lower=lower),
     )
     return Verdict(all(passed for passed, _ in checks), tuple(reason for _, reason in checks))
@@ -64,13 +66,13 @@ def _below_ceiling(settings: GateSettings, metric: str, value: float) -> tuple[b
     return passed, f"{metric} {written(value)} {verb} the ceiling of {written(settings.max_value)}."
 
 
-def _beats_baseline(metric: str, found: Estimate, baseline: float, what: str, *, lower: bool) -> tuple[bool, str]:
-    passed = found.value < baseline if lower else found.value > baseline
+def _beats_baseline(metric: str, value: float, baseline: float, ahead: Estimate, what: str, *, lower: bool) -> tuple[bool, str]:
+    passed = value < baseline if lower else value > baseline
     side = "below" if lower else "above"
     verb = f"is {side}" if passed else f"is not {side}"
-    interval = f"{written(found.low)} to {written(found.high)}"
-    doubt = f", which may be chance: the 95% interval is {interval}" if passed and found.low <= baseline <= found.high else ""
-    return passed, f"{metric} {written(found.value)} {verb} the {written(baseline)} of {what}{doubt}."
+    may_be_chance = passed and ahead.low <= 0.0 <= ahead.high
+    doubt = f", which may be chance: the 95% interval of the difference is {_interval(ahead)}" if may_be_chance else ""
+    return passed, f"{metric} {written(value)} {verb} the {written(baseline)} of {what}{doubt}."
 
 
 def _no_regression(settings: GateSettings, metric: str, difference: Estimate | None, note: str, *, lower: bool) -> tuple[bool, str]:

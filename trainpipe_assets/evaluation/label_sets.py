@@ -3,6 +3,7 @@
 The counterpart of `classification.py`. Metrics are `label_set_metrics.py`'s, probabilities come from `scoring.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -92,19 +93,20 @@ def evaluate_label_sets(
     settings: EvaluationSettings,
     seed: int = 0,
     unseen: Unseen | None = None,
+    incomparable: str = "",
 ) -> LabelSetEvaluation:
     """Evaluate a model by its `probabilities` [n, k] of `labels` for `examples`, row by row, which have the columns of `TEST_COLUMNS`.
 
-    `previous_probabilities` are those of the current model over the same labels, of which those are compared that it has not seen. The same
-    input gives the same output: the resampling is seeded by `seed`. Raises ValueError when there are no examples or they do not fit the
-    probabilities.
+    `previous_probabilities` are those of the current model over the same labels, of which those are compared that it has not seen;
+    `incomparable` says why there are none although there is such a model. The same input gives the same output: the resampling is seeded by
+    `seed`. Raises ValueError when there are no examples or they do not fit the probabilities.
     """
     require_examples(examples, TEST_COLUMNS)
     sets = LabelSets(multi_hot(examples["label_ids"], len(labels)), probabilities)
     previous = None if previous_probabilities is None else LabelSets(sets.truth, previous_probabilities)
-    baseline_set, baseline = _constant(sets)
+    baseline_set, constants = _constants(sets)
     candidate = Candidate(sets, partial(bootstrap_label_sets, samples=settings.bootstrap_samples, seed=seed), _better)
-    weighed = candidate.weighed(previous, unseen, baseline, settings.gate, "multi-label-classification")
+    weighed = candidate.weighed(previous, unseen, constants, settings.gate, "multi-label-classification", incomparable)
     table = _predictions(examples, labels, sets)
     return LabelSetEvaluation(
         labels=labels,
@@ -115,7 +117,7 @@ def evaluate_label_sets(
         slices=_slices(examples, candidate, settings),
         mistakes=_mistakes(table, sets, settings.mistakes),
         baseline_set=tuple(label for label, there in zip(labels, baseline_set, strict=True) if there),
-        baseline=baseline,
+        baseline=_better_of(constants),
         comparison=weighed.comparison,
         verdict=weighed.verdict,
         predictions=table,
@@ -126,14 +128,19 @@ def _better(sets: LabelSets, other: LabelSets) -> NDArray[np.bool_]:
     return sets.right & ~other.right
 
 
-def _constant(sets: LabelSets) -> tuple[list[bool], dict[str, float]]:
-    """The most frequent set of labels, as flags, and what the better of answering it and answering all labels scores."""
+def _constants(sets: LabelSets) -> tuple[list[bool], list[LabelSets]]:
+    """The most frequent set of labels, as flags; and two constant answers: that set, and all labels."""
     found, counts = np.unique(sets.truth, axis=0, return_counts=True)
     frequent = found[counts.argmax()]
     answers = (frequent, np.ones_like(frequent))
-    scores = [measure(LabelSets(sets.truth, np.broadcast_to(answer, sets.truth.shape).astype(np.float64))) for answer in answers]
+    return frequent.tolist(), [LabelSets(sets.truth, np.broadcast_to(answer, sets.truth.shape).astype(np.float64)) for answer in answers]
+
+
+def _better_of(constants: Sequence[LabelSets]) -> dict[str, float]:
+    """What the better of constant answers scores in each metric."""
+    scores = [measure(constant) for constant in constants]
     best = {name: max(score[name] for score in scores) for name in ("macro_f1", "micro_f1", "subset_accuracy")}
-    return frequent.tolist(), best | {"hamming_loss": min(score["hamming_loss"] for score in scores)}
+    return best | {"hamming_loss": min(score["hamming_loss"] for score in scores)}
 
 
 def _label_rows(sets: LabelSets, labels: tuple[str, ...], settings: EvaluationSettings, seed: int) -> tuple[LabelRow, ...]:

@@ -87,11 +87,12 @@ def evaluate_language(
     settings: EvaluationSettings,
     seed: int = 0,
     unseen: Unseen | None = None,
+    incomparable: str = "",
 ) -> LanguageEvaluation:
     """Evaluate a model by its `sums` over `documents` (columns row_id, source_file, text, n_tokens), row by row.
 
     `base` and `previous` are the sums of the base model and of the current model over the same tokens, of which those of the latter are
-    compared where it has not seen the document.
+    compared where it has not seen the document; `incomparable` says why there are none although there is such a model.
 
     Raises:
         ValueError: there is no token to be predicted.
@@ -100,8 +101,7 @@ def evaluate_language(
         raise ValueError("no document of the test split has a token to predict; raise split.test or land more data")
     candidate = Candidate(sums, partial(bootstrap_documents, samples=settings.bootstrap_samples, seed=seed), _likelier)
     against_base = candidate.against(base)
-    baseline = {name: estimate.value for name, estimate in against_base.metrics.items()}
-    weighed = candidate.weighed(previous, unseen, baseline, settings.gate, "causal-lm")
+    weighed = candidate.weighed(previous, unseen, [base], settings.gate, "causal-lm", incomparable)
     scores = _scores(documents, sums)
     return LanguageEvaluation(
         n_examples=documents.height,

@@ -21,27 +21,35 @@ if TYPE_CHECKING:
 PROMPT_TOKENS = 32  # of a document that is all learnt, at most, are the prompt of a sample
 
 
+class TooLong(ValueError):
+    """A model takes fewer tokens at once than the documents are cut into."""
+
+
 def score_documents(folder: str, documents: pl.DataFrame, max_length: int, compute: ComputeSettings, batch_tokens: int) -> DocumentSums:
     """The sums over each of `documents` (columns row_id, input_ids, loss_mask), cut as in training.
 
     Raises:
+        TooLong: the model takes fewer tokens at once.
         ValueError: the folder holds no language model, or compute is asked for that this machine lacks.
     """
     import torch
 
     from trainpipe_assets.training.compute import resolve_scoring
-    from trainpipe_assets.training.model import load_tokenizer, load_trained_language_model
+    from trainpipe_assets.training.model import load_tokenizer, load_trained_language_model, longest_input
     from trainpipe_assets.training.tasks.causal import HITS, LOSS, CausalLM, as_sums
     from trainpipe_assets.training.tasks.packing import use_packed_attention
     from trainpipe_assets.training.tasks.pieces import cut_documents
 
     _be_quiet()
     resolved, model = resolve_scoring(compute), load_trained_language_model(folder)
-    pieces = cut_documents(documents.select("row_id", "input_ids", "loss_mask"), max_length)
+    tokenizer = load_tokenizer(folder)
+    pieces, longest = cut_documents(documents.select("row_id", "input_ids", "loss_mask"), max_length), longest_input(model, tokenizer)
+    if pieces.lengths.max(initial=0) > longest:
+        raise TooLong(f"it takes {longest} tokens at once, of pieces of up to {max_length}")
     with threads(resolved.threads):
         torch.nn.Module.to(model, resolved.device)
         task = CausalLM(packing=use_packed_attention(model))
-        task.check(pieces, model, load_tokenizer(folder))
+        task.check(pieces, model, tokenizer)
         found = as_sums(_score_within_memory(model, task, pieces, batch_tokens, resolved))
     sums = pl.DataFrame({"row_id": pieces.row_ids, "tokens": pieces.answers, "losses": found[:, LOSS], "hits": found[:, HITS]})
     of_documents = (

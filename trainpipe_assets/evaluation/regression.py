@@ -84,9 +84,9 @@ def evaluate_regression(
     require_examples(examples, TEST_COLUMNS)
     numbers = Numbers(examples["target"].to_numpy(), predicted)
     previous = None if previous_predicted is None else Numbers(numbers.targets, previous_predicted)
-    baseline = measure(Numbers(numbers.targets, np.full(len(numbers.targets), training_mean)))
+    constant = Numbers(numbers.targets, np.full(len(numbers.targets), training_mean))
     candidate = Candidate(numbers, partial(bootstrap_regression, samples=settings.bootstrap_samples, seed=seed), _nearer)
-    weighed = candidate.weighed(previous, unseen, baseline, settings.gate, "text-regression")
+    weighed = candidate.weighed(previous, unseen, [constant], settings.gate, "text-regression")
     table = _predictions(examples, numbers)
     return RegressionEvaluation(
         target=target,
@@ -95,7 +95,7 @@ def evaluate_regression(
         slices=_slices(examples, candidate, settings),
         mistakes=_furthest_off(table, settings.mistakes),
         training_mean=training_mean,
-        baseline=baseline,
+        baseline=measure(constant),
         comparison=weighed.comparison,
         verdict=weighed.verdict,
         predictions=table,

@@ -18,10 +18,12 @@ from trainpipe_assets.data.encoding import encoder_version, load_encoder
 from trainpipe_assets.data.sources import list_landed, wait_until_settled
 from trainpipe_assets.data.splitting import require_trainable, split_sizes
 from trainpipe_assets.data.validation_findings import require_columns
+from trainpipe_assets.evaluation.drift import VERSION as DRIFT_VERSION
 from trainpipe_assets.pipeline import descriptions
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import CHECK, COMPARISON, compare_with_model
 from trainpipe_assets.pipeline.evaluation import EVALUATION, evaluate_model
+from trainpipe_assets.pipeline.evaluation import VERSION as EVALUATION_VERSION
 from trainpipe_assets.pipeline.failures import explained, retry_policy
 from trainpipe_assets.pipeline.io_managers import TrainedModel, kept_together, upstream
 from trainpipe_assets.pipeline.keys import PipelineKeys
@@ -35,7 +37,7 @@ from trainpipe_assets.pipeline.outputs import (
     told_of_splits,
     versioned,
 )
-from trainpipe_assets.pipeline.provenance import TrainingPlan, dataset_digest, require_made_by
+from trainpipe_assets.pipeline.provenance import TRAINING_VERSION, TrainingPlan, dataset_digest, require_made_by, stated
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.run_config import TrainingRunConfig, training_config
 from trainpipe_assets.settings import PipelineSettings
@@ -68,7 +70,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         **common,
         **descriptions.raw_data(private=private),
         io_manager_key="delta_io_manager",
-        code_version=ingestion.VERSION,
+        code_version=stated(ingestion.VERSION, settings.source),
         retry_policy=retry,
     )
     def raw_data(context: dg.AssetExecutionContext, lake: Lake) -> dg.Output[Increment]:
@@ -89,7 +91,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 key=keys[output],
                 is_required=False,
                 io_manager_key="delta_io_manager",
-                code_version=cleaning.VERSION,
+                code_version=stated(cleaning.VERSION, settings.cleaning, settings.split, settings.validation),
                 **common,
                 **descriptions.clean(output, keys, private=private),
             )
@@ -119,6 +121,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         key=keys["drift_report"],
         **common,
         **descriptions.drift_report(),
+        code_version=stated(DRIFT_VERSION, settings.drift),
         ins={"cleaned_features": dg.AssetIn(key=keys["cleaned_features"])},
         io_manager_key="delta_io_manager",
         check_specs=[dg.AssetCheckSpec(CHECK, asset=keys["drift_report"], description=descriptions.NO_DRIFT)],
@@ -146,7 +149,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         **descriptions.tokenized_dataset(keys, settings.task),
         ins={"cleaned_features": upstream(keys["cleaned_features"], tokenized_dataset=keys["tokenized_dataset"])},
         io_manager_key="delta_io_manager",
-        code_version=encoder_version(settings.task),
+        code_version=stated(encoder_version(settings.task), settings.model),
         retry_policy=retry,
     )
     def tokenized_dataset(lake: Lake, cleaned_features: Upstream) -> dg.Output[Increment]:
@@ -161,6 +164,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         key=keys["fine_tuned_model"],
         **common,
         **descriptions.fine_tuned_model(),
+        code_version=stated(TRAINING_VERSION, settings.model, settings.training),
         ins={"tokenized_dataset": dg.AssetIn(key=keys["tokenized_dataset"]), "cleaned_features": dg.AssetIn(key=keys["cleaned_features"])},
         io_manager_key="model_io_manager",
         retry_policy=retry,
@@ -205,6 +209,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         key=keys["eval_report"],
         **common,
         **descriptions.eval_report(),
+        code_version=stated(EVALUATION_VERSION, settings.evaluation),
         ins={name: dg.AssetIn(key=keys[name]) for name in ("fine_tuned_model", "tokenized_dataset", "cleaned_features")},
         io_manager_key="delta_io_manager",
         freshness_policy=freshness,

@@ -7,6 +7,7 @@ unfinished is a difference between tables.
 import hashlib
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -181,10 +182,14 @@ def _situation(table: Table | None, new: Sequence[str], withdrawn: Sequence[str]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
 
 
-def failure_line(run: dg.DagsterRun, message: str) -> str:
-    """One line that says which run failed and why."""
+_CLASS = re.compile(r"^dagster\.[\w.]+: ")  # of the error, which Dagster puts before its message
+
+
+def failure_line(run: dg.DagsterRun, message: str, steps: Sequence[str] = ()) -> str:
+    """One line that says which run failed, in which steps, and why."""
     first = next((line.strip() for line in message.splitlines() if line.strip()), "no message")
-    return f"trainpipe: run {run.run_id[:8]} of {run.job_name} failed: {first}"
+    where = f" at {', '.join(steps)}" if steps else ""
+    return f"trainpipe: run {run.run_id[:8]} of {run.job_name} failed{where}: {_CLASS.sub('', first)}"
 
 
 @dg.run_failure_sensor(
@@ -194,14 +199,17 @@ def failure_line(run: dg.DagsterRun, message: str) -> str:
 )
 def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
     """Tell of a failed run."""
-    reasons = [event.event_specific_data.error for event in context.get_step_failure_events() if event.event_specific_data]  # type: ignore[union-attr]
+    failures = context.get_step_failure_events()
+    steps = [str(event.step_key).replace("__", "/") for event in failures]
+    reasons = [event.event_specific_data.error for event in failures if event.event_specific_data]  # type: ignore[union-attr]
     untold = context.failure_event.message or ""
     message = next((error.message for error in reasons if error is not None), GONE if MARKED_FROM_OUTSIDE in untold else untold)
-    line = failure_line(context.dagster_run, message)
+    line = failure_line(context.dagster_run, message, steps)
     context.log.error(line)
     url = os.environ.get("TRAINPIPE_WEBHOOK_URL")
     if url:
-        _post(context, url, {"text": line, "run_id": context.dagster_run.run_id, "job": context.dagster_run.job_name})
+        run = context.dagster_run
+        _post(context, url, {"text": line, "run_id": run.run_id, "job": run.job_name, "steps": ", ".join(steps)})
 
 
 def _post(context: dg.RunFailureSensorContext, url: str, body: dict[str, str]) -> None:

@@ -39,7 +39,7 @@ EVALUATION = "evaluation_id"
 SHOWN_EVALUATIONS = 12  # in the picture of the history
 DIGITS = 4  # of the numbers shown in the UI; the tables hold them whole
 
-VERSION = "4"  # raise it when the same evaluation would come out differently
+VERSION = "5"  # raise it when the same evaluation would come out differently
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from trainpipe_assets.evaluation.classification import Evaluation, evaluate
 from trainpipe_assets.evaluation.history import Judged
 from trainpipe_assets.evaluation.label_set_report import labels_plot, render_label_set_report
 from trainpipe_assets.evaluation.label_sets import LabelSetEvaluation, evaluate_label_sets
-from trainpipe_assets.evaluation.language import LanguageEvaluation, evaluate_language
-from trainpipe_assets.evaluation.language_scoring import generate, score_documents
+from trainpipe_assets.evaluation.language import DocumentSums, LanguageEvaluation, evaluate_language
+from trainpipe_assets.evaluation.language_scoring import TooLong, generate, score_documents
 from trainpipe_assets.evaluation.metrics import FloatArray
 from trainpipe_assets.evaluation.plots import confusion_plot, reliability_plot
 from trainpipe_assets.evaluation.regression import RegressionEvaluation, evaluate_regression
@@ -32,6 +32,7 @@ from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.training.tasks.target_scale import scale_of_model
 
 SAMPLE = ("prompt", "expected", "generated")
+OTHER_LABELS = "it knows none of these labels"
 
 Found = TypeVar("Found", bound=Judged)
 
@@ -52,6 +53,21 @@ class Trial:
     def folder(self) -> str:
         """The model on local disk."""
         return str(local_copy(self.model))
+
+    def base_before(self) -> BaseModel:
+        """The base model that the model was trained from.
+
+        Raises:
+            ValueError: `model.base` is another one by now.
+        """
+        base, trained_from = self.base(), self.model.manifest["base_model"]
+        if base.digest != trained_from["digest"]:
+            before = f"{trained_from['name']!r} ({trained_from['digest'][:8]})"
+            raise ValueError(
+                f"model.base is {base.name!r} ({base.digest[:8]}) now, and the model {self.model.uri} is judged beside the one that it was "
+                f"trained from, {before}: materialize fine_tuned_model too, or name that base again"
+            )
+        return base
 
     def answers(self) -> FloatArray:
         """Of the model, to the test examples."""
@@ -81,7 +97,8 @@ def _classification(trial: Trial) -> Evaluation:
     labels, previous, earlier = trial.model.labels, trial.previous, None
     if previous is not None and set(previous.labels) & set(labels):
         earlier = align_labels(trial.previous_answers(previous), previous.labels, labels)
-    return evaluate(trial.examples, labels, trial.answers(), earlier, trial.settings, unseen=trial.unseen)
+    why = OTHER_LABELS if previous is not None and earlier is None else ""
+    return evaluate(trial.examples, labels, trial.answers(), earlier, trial.settings, unseen=trial.unseen, incomparable=why)
 
 
 def _classification_shown(found: Evaluation) -> Mapping[str, Any]:
@@ -95,7 +112,8 @@ def _label_sets(trial: Trial) -> LabelSetEvaluation:
     labels, previous, earlier = trial.model.labels, trial.previous, None
     if previous is not None and set(previous.labels) & set(labels):
         earlier = align_label_sets(trial.previous_answers(previous), previous.labels, labels)
-    return evaluate_label_sets(trial.examples, labels, trial.answers(), earlier, trial.settings, unseen=trial.unseen)
+    why = OTHER_LABELS if previous is not None and earlier is None else ""
+    return evaluate_label_sets(trial.examples, labels, trial.answers(), earlier, trial.settings, unseen=trial.unseen, incomparable=why)
 
 
 def _label_sets_shown(found: LabelSetEvaluation) -> Mapping[str, Any]:
@@ -122,13 +140,22 @@ def _regression_shown(found: RegressionEvaluation) -> Mapping[str, Any]:
 def _language(trial: Trial) -> LanguageEvaluation:
     model, previous, settings, documents = trial.model, trial.previous, trial.settings, trial.examples
     longest = model.manifest["settings"]["model"]["max_length"]
-    comparable = previous is not None and previous.reads_like(model)  # perplexities of other tokens are other numbers
-    folders = [trial.folder, trial.base().folder, *([str(local_copy(previous))] if previous is not None and comparable else [])]
-    sums = [score_documents(folder, documents, longest, trial.compute, settings.batch_tokens) for folder in folders]
+
+    def sums_of(folder: str) -> DocumentSums:
+        return score_documents(folder, documents, longest, trial.compute, settings.batch_tokens)
+
+    own, base, earlier, why = sums_of(trial.folder), sums_of(trial.base_before().folder), None, ""
+    if previous is not None and not previous.reads_like(model):
+        why = "it reads texts as other tokens, whose perplexity is another number"
+    elif previous is not None:
+        try:
+            earlier = sums_of(str(local_copy(previous)))
+        except TooLong as error:
+            why = str(error)
     samples = (
         generate(trial.folder, documents, settings.generations, settings.generation_tokens, trial.compute) if settings.generations else ()
     )
-    return evaluate_language(documents, sums[0], sums[1], sums[2] if comparable else None, samples, settings, unseen=trial.unseen)
+    return evaluate_language(documents, own, base, earlier, samples, settings, unseen=trial.unseen, incomparable=why)
 
 
 def _language_shown(found: LanguageEvaluation) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.settings import CleaningSettings, ComputeSettings, PipelineSettings
 from trainpipe_assets.storage.artifacts import Artifact, list_artifacts, local_copy
 from trainpipe_assets.storage.delta import find
+from trainpipe_assets.storage.uris import is_remote
 
 WRITERS: dict[str, Any] = {".csv": pl.DataFrame.write_csv, ".jsonl": pl.DataFrame.write_ndjson, ".parquet": pl.DataFrame.write_parquet}
 PREDICTED, PROBLEM = "predicted", "problem"
@@ -51,11 +52,12 @@ def predict(file: Path, output: Path, lake: Lake, settings: PipelineSettings, co
     `problem` of a record that has no answer.
 
     Raises:
-        ValueError: there is no such model, it writes texts, the file has no text that can be read, or the output is of another format.
+        ValueError: there is no such model, it writes texts, the file has no text that can be read, or the output cannot be written there.
     """
     write = WRITERS.get(output.suffix.lower())
     if write is None:
         raise ValueError(f"{output} cannot be written: found the ending {output.suffix!r}, expected one of {' '.join(WRITERS)}")
+    _require_free(output, file, lake.landing_uri(settings.source))
     chosen = _chosen(lake, settings, model)
     if chosen.task == "causal-lm":
         raise ValueError(
@@ -70,6 +72,20 @@ def predict(file: Path, output: Path, lake: Lake, settings: PipelineSettings, co
     finally:
         partial.unlink(missing_ok=True)
     return Predicted(chosen.uri, str(output), answers.height, answers.height - answers[PROBLEM].null_count())
+
+
+def _require_free(output: Path, file: Path, landing: str) -> None:
+    """Make sure that nothing is overwritten that answers are made of, now or by the next run.
+
+    Raises:
+        ValueError: it would be, or there is no folder for it.
+    """
+    if not output.parent.is_dir():
+        raise ValueError(f"{output} cannot be written: there is no folder {output.parent}")
+    if output.exists() and file.exists() and output.samefile(file):
+        raise ValueError(f"{output} cannot be written: it is the file that is read; name another with --output")
+    if not is_remote(landing) and output.resolve().is_relative_to(Path(landing).resolve()):
+        raise ValueError(f"{output} cannot be written: it is in the landing folder, so the next run would take the answers for data")
 
 
 def _chosen(lake: Lake, settings: PipelineSettings, model: str | None) -> Artifact:

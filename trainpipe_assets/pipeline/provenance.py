@@ -28,6 +28,11 @@ TOLD = ("best", "warnings", "distribution", "hardware", "versions", "timing", "e
 """What a manifest takes over from `training.json`."""
 
 
+def stated(version: str, *settings: Any) -> str:
+    """The version of an asset's code as Dagster knows it, with the settings that it goes by: when either changes, the asset is stale."""
+    return f"{version}-{fingerprint(*settings):016x}"
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """A training before it starts: everything that determines its result."""

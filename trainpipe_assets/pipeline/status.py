@@ -220,7 +220,8 @@ def describe(name: str, status: dict[str, Any]) -> str:
             + ", ".join(f"{count:,} {rule}" for rule, count in status["rejected"].items())
         )
     waiting = status["pending_files"]
-    named = f": {', '.join(waiting[:SHOWN_FILES])}{' …' if len(waiting) > SHOWN_FILES else ''}" if waiting else ", nothing new has arrived"
+    nothing = "" if status["withdrawn_files"] else ", nothing new has arrived"
+    named = f": {', '.join(waiting[:SHOWN_FILES])}{' …' if len(waiting) > SHOWN_FILES else ''}" if waiting else nothing
     if not status["landing_exists"]:
         lines.append(f"  landing    {status['landing']} does not exist: land a file, or correct source.uri or TRAINPIPE_LANDING")
     else:
@@ -233,7 +234,7 @@ def describe(name: str, status: dict[str, Any]) -> str:
         more = " …" if len(status["unusable_files"]) > SHOWN_FILES else ""
         lines.append(f"  unusable   {len(status['unusable_files'])} file(s), of which no record can be used: {'; '.join(told)}{more}")
     if status["unfinished"] and not status["run"]:
-        lines.append(f"  unfinished {', '.join(status['unfinished'])}: of part of the data only; the next run goes on there")
+        lines.append(f"  unfinished {', '.join(status['unfinished'])}: not of all the data yet; the next run of everything goes on there")
     lines += [*_model_lines(name, status), *_drift_lines(status["drift"])]
     return "\n".join(lines)
 

@@ -3,8 +3,10 @@
 import errno
 import re
 
+from trainpipe_assets.storage.uris import TABLES
+
 _ADVICE = {
-    errno.ENOENT: "A file that was there is gone. If a table has lost it, delete the folder of that table, and the next run makes it anew",
+    errno.ENOENT: "Make it, or correct the setting or variable that names it",
     errno.EACCES: "Let whoever runs the pipeline read and write there",
     errno.EPERM: "Let whoever runs the pipeline read and write there",
     errno.EROFS: "The disk is mounted so that nothing can be written: TRAINPIPE_LAKE or TRAINPIPE_SCRATCH has to name another place",
@@ -12,6 +14,8 @@ _ADVICE = {
     errno.ENOSPC: "The disk is full: free some space and run again, nothing is lost. `trainpipe doctor` says how much is free where",
     errno.EDQUOT: "The quota of the disk is used up: free some space and run again, nothing is lost",
 }
+
+_OF_TABLES = "A table has lost a file that was there: delete the folder of that table, and the next run makes it anew"
 
 
 def refused_by_disk(error: Exception) -> str | None:
@@ -22,5 +26,5 @@ def refused_by_disk(error: Exception) -> str | None:
     words = str(error).partition(" (set POLARS_VERBOSE")[0]
     named = re.search(r"(?:os error |\[Errno )(\d+)", words)
     number = error.errno if isinstance(error, OSError) and error.errno else int(named[1]) if named else None
-    advice = _ADVICE.get(number) if number is not None else None
+    advice = _OF_TABLES if number == errno.ENOENT and f"/{TABLES}/" in words else _ADVICE.get(number) if number is not None else None
     return f"{words}. {advice}" if advice else None

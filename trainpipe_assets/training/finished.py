@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from trainpipe_assets.storage.objects import sha256_of
 from trainpipe_assets.training.durable import whole_folder
+from trainpipe_assets.training.model import save_tokenizer
 from trainpipe_assets.training.spec import TrainSpec
 
 RECORD, WEIGHTS = "training.json", "model.safetensors"
@@ -33,15 +34,15 @@ def save_weights(model: PreTrainedModel, folder: Path) -> None:
 def write_finished(
     folder: Path,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    base: str,
     record: Mapping[str, Any],
     save: Callable[[PreTrainedModel, Path], None],
 ) -> FinishedModel:
-    """Put `model`, by `save`, with `tokenizer` and `record` into the new folder `folder`."""
+    """Put `model`, by `save`, with the tokenizer of the folder `base` and `record` into the new folder `folder`."""
     with whole_folder(folder) as partial:
         save(model, partial)
         (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by this user alone
-        tokenizer.save_pretrained(partial)
+        save_tokenizer(base, partial)
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return FinishedModel(folder, sha256_of(folder / WEIGHTS), record)
 

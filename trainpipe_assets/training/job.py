@@ -20,7 +20,7 @@ from trainpipe_assets.training.dropout import use_fast_dropout
 from trainpipe_assets.training.efficiency import matmul_rate
 from trainpipe_assets.training.memory import available_bytes, fitting_micro_batch
 from trainpipe_assets.training.micro_batches import PreparedBatch
-from trainpipe_assets.training.model import frozen_digest, load_tokenizer
+from trainpipe_assets.training.model import frozen_digest, load_tokenizer, longest_input
 from trainpipe_assets.training.optimizer import build_optimizer
 from trainpipe_assets.training.processes import agree, together, wait_for_all
 from trainpipe_assets.training.products import use_fast_products
@@ -125,9 +125,13 @@ def prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool])
 
 def _load_model(spec: TrainSpec, task: Task[Any], accelerator: Accelerator, splits: tuple[Sequences, ...]) -> PreTrainedModel:
     """The model on the CPU, made for these examples."""
-    model = task.load_model(spec)
+    model, tokenizer = task.load_model(spec), load_tokenizer(spec.base_model)
+    longest = longest_input(model, tokenizer)
+    if spec.model.max_length > longest:
+        asked = f"model.max_length is {spec.model.max_length}"
+        raise ValueError(f"{asked}, but the base model takes {longest} tokens at most; set it to that or less")
     for examples in splits:
-        task.check(examples, model, load_tokenizer(spec.base_model))
+        task.check(examples, model, tokenizer)
     task.spare_work(model)
     if accelerator.device.type == "cpu":
         use_fast_dropout(model)

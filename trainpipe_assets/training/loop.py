@@ -18,7 +18,6 @@ from trainpipe_assets.training.durable import exclusive
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
 from trainpipe_assets.training.job import Job, prepare
 from trainpipe_assets.training.micro_batches import PreparedBatch
-from trainpipe_assets.training.model import load_tokenizer
 from trainpipe_assets.training.optimizer import learning_rate
 from trainpipe_assets.training.processes import agree, join_processes, wait_for_all
 from trainpipe_assets.training.progress import Report
@@ -168,7 +167,7 @@ def _finish(job: Job) -> FinishedModel:
     finished = FinishedModel(folder, "", record)
     model = job.distribution.finished(job.model, partial(job.task.load_model, job.spec))
     if model is not None:
-        finished = write_finished(folder, model, load_tokenizer(job.spec.base_model), record, job.task.save)
+        finished = write_finished(folder, model, job.spec.base_model, record, job.task.save)
     _settle(job)
     wait_for_all(job.accelerator)
     return finished

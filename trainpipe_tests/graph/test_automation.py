@@ -354,7 +354,9 @@ def test_a_failed_run_is_told_in_one_line(
     ).for_run_failure()
     run_failure_alert(context)
     (alert,) = posted
-    assert "words_ingest failed" in alert["text"]
+    assert "words_ingest failed at raw_data: " in alert["text"]
     assert "does not exist" in alert["text"]
     assert "\n" not in alert["text"]
-    assert alert["text"] == failure_line(result.dagster_run, alert["text"].split("failed: ", 1)[1])
+    assert alert["steps"] == "raw_data"
+    assert alert["text"] == failure_line(result.dagster_run, alert["text"].split("raw_data: ", 1)[1], ["raw_data"])
+    assert "dagster." not in alert["text"]

@@ -124,3 +124,26 @@ def test_a_split_without_documents_is_a_clear_error(tmp_path: Path, instance: dg
     place = workplace(tmp_path, instance, "prompt-completion")
     place.land("a.jsonl", reviews(6))
     assert "too few examples in split(s)" in failure_of(place.run())
+
+
+def test_a_former_model_that_takes_less_at_once_is_not_compared_with(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = workplace(tmp_path, instance, "text")
+    write_tiny_language_model(tmp_path / "models" / "tiny-lm", max_position_embeddings=32)
+    place.land("a.jsonl", documents("text", 60))
+    assert place.run().success
+    longer = workplace(tmp_path, instance, "text", model={"base": "tiny-lm", "max_length": 64})
+    assert longer.run().success
+    verdicts = longer.rows("eval_report").sort("evaluated_at")["gate_reasons"].to_list()
+    assert "There is no previous model" in verdicts[0]
+    assert "The previous model is not compared with; it takes 32 tokens at once, of pieces of up to 64." in verdicts[1]
+
+
+def test_a_model_is_not_judged_beside_another_base_than_its_own(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = workplace(tmp_path, instance, "text")
+    place.land("a.jsonl", documents("text", 60))
+    assert place.run().success
+    other = workplace(tmp_path, instance, "text", evaluation={**SETTINGS["evaluation"], "bootstrap_samples": 300})
+    write_tiny_language_model(tmp_path / "models" / "tiny-lm", max_position_embeddings=256, initializer_range=0.1)
+    assert "is judged beside the one that it was trained from, 'tiny-lm' (" in failure_of(
+        other.run(asset_selection=[dg.AssetKey("eval_report")])
+    )

@@ -80,6 +80,8 @@ def test_a_model_is_chosen_by_its_fingerprint(trained: Workplace) -> None:
         ("a.csv", b"text\nw3\n", "out.xlsx", r"found the ending '.xlsx', expected one of .csv .jsonl .parquet"),
         ("a.csv", b"review\nw3\n", "out.csv", "a.csv cannot be read: there is no column 'text'; the columns are 'review'"),
         ("a.pdf", b"%PDF", "out.csv", "a.pdf cannot be read: unknown file format"),
+        ("a.csv", b"text\nw3\n", "nothing/out.csv", r"nothing/out.csv cannot be written: there is no folder .*/nothing$"),
+        ("a.csv", b"text\nw3\n", "landing/words/out.csv", "it is in the landing folder, so the next run would take the answers for data"),
     ],
 )
 def test_what_cannot_be_answered_is_one_message_and_no_file(
@@ -90,6 +92,12 @@ def test_what_cannot_be_answered_is_one_message_and_no_file(
         answered(trained, name, content, output)
     assert not (trained.root / output).exists()
     assert not list(trained.root.glob(".*out*"))
+
+
+def test_the_file_that_is_read_is_not_written_over(trained: Workplace) -> None:
+    with pytest.raises(ValueError, match="it is the file that is read; name another with --output"):
+        answered(trained, "a.csv", b"text\nw3\n", "a.csv")
+    assert (trained.root / "a.csv").read_bytes() == b"text\nw3\n"
 
 
 def test_without_a_model_that_passed_another_has_to_be_named(tmp_path: Path, instance: dg.DagsterInstance) -> None:

@@ -43,6 +43,13 @@ def test_a_file_that_changes_while_it_is_read_is_one_message_and_read_again() ->
     assert caught.value.allow_retries
 
 
+def test_only_a_file_of_a_table_is_made_anew_by_deleting_its_folder() -> None:
+    missing = refused_by_disk(FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere/scratch"))
+    assert missing == "[Errno 2] No such file or directory: '/nowhere/scratch'. Make it, or correct the setting or variable that names it"
+    lost = refused_by_disk(LibraryError("No such file or directory (os error 2): /lake/tables/raw_data/part-1.parquet"))
+    assert (lost or "").endswith("A table has lost a file that was there: delete the folder of that table, and the next run makes it anew")
+
+
 @pytest.mark.parametrize("error", [OSError("the server closed the connection"), ConnectionError(errno.ECONNRESET, "reset"), KeyError("x")])
 def test_other_faults_pass_as_they_came(error: Exception) -> None:
     assert refused_by_disk(error) is None

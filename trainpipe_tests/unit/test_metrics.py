@@ -305,6 +305,6 @@ def test_nothing_of_nothing_says_nothing():
 
 
 def test_metrics_gate_and_report_need_no_torch():
-    modules = ("gate", "metrics", "report", "evaluate", "scoring")
+    modules = ("gate", "metrics", "report", "classification", "candidate", "scoring")
     program = "import sys\n" + "".join(f"import trainpipe_assets.evaluation.{name}\n" for name in modules) + "print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "False"

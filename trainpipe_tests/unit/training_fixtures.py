@@ -87,6 +87,7 @@ def make_spec(root: Path, **changes: Any) -> TrainSpec:
         "output_dir": str(root / "model"),
         "fingerprint": "tiny",
         **changes,
+        "model": {"max_length": LONGEST, **changes.get("model", {})},
         "training": {**training, **changes.get("training", {})},
     }
     return TrainSpec.model_validate(fields)
