@@ -18,7 +18,7 @@ from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.metadata import PREVIEW, column_schema, preview
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.storage.artifacts import Artifact, list_artifacts, publish, read_manifest, seal, verify
-from trainpipe_assets.storage.delta import Table, find
+from trainpipe_assets.storage.delta import Commit, Table, find
 from trainpipe_assets.storage.increments import Increment, Upstream
 from trainpipe_assets.storage.mirror import discard
 from trainpipe_assets.storage.uris import join
@@ -92,7 +92,7 @@ def keep(increment: Increment, key: dg.AssetKey, run_id: str, log: dg.DagsterLog
     note = {"run_id": run_id, "asset": name, "fingerprint": f"{increment.fingerprint:016x}", "upstream_version": str(increment.upstream)}
     with explained():
         done = increment.commit(note)
-    table, update = done.table, "nothing new" if increment.empty else "rebuilt" if increment.rebuild else "incremental"
+    table, update = done.table, _kind_of(increment, done)
     log.info(f"{name} is at version {table.version}: {table.rows:,} rows, {done.added:,} added, {done.removed:,} removed ({update})")
     return {
         VERSION_KEY: table.version,
@@ -106,6 +106,15 @@ def keep(increment: Increment, key: dg.AssetKey, run_id: str, log: dg.DagsterLog
         "fingerprint": f"{increment.fingerprint:016x}",
         PREVIEW: _HIDDEN if hidden else preview(table),
     }
+
+
+def _kind_of(increment: Increment, done: Commit) -> str:
+    """What became of the table, for the metadata `update`."""
+    if increment.base is None:
+        return "created"
+    if increment.rebuild:
+        return "rebuilt"
+    return "incremental" if done.added or done.removed else "nothing new"
 
 
 def kept_together(context: dg.AssetExecutionContext, *outputs: dg.Output[Increment]) -> Iterator[dg.Output[Increment]]:

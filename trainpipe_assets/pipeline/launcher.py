@@ -107,7 +107,7 @@ def _require_success(code: int, reported: list[Mapping[str, Any]], output: Path)
     if code < 0 or code > 128:
         number = -code if code < 0 else code - 128
         name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
-        hint = " (out of memory? set a lower training.micro_batch_tokens)" if number == signal.SIGKILL else ""
+        hint = " (by hand, or because memory ran out: then set a lower training.micro_batch_tokens)" if number == signal.SIGKILL else ""
         raise dg.Failure(description=f"the training process was ended by {name}{hint}; run again to go on from its last checkpoint")
     if code != 0:
         raise dg.Failure(description=f"the training process failed with exit code {code}; its traceback is in the run's stderr")

@@ -24,8 +24,15 @@ from trainpipe_assets.storage.delta import Table, as_json, fingerprint
 from trainpipe_assets.training.spec import TrainSpec, differences
 
 TRAINING_VERSION = "2"  # raise it when the same spec would train another model
+_NOT_OF_RESULT = {"checkpoint_seconds", "micro_batch_tokens"}
+_OF_LANGUAGE_MODELS = {"model": {"lora", "template"}, "training": {"packing"}}
 TOLD = ("best", "warnings", "distribution", "hardware", "versions", "timing", "efficiency")
 """What a manifest takes over from `training.json`."""
+
+
+def _idle(task: Task, section: str) -> set[str]:
+    """Settings that change nothing for `task`."""
+    return set() if task == "causal-lm" else _OF_LANGUAGE_MODELS[section]
 
 
 def stated(version: str, *settings: Any) -> str:
@@ -55,8 +62,8 @@ class TrainingPlan:
             "dataset": {"fingerprint": self.dataset.fingerprint, "digest": self.digest},
             "labels": self.labels,
             "base": self.base.digest,
-            "model": self.model.model_dump(mode="json", exclude={"base"}),
-            "training": self.training.model_dump(mode="json", exclude={"checkpoint_seconds", "micro_batch_tokens"}),
+            "model": self.model.model_dump(mode="json", exclude={"base", *_idle(self.task, "model")}),
+            "training": self.training.model_dump(mode="json", exclude={*_NOT_OF_RESULT, *_idle(self.task, "training")}),
             "forced_by": self.forced_by,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]

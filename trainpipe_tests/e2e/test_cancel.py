@@ -17,7 +17,7 @@ SHORT = json.dumps({"ops": {"fine_tuned_model": {"config": {"epochs": 1}}}})
 
 def test_a_canceled_run_is_over_and_the_next_one_goes_on(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    read_words(write_tiny_base(models / "samples" / "all-MiniLM-L6-v2"))
+    read_words(write_tiny_base(models / "samples" / "all-MiniLM-L6-v2", longest=128))
     place = Installation(tmp_path / "place", models)
     (tmp_path / "place" / "landing" / "reviews").mkdir(parents=True)
     services = start_webserver(place, tmp_path / "dagster_dev.log")

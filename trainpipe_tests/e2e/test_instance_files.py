@@ -51,7 +51,7 @@ def run(command: list[str], cwd: Path, environment: Mapping[str, str], expect: i
 def place(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """An installation with a tiny base model in the place of the sample one, and words landed."""
     root = tmp_path_factory.mktemp("instance")
-    read_words(write_tiny_base(root / "models" / "samples" / "all-MiniLM-L6-v2"))
+    read_words(write_tiny_base(root / "models" / "samples" / "all-MiniLM-L6-v2", longest=128))
     installation = Installation(root, root / "models", {"VIRTUAL_ENV": str(BIN.parent)})
     installation.land("words.csv", as_csv(examples(ROWS, seed=5)))
     return installation

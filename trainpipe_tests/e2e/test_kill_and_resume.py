@@ -33,7 +33,7 @@ KILLS = (  # where, the line of output that says so, and the table that the runs
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder where a tiny base model stands in the place of the sample one."""
     folder = tmp_path_factory.mktemp("models")
-    read_words(write_tiny_base(folder / "samples" / "all-MiniLM-L6-v2"))
+    read_words(write_tiny_base(folder / "samples" / "all-MiniLM-L6-v2", longest=128))
     return folder
 
 

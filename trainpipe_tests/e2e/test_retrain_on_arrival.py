@@ -22,7 +22,7 @@ def as_jsonl(rows: list[tuple[str, str]]) -> bytes:
 @pytest.mark.timeout(1800)
 def test_landing_a_file_retrains_and_landing_another_retrains_again(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    read_words(write_tiny_base(models / "samples" / "all-MiniLM-L6-v2"))
+    read_words(write_tiny_base(models / "samples" / "all-MiniLM-L6-v2", longest=128))
     place = Installation(tmp_path / "a place, größer", models)
     place.land("first.csv", as_csv(examples(300, seed=11)))
     services = start_webserver(place, tmp_path / "dagster_dev.log")

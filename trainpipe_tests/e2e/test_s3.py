@@ -22,7 +22,7 @@ SECOND = as_csv(examples(100, seed=6))
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     folder = tmp_path / "models"
-    read_words(write_tiny_base(folder / "samples" / "all-MiniLM-L6-v2"))
+    read_words(write_tiny_base(folder / "samples" / "all-MiniLM-L6-v2", longest=128))
     return folder
 
 

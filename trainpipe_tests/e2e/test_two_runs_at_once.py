@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 900
 @pytest.mark.timeout(1800)
 def test_two_runs_started_together_end_as_one(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    read_words(write_tiny_base(models / "samples" / "all-MiniLM-L6-v2"))
+    read_words(write_tiny_base(models / "samples" / "all-MiniLM-L6-v2", longest=128))
     alone, place = Installation(tmp_path / "alone", models), Installation(tmp_path / "together", models)
     for installation in (alone, place):
         installation.land("words.csv", CONTENT)

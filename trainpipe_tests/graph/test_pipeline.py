@@ -62,7 +62,7 @@ def test_a_materialization_tells_the_truth_about_its_table(trained: tuple[Workpl
     place, result = trained
     found, table = metadata(result, "cleaned_features"), place.table("cleaned_features")
     assert (found["table_version"], found["dagster/row_count"], found["size_bytes"]) == (table.version, table.rows, table.size_bytes)
-    assert found["update"] == "rebuilt"
+    assert found["update"] == "created"
     columns = found["dagster/column_schema"].columns
     assert [column.name for column in columns] == table.schema.names()
     assert all(column.description for column in columns)
@@ -101,7 +101,7 @@ def test_a_second_run_does_no_work_twice(trained: tuple[Workplace, dg.ExecuteInP
     for drawing in ("loss_curves", "phases_plot"):
         monkeypatch.delattr(f"trainpipe_assets.pipeline.outputs.{drawing}")
     versions = {asset: place.table(asset).version for asset in ASSETS if asset != "fine_tuned_model"}
-    how_to_compute = {"checkpoint_seconds": 5.0, "micro_batch_tokens": 64}
+    how_to_compute = {"checkpoint_seconds": 5.0, "micro_batch_tokens": 64, "packing": False}  # the last is of language models
     again = place.run(run_config={"ops": {"fine_tuned_model": {"config": how_to_compute}}})
     assert again.success
     assert {asset: place.table(asset).version for asset in versions} == versions
@@ -359,3 +359,31 @@ def build(place: Workplace) -> dg.Definitions:
     from trainpipe_assets.pipeline.component import build_pipeline
 
     return build_pipeline(place.name, place.settings)
+
+
+CHANGES: list[tuple[dict[str, Any], set[str]]] = [
+    ({"source": {"uri": "words", "settle_seconds": 0, "schema_drift": "quarantine"}}, {"raw_data"}),
+    ({"split": {"seed": 3}}, {"cleaned_features", "rejected_rows"}),
+    ({"model": {"base": "tiny", "max_length": 16}}, {"tokenized_dataset", "fine_tuned_model"}),
+    ({"training": {"epochs": 7}}, {"fine_tuned_model"}),
+    ({"evaluation": {"bootstrap_samples": 123}}, {"eval_report"}),
+    ({"drift": {"label_shift": 0.5}}, {"drift_report"}),
+]
+
+
+@pytest.mark.parametrize(("change", "about"), CHANGES)
+def test_a_changed_setting_changes_the_code_version_of_what_it_is_about(
+    tmp_path: Path, instance: dg.DagsterInstance, change: dict[str, Any], about: set[str]
+) -> None:
+    before, after = (code_versions(make_workplace(tmp_path, instance, **settings)) for settings in ({}, change))
+    assert {name for name, version in after.items() if before[name] != version} == about
+    assert set(before) == {*ASSETS, "rejected_rows", "drift_report"}
+
+
+def code_versions(place: Workplace) -> dict[str, str | None]:
+    return {
+        key.to_user_string(): assets.code_versions_by_key[key]
+        for assets in place.definitions().assets or ()
+        if isinstance(assets, dg.AssetsDefinition)
+        for key in assets.keys
+    }

@@ -31,7 +31,7 @@ CHECKS = [
 
 @pytest.fixture
 def place(tmp_path: Path) -> Installation:
-    read_words(write_tiny_base(tmp_path / "models" / "samples" / "all-MiniLM-L6-v2"))
+    read_words(write_tiny_base(tmp_path / "models" / "samples" / "all-MiniLM-L6-v2", longest=128))
     installation = Installation(tmp_path, tmp_path / "models")
     installation.land("a.csv", b"text,label\nfine,positive\n")
     return installation

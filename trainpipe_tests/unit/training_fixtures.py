@@ -19,12 +19,12 @@ LONGEST = 32
 LABELS = ("negative", "positive")
 
 
-def write_tiny_base(folder: Path, dropout: float = 0.1) -> Path:
-    """A base model without a classification head, of 2 layers and 32 dimensions, with its tokenizer."""
+def write_tiny_base(folder: Path, dropout: float = 0.1, longest: int = LONGEST) -> Path:
+    """A base model without a classification head, of 2 layers and 32 dimensions, with its tokenizer; it takes `longest` tokens."""
     words = [*SPECIAL, *(f"w{index}" for index in range(len(SPECIAL), VOCABULARY))]
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", model_max_length=LONGEST
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", model_max_length=longest
     ).save_pretrained(folder)
     set_seed(1)
     config = BertConfig(
@@ -33,7 +33,7 @@ def write_tiny_base(folder: Path, dropout: float = 0.1) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=LONGEST,
+        max_position_embeddings=longest,
         initializer_range=0.2,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
