@@ -8,7 +8,7 @@ import dagster as dg
 from trainpipe_assets.pipeline.automation import run_failure_alert
 from trainpipe_assets.pipeline.component import component_tree
 from trainpipe_assets.pipeline.executor import signing_in_process_executor
-from trainpipe_assets.pipeline.failures import end_with, one_message
+from trainpipe_assets.pipeline.failures import ending_with_one_message
 from trainpipe_assets.pipeline.io_managers import DeltaIOManager, ModelIOManager
 from trainpipe_assets.pipeline.resources import lake_from_environment, launcher_from_environment, pipelines_folder
 
@@ -18,11 +18,8 @@ from trainpipe_assets.pipeline.resources import lake_from_environment, launcher_
 def defs() -> dg.Definitions:
     """All definitions of this code location; made once for the process, where a single run asks for them six times."""
     _expect_beta()
-    try:
-        with one_message():
-            return dg.Definitions.merge(_pipelines(), shared())
-    except ValueError as error:
-        end_with(str(error))
+    with ending_with_one_message():
+        return dg.Definitions.merge(_pipelines(), shared())
 
 
 def shared(executor: dg.ExecutorDefinition | None = signing_in_process_executor) -> dg.Definitions:
@@ -33,11 +30,8 @@ def shared(executor: dg.ExecutorDefinition | None = signing_in_process_executor)
     loading with one message.
     """
     _expect_beta()
-    try:
-        with one_message():
-            lake, launcher = lake_from_environment(), launcher_from_environment()
-    except ValueError as error:
-        end_with(str(error))
+    with ending_with_one_message():
+        lake, launcher = lake_from_environment(), launcher_from_environment()
     return dg.Definitions(
         resources={
             "lake": lake,

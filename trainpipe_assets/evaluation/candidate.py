@@ -29,6 +29,11 @@ class Comparison:
     fixed: int
     broken: int
 
+    @property
+    def values(self) -> dict[str, float]:
+        """What the previous model scores, without intervals."""
+        return {name: estimate.value for name, estimate in self.metrics.items()}
+
 
 @dataclass(frozen=True)
 class Unseen:
@@ -89,19 +94,20 @@ class Candidate(Generic[Answers]):
         self,
         previous: Answers | None,
         unseen: Unseen | None,
-        baselines: Sequence[Answers],
+        baselines: Sequence[Comparison],
         settings: GateSettings,
         task: Task,
         incomparable: str = "",
     ) -> Weighed:
         """Metrics, the comparison with the `previous` model on what that has not seen, and the verdict beside the best of `baselines`.
 
-        Where there is a previous model that cannot be compared with, `incomparable` says why.
+        Those are comparisons with answers that need no training. Where there is a previous model that cannot be compared with,
+        `incomparable` says why.
         """
         metric, metrics = settings.metric_of(task), self.resampled.estimates()
         comparison = None if previous is None else self._on_unseen(previous, unseen)
         best = max if metric not in LOWER_IS_BETTER else min
-        baseline = best(map(self.against, baselines), key=lambda other: other.metrics[metric].value)
+        baseline = best(baselines, key=lambda other: other.metrics[metric].value)
         difference = comparison.differences[metric] if comparison else None
         note = f"; {incomparable}" if incomparable else unseen.note if unseen is not None and previous is not None else ""
         ahead = baseline.differences[metric]

@@ -102,10 +102,11 @@ def evaluate(
     previous = None
     if previous_probabilities is not None:
         previous = _outcomes("the previous model", label_ids, previous_probabilities, labels, settings)
-    majority, baseline = _majority_baseline(label_ids, len(labels))
+    majority = _majority(label_ids, len(labels))
     constant = _outcomes("the baseline", label_ids, np.eye(len(labels))[np.full(len(label_ids), majority)], labels, settings)
     candidate = Candidate(sample, partial(bootstrap, samples=settings.bootstrap_samples, seed=seed), _better)
-    weighed = candidate.weighed(previous, unseen, [constant], settings.gate, "text-classification", incomparable)
+    baseline = candidate.against(constant)
+    weighed = candidate.weighed(previous, unseen, [baseline], settings.gate, "text-classification", incomparable)
     table = _predictions(examples, labels, probabilities)
     return Evaluation(
         labels=labels,
@@ -117,7 +118,7 @@ def evaluate(
         slices=_slice_rows(examples, candidate, settings),
         mistakes=_mistakes(table, settings.mistakes),
         baseline_label=labels[majority],
-        baseline=baseline,
+        baseline={name: baseline.values[name] for name in ("accuracy", "macro_f1")},
         comparison=weighed.comparison,
         verdict=weighed.verdict,
         predictions=table,
@@ -157,11 +158,9 @@ def _better(sample: Outcomes, other: Outcomes) -> NDArray[np.bool_]:
     return right
 
 
-def _majority_baseline(label_ids: NDArray[np.int64], n_classes: int) -> tuple[int, dict[str, float]]:
-    """The most frequent label of the examples (lowest id among equals), and what predicting it always would score."""
-    majority = int(np.bincount(label_ids, minlength=n_classes).argmax())
-    constant = np.full_like(label_ids, majority)
-    return majority, {"accuracy": metrics.accuracy(label_ids, constant), "macro_f1": metrics.macro_f1(label_ids, constant, n_classes)}
+def _majority(label_ids: NDArray[np.int64], n_classes: int) -> int:
+    """The most frequent label of the examples, the lowest id among equals."""
+    return int(np.bincount(label_ids, minlength=n_classes).argmax())
 
 
 def _class_rows(sample: Outcomes, labels: tuple[str, ...]) -> tuple[ClassRow, ...]:

@@ -21,7 +21,6 @@ from trainpipe_assets.evaluation.label_set_metrics import (
     bootstrap_average_precision,
     bootstrap_label_sets,
     label_counts,
-    measure,
     multi_hot,
     roc_auc,
 )
@@ -106,7 +105,8 @@ def evaluate_label_sets(
     previous = None if previous_probabilities is None else LabelSets(sets.truth, previous_probabilities)
     baseline_set, constants = _constants(sets)
     candidate = Candidate(sets, partial(bootstrap_label_sets, samples=settings.bootstrap_samples, seed=seed), _better)
-    weighed = candidate.weighed(previous, unseen, constants, settings.gate, "multi-label-classification", incomparable)
+    baselines = [candidate.against(constant) for constant in constants]
+    weighed = candidate.weighed(previous, unseen, baselines, settings.gate, "multi-label-classification", incomparable)
     table = _predictions(examples, labels, sets)
     return LabelSetEvaluation(
         labels=labels,
@@ -117,7 +117,7 @@ def evaluate_label_sets(
         slices=_slices(examples, candidate, settings),
         mistakes=_mistakes(table, sets, settings.mistakes),
         baseline_set=tuple(label for label, there in zip(labels, baseline_set, strict=True) if there),
-        baseline=_better_of(constants),
+        baseline=_better_of(baselines),
         comparison=weighed.comparison,
         verdict=weighed.verdict,
         predictions=table,
@@ -136,11 +136,10 @@ def _constants(sets: LabelSets) -> tuple[list[bool], list[LabelSets]]:
     return frequent.tolist(), [LabelSets(sets.truth, np.broadcast_to(answer, sets.truth.shape).astype(np.float64)) for answer in answers]
 
 
-def _better_of(constants: Sequence[LabelSets]) -> dict[str, float]:
-    """What the better of constant answers scores in each metric."""
-    scores = [measure(constant) for constant in constants]
-    best = {name: max(score[name] for score in scores) for name in ("macro_f1", "micro_f1", "subset_accuracy")}
-    return best | {"hamming_loss": min(score["hamming_loss"] for score in scores)}
+def _better_of(baselines: Sequence[Comparison]) -> dict[str, float]:
+    """What the better of the constant answers scores in each metric."""
+    best = {name: max(one.values[name] for one in baselines) for name in ("macro_f1", "micro_f1", "subset_accuracy")}
+    return best | {"hamming_loss": min(one.values["hamming_loss"] for one in baselines)}
 
 
 def _label_rows(sets: LabelSets, labels: tuple[str, ...], settings: EvaluationSettings, seed: int) -> tuple[LabelRow, ...]:

@@ -101,7 +101,7 @@ def evaluate_language(
         raise ValueError("no document of the test split has a token to predict; raise split.test or land more data")
     candidate = Candidate(sums, partial(bootstrap_documents, samples=settings.bootstrap_samples, seed=seed), _likelier)
     against_base = candidate.against(base)
-    weighed = candidate.weighed(previous, unseen, [base], settings.gate, "causal-lm", incomparable)
+    weighed = candidate.weighed(previous, unseen, [against_base], settings.gate, "causal-lm", incomparable)
     scores = _scores(documents, sums)
     return LanguageEvaluation(
         n_examples=documents.height,

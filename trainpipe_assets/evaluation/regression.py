@@ -15,7 +15,7 @@ from trainpipe_assets.evaluation.gate import Verdict
 from trainpipe_assets.evaluation.history import history_fields
 from trainpipe_assets.evaluation.intervals import Estimate
 from trainpipe_assets.evaluation.metrics import FloatArray
-from trainpipe_assets.evaluation.regression_metrics import Numbers, bootstrap_regression, measure
+from trainpipe_assets.evaluation.regression_metrics import Numbers, bootstrap_regression
 from trainpipe_assets.schemas import TARGET_PREDICTIONS
 from trainpipe_assets.settings import EvaluationSettings
 
@@ -86,7 +86,8 @@ def evaluate_regression(
     previous = None if previous_predicted is None else Numbers(numbers.targets, previous_predicted)
     constant = Numbers(numbers.targets, np.full(len(numbers.targets), training_mean))
     candidate = Candidate(numbers, partial(bootstrap_regression, samples=settings.bootstrap_samples, seed=seed), _nearer)
-    weighed = candidate.weighed(previous, unseen, [constant], settings.gate, "text-regression")
+    baseline = candidate.against(constant)
+    weighed = candidate.weighed(previous, unseen, [baseline], settings.gate, "text-regression")
     table = _predictions(examples, numbers)
     return RegressionEvaluation(
         target=target,
@@ -95,7 +96,7 @@ def evaluate_regression(
         slices=_slices(examples, candidate, settings),
         mistakes=_furthest_off(table, settings.mistakes),
         training_mean=training_mean,
-        baseline=measure(constant),
+        baseline=baseline.values,
         comparison=weighed.comparison,
         verdict=weighed.verdict,
         predictions=table,

@@ -112,6 +112,16 @@ def one_message() -> Iterator[None]:
         raise ValueError(one_line(cause) if isinstance(cause, ValidationError) else str(cause).rstrip()) from None
 
 
+@contextmanager
+def ending_with_one_message() -> Iterator[None]:
+    """End the loading of the code with the one message of what is wrong."""
+    try:
+        with one_message():
+            yield
+    except ValueError as error:
+        end_with(str(error))
+
+
 def _first_cause(error: BaseException) -> BaseException:
     return error if error.__cause__ is None else _first_cause(error.__cause__)
 

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 from trainpipe_tests.corpora import as_csv, examples
-from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.pipelines import write_stand_in
 from trainpipe_tests.programs import Installation, trainings_of, wait_until
 from trainpipe_tests.ui.webserver import start_webserver
-from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 PATIENCE = 240.0
 CANCEL_SECONDS = 120.0  # more than the 20 s that a training has for its last checkpoint: the machine may be busy
@@ -17,7 +16,7 @@ SHORT = json.dumps({"ops": {"fine_tuned_model": {"config": {"epochs": 1}}}})
 
 def test_a_canceled_run_is_over_and_the_next_one_goes_on(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    read_words(write_tiny_base(models / "samples" / "all-MiniLM-L6-v2", longest=128))
+    write_stand_in(models)
     place = Installation(tmp_path / "place", models)
     (tmp_path / "place" / "landing" / "reviews").mkdir(parents=True)
     services = start_webserver(place, tmp_path / "dagster_dev.log")

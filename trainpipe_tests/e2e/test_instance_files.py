@@ -20,10 +20,9 @@ import yaml
 
 from trainpipe_tests import dockerfile
 from trainpipe_tests.corpora import as_csv, examples
-from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.pipelines import write_stand_in
 from trainpipe_tests.programs import BIN, REPOSITORY, Installation, wait_until
 from trainpipe_tests.system_programs import require_postgres
-from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 ASSETS = {"raw_data", "cleaned_features", "rejected_rows", "drift_report", "tokenized_dataset", "fine_tuned_model", "eval_report"}
 ENTRYPOINT = REPOSITORY / "docker-entrypoint.sh"
@@ -51,7 +50,7 @@ def run(command: list[str], cwd: Path, environment: Mapping[str, str], expect: i
 def place(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """An installation with a tiny base model in the place of the sample one, and words landed."""
     root = tmp_path_factory.mktemp("instance")
-    read_words(write_tiny_base(root / "models" / "samples" / "all-MiniLM-L6-v2", longest=128))
+    write_stand_in(root / "models")
     installation = Installation(root, root / "models", {"VIRTUAL_ENV": str(BIN.parent)})
     installation.land("words.csv", as_csv(examples(ROWS, seed=5)))
     return installation

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from trainpipe_tests.corpora import as_csv, examples
-from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.pipelines import write_stand_in
 from trainpipe_tests.programs import MATERIALIZE, TABLES, Installation, kill_when, trainings_of, wait_until
-from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 CONFIG = (
     "--config-json",
@@ -33,7 +32,7 @@ KILLS = (  # where, the line of output that says so, and the table that the runs
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder where a tiny base model stands in the place of the sample one."""
     folder = tmp_path_factory.mktemp("models")
-    read_words(write_tiny_base(folder / "samples" / "all-MiniLM-L6-v2", longest=128))
+    write_stand_in(folder)
     return folder
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from trainpipe_tests.corpora import as_csv, examples
-from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.pipelines import write_stand_in
 from trainpipe_tests.programs import Installation, wait_until
 from trainpipe_tests.ui.webserver import start_webserver
-from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 PATIENCE = 600.0
 
@@ -22,7 +21,7 @@ def as_jsonl(rows: list[tuple[str, str]]) -> bytes:
 @pytest.mark.timeout(1800)
 def test_landing_a_file_retrains_and_landing_another_retrains_again(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    read_words(write_tiny_base(models / "samples" / "all-MiniLM-L6-v2", longest=128))
+    write_stand_in(models)
     place = Installation(tmp_path / "a place, größer", models)
     place.land("first.csv", as_csv(examples(300, seed=11)))
     services = start_webserver(place, tmp_path / "dagster_dev.log")

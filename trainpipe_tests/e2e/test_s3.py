@@ -9,10 +9,9 @@ import pytest
 from trainpipe_assets.storage.artifacts import list_artifacts, local_copy
 from trainpipe_assets.storage.uris import open_filesystem
 from trainpipe_tests.corpora import as_csv, examples
-from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.pipelines import write_stand_in
 from trainpipe_tests.programs import TABLES, Installation
 from trainpipe_tests.s3_server import S3Server
-from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 CONFIG = ("--config-json", json.dumps({"ops": {"fine_tuned_model": {"config": {"epochs": 2, "batch_tokens": 64}}}}))
 FIRST = as_csv([*examples(300, seed=5), ("w4 w5", "neutral")])
@@ -22,7 +21,7 @@ SECOND = as_csv(examples(100, seed=6))
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     folder = tmp_path / "models"
-    read_words(write_tiny_base(folder / "samples" / "all-MiniLM-L6-v2", longest=128))
+    write_stand_in(folder)
     return folder
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from trainpipe_tests.corpora import as_csv, examples
-from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.pipelines import write_stand_in
 from trainpipe_tests.programs import MATERIALIZE, TABLES, Installation, stop, trainings_of
-from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 CONFIG = ("--config-json", json.dumps({"ops": {"fine_tuned_model": {"config": {"epochs": 2, "batch_tokens": 64}}}}))
 CONTENT = as_csv([*examples(300, seed=8), ("w4 w5", "neutral"), *examples(300, seed=8)[:5]])
@@ -18,7 +17,7 @@ PATIENCE_SECONDS = 900
 @pytest.mark.timeout(1800)
 def test_two_runs_started_together_end_as_one(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    read_words(write_tiny_base(models / "samples" / "all-MiniLM-L6-v2", longest=128))
+    write_stand_in(models)
     alone, place = Installation(tmp_path / "alone", models), Installation(tmp_path / "together", models)
     for installation in (alone, place):
         installation.land("words.csv", CONTENT)

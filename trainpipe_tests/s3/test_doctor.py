@@ -9,11 +9,10 @@ import pytest
 from trainpipe_assets.pipeline import doctor
 from trainpipe_assets.pipeline.doctor import Finding
 from trainpipe_tests.conftest import aws_environment
-from trainpipe_tests.pipelines import read_words
+from trainpipe_tests.pipelines import write_stand_in
 from trainpipe_tests.programs import Installation
 from trainpipe_tests.s3.careless_server import careless_server
 from trainpipe_tests.s3_server import S3Server
-from trainpipe_tests.unit.training_fixtures import write_tiny_base
 
 CHECKS = [
     "python",
@@ -31,7 +30,7 @@ CHECKS = [
 
 @pytest.fixture
 def place(tmp_path: Path) -> Installation:
-    read_words(write_tiny_base(tmp_path / "models" / "samples" / "all-MiniLM-L6-v2", longest=128))
+    write_stand_in(tmp_path / "models")
     installation = Installation(tmp_path, tmp_path / "models")
     installation.land("a.csv", b"text,label\nfine,positive\n")
     return installation
