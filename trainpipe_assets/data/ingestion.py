@@ -46,13 +46,14 @@ class Arrivals:
         return not self.new and not self.withdrawn
 
 
+def determinants(settings: SourceSettings) -> Mapping[str, Any]:
+    """Everything that fixes how files are read, by name; where they lie, and which of them are quarantined, does not matter to it."""
+    return {"version": VERSION, "source": settings.model_dump(mode="json", exclude=_NOT_OF_READING)}
+
+
 def source_fingerprint(settings: SourceSettings) -> int:
-    """Identity of how files are read; where they lie, and which of them are quarantined, does not matter to it."""
-    return fingerprint("raw_data", VERSION, _of_reading(settings))
-
-
-def _of_reading(settings: SourceSettings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude=_NOT_OF_READING)
+    """Identity of how files are read."""
+    return fingerprint("raw_data", *determinants(settings).values())
 
 
 def ingested_files(table: Table | None) -> pl.DataFrame:
@@ -90,7 +91,7 @@ def ingest(
             f"there is no file to read for {uri}: the landing folder is empty. Land one with `trainpipe land FILE`"
             + (", or delete the table by hand if all its data is really to go" if table else "")
         )
-    wanted, made_by = source_fingerprint(settings), {"version": VERSION, "source": _of_reading(settings)}
+    wanted, made_by = source_fingerprint(settings), determinants(settings)
     current = table if table is not None and table.fingerprint == wanted else None
     arrivals = find_arrivals(landed, current, growing)
     standing = ingested_files(current).filter(~pl.col("source_file").is_in(list(arrivals.withdrawn)))

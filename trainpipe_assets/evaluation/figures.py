@@ -9,6 +9,7 @@ import io
 import unicodedata
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 MAX_NAME = 26  # characters of a class or slice name
 DOTS_PER_INCH = 110
+FONT = "DejaVu Sans"  # comes with matplotlib
+OTHER_SCRIPTS = (  # free ones, then those of Windows and macOS
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Droid Sans Fallback", "WenQuanYi Zen Hei", "Noto Sans Thai",
+    "Noto Sans Devanagari", "Noto Sans Bengali", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Hiragino Sans", "Arial Unicode MS",
+)  # fmt: skip
+"""Fonts that have scripts which `FONT` lacks."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +75,23 @@ def short(name: str) -> str:
 
 
 def png(figure: "Figure") -> bytes:
-    """Draw; text is taken literally ('$' is no formula) and a script that the font lacks shows as boxes."""
+    """Draw; text is taken literally ('$' is no formula), and a script that no font of the machine has shows as boxes."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+        text.set_fontfamily(fonts())
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+@cache
+def fonts() -> list[str]:
+    """The fonts that a letter is looked for in, one after the other: of those for other scripts only the installed ones."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return [FONT, *(name for name in OTHER_SCRIPTS if name in installed)]

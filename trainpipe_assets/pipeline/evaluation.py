@@ -91,7 +91,7 @@ def evaluate_model(
     covered = _covered(model, tokens, history)
     if before is not None and stored(before["report_uri"]) is not None:
         again = pl.DataFrame([] if newest else [{**before, "evaluated_at": now}], schema=EVAL_REPORT)
-        return EvaluationStep(_increment(history_uri, history, again, covered), _known_metadata(before) | _told(left_out))
+        return EvaluationStep(_increment(history_uri, history, again, covered, settings), _known_metadata(before) | _told(left_out))
     measure, unseen = MEASURES[model.task], _unseen(previous, tokens, texts, examples) if previous else None
     found = measure.take(Trial(model, previous, unseen, base, examples, compute, settings))
     made_of, longest = composition(texts.scan(), task, model.labels), int(model.manifest["settings"]["model"]["max_length"])
@@ -104,7 +104,7 @@ def evaluate_model(
     metric, evaluations = settings.gate.metric_of(task), pl.concat([rows, added.select(rows.columns)])
     shown = {**measure.shown(found), **_shown_history(evaluations, metric)}
     metadata = {"summary": dg.MetadataValue.md(summary_markdown(found)), **shown, **_known_metadata(row), **_told(left_out)}
-    return EvaluationStep(_increment(history_uri, history, added, covered), metadata)
+    return EvaluationStep(_increment(history_uri, history, added, covered, settings), metadata)
 
 
 def _covered(model: Artifact, tokens: Table, history: Table | None) -> int:
@@ -189,10 +189,16 @@ def _identity(model: Artifact, previous: Artifact | None, examples: pl.DataFrame
     return f"{fingerprint(VERSION, model.fingerprint, against, rows, settings):016x}"
 
 
-def _increment(uri: str, history: Table | None, row: pl.DataFrame, covered: int) -> Increment:
+def determinants(settings: EvaluationSettings) -> Mapping[str, Any]:
+    """What fixes an evaluation beside its model and its examples, by name."""
+    return {"version": VERSION, "evaluation": settings.model_dump(mode="json")}
+
+
+def _increment(uri: str, history: Table | None, row: pl.DataFrame, covered: int, settings: EvaluationSettings) -> Increment:
     nothing = pl.DataFrame(schema={"row_id": pl.String})
     empty = row.is_empty() and history is not None and history.upstream == covered
-    return Increment(uri, history, row.lazy(), nothing, fingerprint("eval_report", VERSION), upstream=covered, empty=empty)
+    made_by = determinants(settings)
+    return Increment(uri, history, row.lazy(), nothing, fingerprint("eval_report", VERSION), upstream=covered, empty=empty, made_by=made_by)
 
 
 def _reports_of(model: Artifact) -> str:

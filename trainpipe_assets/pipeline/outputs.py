@@ -106,6 +106,7 @@ def model_output(
         "validation_loss": round(best["loss"], 4),
         **_of_task(best),
         "train_seconds": round(timing["seconds"], 1),
+        **({"earlier_seconds": round(timing["earlier_seconds"], 1)} if timing.get("earlier_seconds") else {}),
         "examples_per_second": round(timing["examples_per_second"], 1),
         "tokens_per_second": round(timing["tokens_per_second"], 1),
         "padding_fraction": round(timing["padding_fraction"], 4),

@@ -35,6 +35,14 @@ def _idle(task: Task, section: str) -> set[str]:
     return set() if task == "causal-lm" else _OF_LANGUAGE_MODELS[section]
 
 
+def settings_of_result(task: Task, model: ModelSettings, training: TrainingSettings) -> dict[str, Any]:
+    """Those that decide what a training comes to, beside its base model, ready for JSON."""
+    return {
+        "model": model.model_dump(mode="json", exclude={"base", *_idle(task, "model")}),
+        "training": training.model_dump(mode="json", exclude={*_NOT_OF_RESULT, *_idle(task, "training")}),
+    }
+
+
 def stated(version: str, *settings: Any) -> str:
     """The version of an asset's code as Dagster knows it, with the settings that it goes by: when either changes, the asset is stale."""
     return f"{version}-{fingerprint(*settings):016x}"
@@ -62,8 +70,7 @@ class TrainingPlan:
             "dataset": {"fingerprint": self.dataset.fingerprint, "digest": self.digest},
             "labels": self.labels,
             "base": self.base.digest,
-            "model": self.model.model_dump(mode="json", exclude={"base", *_idle(self.task, "model")}),
-            "training": self.training.model_dump(mode="json", exclude={*_NOT_OF_RESULT, *_idle(self.task, "training")}),
+            **settings_of_result(self.task, self.model, self.training),
             "forced_by": self.forced_by,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -137,18 +144,24 @@ def require_covered(tokens: Table, texts: Table) -> None:
 def _require(table: Table, name: str, wanted: Mapping[str, Any], upstream: int | None) -> None:
     if table.fingerprint == fingerprint(*wanted.values(), upstream):
         return
-    told = made_by_table(table.made_by, name).get(name)
-    changed = differences(told, json.loads(as_json(wanted))) if told else []
+    changed = made_otherwise(table, wanted)
     raise ValueError(
         f"{name} was made by other settings than the pipeline has now{': ' if changed else ''}{'; '.join(changed)}. Materialize it first, "
         "or all assets together"
     )
 
 
-def made_by_table(made_by: Mapping[str, Any] | None, table: str = "tokenized_dataset") -> dict[str, Any]:
-    """What made the rows of `table`, versions of the code and settings, by the table that it made; without those of an older version."""
-    found, names = {}, ("tokenized_dataset", "cleaned_features", "raw_data")
-    for name in names[names.index(table) :]:
+def made_otherwise(table: Table, wanted: Mapping[str, Any]) -> list[str]:
+    """In what that which made `table` differs from what is `wanted` now, one sentence each; of what it does not tell, nothing is said."""
+    now = {name: value for name, value in json.loads(as_json(wanted)).items() if name in (table.made_by or {})}
+    return differences({name: (table.made_by or {})[name] for name in now}, now)
+
+
+def made_by_table(made_by: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What made the rows of `tokenized_dataset`, versions of the code and settings, by the table that it made; without those of an older
+    version."""
+    found = {}
+    for name in ("tokenized_dataset", "cleaned_features", "raw_data"):
         if made_by is None:
             break
         found[name] = {key: value for key, value in made_by.items() if key != "upstream"}

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trainpipe_assets.data.ingestion import find_arrivals, pending
 from trainpipe_assets.data.sources import list_landed
+from trainpipe_assets.pipeline.changed import changed
 from trainpipe_assets.pipeline.component import TrainingPipeline, checked_name, component_tree
 from trainpipe_assets.pipeline.current_model import current_model, history_of
 from trainpipe_assets.pipeline.drift import of_model, telling
@@ -81,6 +82,7 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
     """Where a pipeline stands, ready for JSON.
 
     `unfinished` names the tables that do not cover all of what they are made from: a run failed, was canceled, or is at it.
+    `changed` says of each table, and of the model that was evaluated last, in what the settings differ from those that made it.
     `model` and `drift` speak of the current model, the newest that is there and passed the gate; `gate` and `latest` of the newest
     evaluation.
     """
@@ -92,6 +94,7 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
     raw = tables["raw_data"]
     history = evaluation_history(tables["eval_report"])
     current = current_model(tables["eval_report"], settings.task)
+    newest = read_manifest(history[-1]["model_uri"]) if history else None
     judged = [row for row in history if current is not None and row["gate_passed"] and row["model_fingerprint"] == current.fingerprint]
     return {
         "run": run_under_way(name, settings),
@@ -101,12 +104,13 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
         "pending_files": [file.path for file in pending(landed, raw)],
         "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}) if there else [],
         "unfinished": unfinished({table: tables[table] for table in wanted(settings, has_model=bool(judged))}),
+        "changed": changed(settings, tables, newest),
         "unusable_files": unusable_files(raw),
         "tables": {name: {"version": table.version, "rows": table.rows, "uri": table.uri} for name, table in tables.items() if table},
         "rejected": rejected_by_rule(tables["rejected_rows"]),
         "model": describe_model(judged[-1], exists=True) if judged else None,
         "gate": describe_gate(history[-1]) if history else None,
-        "latest": describe_model(history[-1], exists=read_manifest(history[-1]["model_uri"]) is not None) if history else None,
+        "latest": describe_model(history[-1], exists=newest is not None) if history else None,
         "drift": describe_drift(tables, judged[-1]["model_fingerprint"], settings) if judged else None,
     }
 
@@ -235,8 +239,14 @@ def describe(name: str, status: dict[str, Any]) -> str:
         lines.append(f"  unusable   {len(status['unusable_files'])} file(s), of which no record can be used: {'; '.join(told)}{more}")
     if status["unfinished"] and not status["run"]:
         lines.append(f"  unfinished {', '.join(status['unfinished'])}: not of all the data yet; the next run of everything goes on there")
-    lines += [*_model_lines(name, status), *_drift_lines(status["drift"])]
+    lines += [*_changed_lines(status["changed"]), *_model_lines(name, status), *_drift_lines(status["drift"])]
     return "\n".join(lines)
+
+
+def _changed_lines(changed: Mapping[str, list[str]]) -> list[str]:
+    told = [f"{asset} is of other settings: {'; '.join(sentences)}" for asset, sentences in changed.items()]
+    lines = [f"  {'' if number else 'changed':<10} {one}" for number, one in enumerate(told)]
+    return [*lines, f"  {'':<10} the next run of everything makes anew what follows from it"] if lines else []
 
 
 def _drift_lines(drift: dict[str, Any] | None) -> list[str]:

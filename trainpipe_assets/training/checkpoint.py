@@ -39,13 +39,16 @@ class Checkpoints:
     given: Mapping[str, str]
     mirror: Mirror | None = None
 
-    def save(self, state: TrainingState, tensors: Tensors) -> None:
-        """Save a checkpoint of `state` with `tensors`, then remove all but it and the best one. The mirror follows when it can."""
+    def save(self, state: TrainingState, tensors: Tensors, seconds: float) -> None:
+        """Save a checkpoint of `state` with `tensors`, reached in so many `seconds`, then remove all but it and the best one.
+
+        The mirror follows when it can.
+        """
         place = self.folder / state.name
         shutil.rmtree(place, ignore_errors=True)
         with whole_folder(place) as partial:
             _write(tensors, partial / TENSORS)
-            described = {"state": state.model_dump(), "spec": self.spec.model_dump(mode="json"), "given": self.given}
+            described = {"state": state.model_dump(), "spec": self.spec.model_dump(mode="json"), "given": self.given, "seconds": seconds}
             (partial / STATE).write_text(json.dumps(described), encoding="utf-8")
             seal(partial, {"checkpoint": state.name})
         kept = {state.best_name, state.name}
@@ -90,6 +93,10 @@ class Checkpoints:
                 return state
             log.warning("checkpoint %s is passed over: that of its best model, %s, is not complete", path, state.best_name)
         return None
+
+    def seconds(self, name: str) -> float:
+        """What it took all processes of this training, one after the other, to reach the checkpoint `name`."""
+        return float(json.loads((self.folder / name / STATE).read_text(encoding="utf-8")).get("seconds", 0.0))
 
     def tensors(self, name: str) -> Tensors:
         """Those of the checkpoint `name`."""

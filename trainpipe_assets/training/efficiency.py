@@ -76,7 +76,13 @@ def verdict(phases: Mapping[str, float], utilization: float, rate: float) -> str
 
 
 def describe_efficiency(
-    phases: Mapping[str, float], tokens: int, operations: int, rate: float, price_per_hour: float | None, crowding: Mapping[str, float]
+    phases: Mapping[str, float],
+    tokens: int,
+    operations: int,
+    rate: float,
+    price_per_hour: float | None,
+    crowding: Mapping[str, float],
+    earlier: float = 0.0,
 ) -> dict[str, Any]:
     """What `training.json` says of the use of the device.
 
@@ -87,6 +93,7 @@ def describe_efficiency(
         rate: operations per second that matrix products reach, all processes together.
         price_per_hour: price of all that this training occupies.
         crowding: what else ran on the machine, see `describe_crowding`.
+        earlier: seconds spent on it before it was gone on with, of which the cost alone tells.
     """
     stepping = sum(seconds for phase, seconds in phases.items() if phase not in OUTSIDE_STEPS)
     achieved = float(operations) * tokens / stepping if stepping else 0.0
@@ -98,7 +105,7 @@ def describe_efficiency(
         "model_flops_per_second": achieved,
         "matmul_flops_per_second": rate,
         "model_flops_utilization": achieved / rate,
-        "cost": None if price_per_hour is None else price_per_hour * sum(phases.values()) / 3600.0,
+        "cost": None if price_per_hour is None else price_per_hour * (earlier + sum(phases.values())) / 3600.0,
     }
 
 

@@ -119,8 +119,9 @@ def prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool])
     stepper.shrunk_at = shrunk_at
     if state.step == 0:
         state.micro_batch_tokens = stepper.micro_batch_tokens = _fitting(stepper)
+    meter = Meter(timeline, earlier=checkpoints.seconds(state.name) if state.step else 0.0)
     rate = together(accelerator, _matmul_rate(accelerator))
-    return Job(spec, distribution, model, task, train, validation, stepper, checkpoints, state, stop, Meter(timeline), rate, began_with)
+    return Job(spec, distribution, model, task, train, validation, stepper, checkpoints, state, stop, meter, rate, began_with)
 
 
 def _load_model(spec: TrainSpec, task: Task[Any], accelerator: Accelerator, splits: tuple[Sequences, ...]) -> PreTrainedModel:

@@ -121,7 +121,7 @@ def _checkpoint(job: Job) -> None:
         with job.meter.timeline.phase(Phase.CHECKPOINT):
             tensors = job.distribution.gather(job.model, job.stepper.optimizer)
             if job.accelerator.is_main_process:
-                job.checkpoints.save(job.state, tensors)
+                job.checkpoints.save(job.state, tensors, job.meter.spent())
     job.saved, job.saved_at = job.state.name, time.monotonic()
 
 

@@ -44,10 +44,14 @@ Report = Callable[[Progress], None]
 
 
 class Meter:
-    """Counts steps, examples and tokens beside the time of `timeline`."""
+    """Counts steps, examples and tokens beside the time of `timeline`.
 
-    def __init__(self, timeline: Timeline) -> None:
+    `earlier` seconds were spent on this training before, up to the checkpoint that it goes on from.
+    """
+
+    def __init__(self, timeline: Timeline, earlier: float = 0.0) -> None:
         self.timeline = timeline
+        self.earlier = earlier
         self.steps = 0
         self.examples = 0
         self.tokens = 0
@@ -86,12 +90,20 @@ class Meter:
             time_goes=in_short(phases),
         )
 
+    def spent(self) -> float:
+        """Seconds that this training took up to now, its start included."""
+        return self.earlier + sum(self.timeline.seconds().values())
+
     def summary(self, phases: Mapping[str, float]) -> dict[str, float]:
-        """Totals since the first batch was asked for. Only `seconds` include validation and checkpoints; rates are over `step_seconds`."""
+        """Totals since the first batch was asked for. Only `seconds` include validation and checkpoints; rates are over `step_seconds`.
+
+        Nothing but `earlier_seconds` tells of what was killed or stopped, and gone on with.
+        """
         stepping = _stepping(phases)
         return {
             "seconds": _elapsed(phases),
             "step_seconds": stepping,
+            "earlier_seconds": self.earlier,
             "examples_per_second": self.examples / stepping if stepping else 0.0,
             "tokens_per_second": self.tokens / stepping if stepping else 0.0,
             "padding_fraction": 1.0 - self.own_tokens / self.rectangle if self.rectangle else 0.0,

@@ -32,5 +32,5 @@ def describe_training(job: Job) -> dict[str, Any]:
         "hardware": {"processes": processes, **describe_hardware(job.accelerator.device)},
         "versions": library_versions(),
         "timing": job.meter.summary(phases),
-        "efficiency": describe_efficiency(phases, tokens, operations, job.rate, spec.compute.price_per_hour, crowding),
+        "efficiency": describe_efficiency(phases, tokens, operations, job.rate, spec.compute.price_per_hour, crowding, job.meter.earlier),
     }

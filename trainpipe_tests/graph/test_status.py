@@ -7,7 +7,7 @@ import pytest
 
 from trainpipe_assets.pipeline.status import describe, local_report, pipeline_status
 from trainpipe_tests.corpora import as_csv, examples
-from trainpipe_tests.pipelines import make_workplace
+from trainpipe_tests.pipelines import SETTINGS, make_workplace
 
 
 def test_a_file_of_which_nothing_can_be_used_is_named_with_its_reason(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -50,3 +50,35 @@ def test_a_model_that_passed_before_stays_the_current_one_and_status_says_so(tmp
     assert not found["gate"]["passed"]
     assert found["model"]["uri"] == found["latest"]["uri"]
     assert "current    the same all the same: it passed before" in describe("words", found)
+
+
+def test_settings_that_were_changed_since_are_named(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance)
+    place.land("a.csv", as_csv(examples(200, seed=6)))
+    assert place.run().success
+    assert pipeline_status(place.lake, "words", place.settings)["changed"] == {}
+    assert "changed" not in describe("words", pipeline_status(place.lake, "words", place.settings))
+    later = {  # packing is for language models
+        "source": {**SETTINGS["source"], "settle_seconds": 1},  # changes no row
+        "cleaning": {**SETTINGS["cleaning"], "min_chars": 3},
+        "model": {**SETTINGS["model"], "max_length": 16},
+        "training": {
+            **SETTINGS["training"],
+            "epochs": 1,
+            "checkpoint_seconds": 5,
+            "packing": False,
+        },
+        "evaluation": {"bootstrap_samples": 200, "gate": {"min_value": 0.1}},
+    }
+    place = make_workplace(tmp_path, instance, **later)
+    found = pipeline_status(place.lake, "words", place.settings)
+    assert found["changed"] == {
+        "cleaned_features": ["cleaning.min_chars was 2 and is 3"],
+        "tokenized_dataset": ["max_length was 32 and is 16"],
+        "fine_tuned_model": ["model.max_length was 32 and is 16", "training.epochs was 2 and is 1"],
+        "eval_report": ["evaluation.gate.min_value was 0.0 and is 0.1"],
+    }
+    told = describe("words", found)
+    assert "  changed    cleaned_features is of other settings: cleaning.min_chars was 2 and is 3\n" in told
+    assert place.run().success
+    assert pipeline_status(place.lake, "words", place.settings)["changed"] == {}

@@ -4,7 +4,9 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry
 from matplotlib.text import Text
 from PIL import Image
 
@@ -55,6 +57,16 @@ def test_every_picture_is_drawn_on_the_surface_of_its_theme(theme):
         image = opened(picture)
         assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((2, 2))) == theme.surface
         assert len(image.getcolors(maxcolors=1_000_000)) > 20
+
+
+def test_letters_that_the_usual_font_lacks_are_looked_for_in_installed_ones(monkeypatch):
+    installed = [FontEntry(name=name) for name in ("Yu Gothic", "Comic Sans MS", "Noto Sans CJK JP")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*font_manager.fontManager.ttflist, *installed])
+    figures.fonts.cache_clear()
+    found = figures.fonts()
+    figures.fonts.cache_clear()
+    assert found[0] == "DejaVu Sans"
+    assert [name for name in found if name in ("Yu Gothic", "Comic Sans MS", "Noto Sans CJK JP")] == ["Noto Sans CJK JP", "Yu Gothic"]
 
 
 def test_the_same_numbers_draw_the_same_picture():

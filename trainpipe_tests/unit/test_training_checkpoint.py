@@ -51,7 +51,7 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 def test_a_restored_training_goes_on_as_if_never_stopped(checkpoints: Checkpoints) -> None:
     stopped, unstopped, resumed = Trained(steps=3), Trained(steps=5), Trained()
     state = TrainingState(step=3, history=[StepRecord(step=3, epoch=1, loss=1 / 3, learning_rate=1e-4, grad_norm=0.1)])
-    checkpoints.save(state, stopped.tensors)
+    checkpoints.save(state, stopped.tensors, 1.0)
     assert checkpoints.newest() == state
     Distribution(Accelerator(cpu=True)).load(checkpoints.tensors(state.name), resumed.model, resumed.optimizer)
     resumed.step()
@@ -62,7 +62,7 @@ def test_a_restored_training_goes_on_as_if_never_stopped(checkpoints: Checkpoint
 def test_the_last_and_the_best_are_kept(checkpoints: Checkpoints) -> None:
     trained = Trained(steps=1)
     for count, losses in enumerate(([0.5], [0.5, 0.4], [0.5, 0.4, 0.6], [0.5, 0.4, 0.6, 0.7]), start=1):
-        checkpoints.save(validated(count, losses), trained.tensors)
+        checkpoints.save(validated(count, losses), trained.tensors, 1.0)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step-000000002-0002", "step-000000004-0004"]
 
 
@@ -72,7 +72,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 ) -> None:
     trained, best, last = Trained(steps=1), validated(1, [0.5]), validated(2, [0.5, 0.6])
     for state in (best, last):
-        checkpoints.save(state, trained.tensors)
+        checkpoints.save(state, trained.tensors, 1.0)
     tensors, manifest = (checkpoints.folder / last.name / name for name in ("tensors.pt", "manifest.json"))
     content = tensors.read_bytes()
     if damage == "truncate":
@@ -91,14 +91,14 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 def test_a_checkpoint_without_its_best_model_is_no_use(checkpoints: Checkpoints) -> None:
     trained = Trained(steps=1)
     for state in (validated(1, [0.5]), validated(2, [0.5, 0.6])):
-        checkpoints.save(state, trained.tensors)
+        checkpoints.save(state, trained.tensors, 1.0)
     (checkpoints.folder / "step-000000001-0001" / "tensors.pt").unlink()
     assert checkpoints.newest() is None
 
 
 def test_checkpoints_of_another_training_are_refused_with_the_difference(tmp_path: Path, checkpoints: Checkpoints) -> None:
     trained = Trained(steps=1)
-    checkpoints.save(TrainingState(step=1), trained.tensors)
+    checkpoints.save(TrainingState(step=1), trained.tensors, 1.0)
     other = Checkpoints(checkpoints.folder, make_spec(tmp_path, training={"seed": 9}), {"examples": "other digest"})
     with pytest.raises(ValueError, match=r"training\.seed was 0 and is 9; the examples are not the same"):
         other.newest()

@@ -133,6 +133,7 @@ def test_utilization_is_that_of_the_steps_and_cost_that_of_everything() -> None:
     assert found["model_flops_utilization"] == pytest.approx(0.1)
     assert found["cost"] == pytest.approx(1.0)
     assert describe_efficiency(phases(forward=1.0), 1, 1, 1.0, None, ALONE)["cost"] is None
+    assert describe_efficiency(phases(forward=1.0), 1, 1, 1.0, 36.0, ALONE, earlier=99.0)["cost"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

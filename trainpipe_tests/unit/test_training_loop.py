@@ -81,14 +81,19 @@ def test_the_same_spec_gives_the_same_bytes_and_another_seed_others(root: Path, 
 
 def test_stopped_at_many_steps_and_in_validations_it_ends_with_the_same_bits(root: Path, unstopped: FinishedModel) -> None:
     spec, stops, finished = spec_of(root, "stopped"), 0, None
+    spent: list[float] = []
     while finished is None:
         answers = [False] * (1, 2, 3, 12)[stops % 4]  # the last one comes through a validation
         try:
             finished = run(spec, ignore, lambda answers=answers: answers.pop() if answers else True)
         except Interrupted:
             stops += 1
+            spent.append(max(json.loads(path.read_text())["seconds"] for path in Path(spec.work_dir).glob("step-*/state.json")))
         assert stops < 100
     assert stops >= 10
+    assert spent == sorted(spent)  # each adds to what was spent before it
+    assert spent[-1] > spent[0] > 0
+    assert finished.record["timing"]["earlier_seconds"] == spent[-1]
     assert finished.weights_sha256 == unstopped.weights_sha256
     assert without_time(finished.record) == without_time(unstopped.record)
     assert list(Path(spec.work_dir).glob("step-*")) == []
@@ -112,9 +117,9 @@ def test_between_checkpoints_nothing_is_written(root: Path, monkeypatch: pytest.
     saved: list[tuple[int, int]] = []
     save = Checkpoints.save
 
-    def count(self: Checkpoints, state: Any, tensors: Any) -> None:
+    def count(self: Checkpoints, state: Any, tensors: Any, seconds: float) -> None:
         saved.append((state.step, len(state.validations)))
-        save(self, state, tensors)
+        save(self, state, tensors, seconds)
 
     monkeypatch.setattr(Checkpoints, "save", count)
     finished = run(spec_of(root, "rare", training={"checkpoint_seconds": 3600}), ignore)

@@ -30,7 +30,7 @@ def record_of(step: int) -> StepRecord:
 
 def test_waiting_for_data_is_told_from_training_and_both_from_the_rest() -> None:
     clock = Clock()
-    meter = Meter(Timeline(clock))
+    meter = Meter(Timeline(clock), earlier=7.0)
     clock.now = 100.0
     meter.timeline.enter(Phase.OTHER)
 
@@ -48,11 +48,13 @@ def test_waiting_for_data_is_told_from_training_and_both_from_the_rest() -> None
     assert meter.summary(meter.timeline.seconds()) == {
         "seconds": 32.0,
         "step_seconds": 16.0,
+        "earlier_seconds": 7.0,
         "examples_per_second": 2.0,
         "tokens_per_second": 22.5,
         "padding_fraction": pytest.approx(0.1),
         "data_wait_fraction": 0.25,
     }
+    assert meter.spent() == 7.0 + 100.0 + 32.0
 
 
 def test_time_left_counts_validations_and_rates_do_not() -> None:
