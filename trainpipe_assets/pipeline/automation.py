@@ -5,11 +5,11 @@ unfinished is a difference between tables.
 """
 
 import hashlib
+import http.client
 import json
 import os
 import re
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 
@@ -213,8 +213,8 @@ def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
 
 
 def _post(context: dg.RunFailureSensorContext, url: str, body: dict[str, str]) -> None:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         urllib.request.urlopen(request, timeout=WEBHOOK_TIMEOUT_SECONDS).close()
-    except (urllib.error.URLError, TimeoutError) as error:
-        context.log.error(f"trainpipe: the webhook of TRAINPIPE_WEBHOOK_URL did not take the alert: {error}")
+    except (OSError, http.client.HTTPException, ValueError) as error:  # nobody there, no HTTP, no URL
+        context.log.error(f"trainpipe: the webhook of TRAINPIPE_WEBHOOK_URL did not take the alert: {error or type(error).__name__}")

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -346,13 +347,7 @@ def test_a_failed_run_is_told_in_one_line(
     monkeypatch.setenv("TRAINPIPE_WEBHOOK_URL", url)
     result = place.run("ingest")
     assert not result.success
-    context = dg.build_run_status_sensor_context(
-        sensor_name="run_failure_alert",
-        dagster_instance=instance,
-        dagster_run=result.dagster_run,
-        dagster_event=result.get_run_failure_event(),
-    ).for_run_failure()
-    run_failure_alert(context)
+    run_failure_alert(failed(result, instance))
     (alert,) = posted
     assert "words_ingest failed at raw_data: " in alert["text"]
     assert "does not exist" in alert["text"]
@@ -360,3 +355,25 @@ def test_a_failed_run_is_told_in_one_line(
     assert alert["steps"] == "raw_data"
     assert alert["text"] == failure_line(result.dagster_run, alert["text"].split("raw_data: ", 1)[1], ["raw_data"])
     assert "dagster." not in alert["text"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/hook", "nowhere", "http://a b/", "silent"])
+def test_a_webhook_that_does_not_take_the_alert_ends_nothing(
+    place: Workplace, instance: dg.DagsterInstance, url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()  # hangs up without an answer
+        answering = url.replace("silent", f"http://127.0.0.1:{server.getsockname()[1]}/hook")
+        monkeypatch.setenv("TRAINPIPE_WEBHOOK_URL", answering)
+        run_failure_alert(failed(place.run("ingest"), instance))
+    assert "the webhook of TRAINPIPE_WEBHOOK_URL did not take the alert: " in capfd.readouterr().err
+
+
+def failed(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> dg.RunFailureSensorContext:
+    """What Dagster hands to those that look at the failed run `result`."""
+    return dg.build_run_status_sensor_context(
+        sensor_name="run_failure_alert",
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        dagster_event=result.get_run_failure_event(),
+    ).for_run_failure()
