@@ -106,9 +106,10 @@ def _settings_sections(path: str, model: type[Settings]) -> Iterator[str]:
     title = path.removesuffix(".") or "The pipeline itself"
     note = f"{RUN_CONFIG}\n" if path == "training." else ""
     yield f"## {title}\n\n{summary}\n\n{note}{_markdown(('setting', 'type', 'default', 'meaning'), rows)}"
-    for name, inner in nested.items():
-        assert isinstance(inner, type)
-        yield from _settings_sections(f"{path}{name}.", inner)
+    for name, inner in (nested | {name: _optional(model.model_fields[name]) for name in plain}).items():
+        if inner is not None:
+            assert isinstance(inner, type)
+            yield from _settings_sections(f"{path}{name}.", inner)
 
 
 def _position(sections: Sequence[str], beginning: str) -> int:
@@ -131,6 +132,12 @@ def _is_settings(field: FieldInfo) -> bool:
     return isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
 
 
+def _optional(field: FieldInfo) -> type[Settings] | None:
+    """The settings that may be null, as those of LoRA are."""
+    choices = [choice for choice in get_args(field.annotation) if isinstance(choice, type) and issubclass(choice, Settings)]
+    return choices[0] if type(None) in get_args(field.annotation) and choices else None
+
+
 def _facts(model: type[Settings], name: str) -> tuple[str, str, str]:
     """Type with bounds, default, and meaning of a setting."""
     field = model.model_fields[name]
@@ -143,6 +150,8 @@ def _facts(model: type[Settings], name: str) -> tuple[str, str, str]:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
+    if "$ref" in schema:
+        return "section"
     if "anyOf" in schema:
         return " or ".join(_type(choice) for choice in schema["anyOf"])
     if "enum" in schema:

@@ -169,10 +169,15 @@ def _or_exit(action: Any, *arguments: Any, **options: Any) -> Any:
         from trainpipe_assets.pipeline.failures import one_line
 
         _stop(one_line(error))
-    except (ValueError, OSError) as error:
+    except Exception as error:  # libraries raise what disks and servers refuse as errors of many kinds
         from trainpipe_assets.storage.disk import refused_by_disk
+        from trainpipe_assets.storage.s3 import problem_of
 
-        _stop(refused_by_disk(error) or str(error))
+        refused = refused_by_disk(error)
+        cause = problem_of(error) or error
+        if refused is None and not isinstance(cause, (ValueError, OSError)):
+            raise
+        _stop(refused or str(cause))
 
 
 def _stop(message: str) -> NoReturn:

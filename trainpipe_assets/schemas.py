@@ -184,7 +184,7 @@ _EVAL_REPORT: Columns = {
     "model_fingerprint": (pl.String, "identity of the training that made the model"),
     "dataset_uri": (pl.String, "table that the test split was read from"),
     "dataset_version": (pl.Int64, "version of that table"),
-    "n_examples": (pl.Int64, "size of the test split"),
+    "n_examples": (pl.Int64, "test examples that were evaluated"),
     "accuracy": (pl.Float64, "share of examples predicted right"),
     "macro_f1": (pl.Float64, "plain mean of F1 over the classes"),
     "log_loss": (pl.Float64, "nats per example; multi-label: per label of an example; causal-lm: per token that is learnt"),

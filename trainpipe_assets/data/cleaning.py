@@ -26,13 +26,12 @@ from trainpipe_assets.data.splitting import split_rank, with_split
 from trainpipe_assets.data.touched import DecidedRecords, touched
 from trainpipe_assets.data.validation import judge_records
 from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
-from trainpipe_assets.settings import CleaningSettings, PipelineSettings, RecordRule, SourceKind, SplitSettings, Task
+from trainpipe_assets.settings import LONGEST_LABELLED, CleaningSettings, PipelineSettings, RecordRule, SourceKind, SplitSettings, Task
 from trainpipe_assets.storage.increments import Changes, Increment
 
 VERSION = f"5-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
 
 LABELLED = ("labelled", "multi-labelled")  # kinds of sources whose texts have labels
-LONGEST_LABELLED = 20_000  # characters of a labelled text, where cleaning.max_chars does not say
 BATCH_ROWS = 50_000  # records normalised and judged at a time
 
 _ORIGIN = ("row_id", "file_id", "source_file", "line_number", "text", "label")

@@ -5,6 +5,7 @@ what duplicates are found by. Tokens and the loss mask are `document_tokens.py`'
 """
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +67,8 @@ def _parse_message(number: int, message: Any) -> tuple[str, str]:
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or not role or not isinstance(content, str):
         raise BadConversation(f"message {number} lacks a role or a content; both are expected, as text")
+    if any(unicodedata.category(letter) == "Cc" for letter in role):
+        raise BadConversation(f"message {number} has control characters in its role")
     others = sorted(key for key, value in message.items() if key not in ("role", "content") and value is not None)
     if others:
         raise BadConversation(f"message {number} has {', '.join(others)[:100]} beside role and content, which would be lost")

@@ -18,7 +18,7 @@ from trainpipe_assets.data.reading.readers import content_id, read_file
 from trainpipe_assets.data.reading.records import delimiter_advice
 from trainpipe_assets.data.schema_drift import QUARANTINED, drift_table, judge, quarantine
 from trainpipe_assets.data.source_schema import UNREADABLE, SourceSchema, from_json, schema_of
-from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, file_kind
+from trainpipe_assets.data.sources import UNLISTABLE, FileChangedWhileReading, LandedFile, file_kind
 from trainpipe_assets.prefetching import one_ahead
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
@@ -65,11 +65,15 @@ def ingested_files(table: Table | None) -> pl.DataFrame:
 
 
 def find_arrivals(landed: list[LandedFile], table: Table | None, keep: frozenset[str] = frozenset()) -> Arrivals:
-    """Compare the landing folder with the table; paths in `keep` (still being written) are left for later."""
+    """Compare the landing folder with the table; paths in `keep` (still being written) are left for later.
+
+    What was ingested from a folder that cannot be listed now stays.
+    """
     ingested = dict(ingested_files(table).select("source_file", "file_version").iter_rows())
     present = {file.path: file for file in landed}
     new = tuple(file for path, file in present.items() if path not in keep and ingested.get(path) != file.version)
-    gone = [path for path in ingested if path not in present]
+    hidden = tuple(f"{file.path}/" for file in landed if file.problem == UNLISTABLE)
+    gone = [path for path in ingested if path not in present and not path.startswith(hidden)]
     replaced = [file.path for file in new if file.path in ingested]
     return Arrivals(new, tuple(sorted(gone + replaced)))
 
@@ -189,11 +193,11 @@ def _most_bytes(file: LandedFile, settings: SourceSettings) -> int:
 
 def pending(landed: list[LandedFile], table: Table | None) -> tuple[LandedFile, ...]:
     """Files whose content the table does not hold yet, checked by content where the cheap sign differs, and those being written to."""
-    known = set(ingested_files(table)["file_id"].to_list())
+    known = dict(ingested_files(table).select("source_file", "file_id").iter_rows())  # an id is of a path, too
 
     def is_known(file: LandedFile) -> bool:
         try:
-            return not file.problem and _known_id(file) in known
+            return not file.problem and file.path in known and _known_id(file) == known[file.path]
         except FileChangedWhileReading:
             return False
 

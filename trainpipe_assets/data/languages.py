@@ -18,17 +18,9 @@ LOOKED_AT = 500  # characters of a text; more do not make it surer
 
 
 def judge_languages(judged: pl.DataFrame, settings: CleaningSettings) -> pl.DataFrame:
-    """`judged` with `rule` and `reason` set where a text that passed so far is surely in a language that is not wanted.
-
-    Raises:
-        ValueError: a language that is wanted is not known, and which are.
-    """
+    """`judged` with `rule` and `reason` set where a text that passed so far is surely in a language that is not wanted."""
     if not settings.languages:
         return judged
-    known = known_languages()
-    unknown = [language for language in settings.languages if language not in known]
-    if unknown:
-        raise ValueError(f"cleaning.languages has {', '.join(unknown)}, which cannot be told; known are: {', '.join(known)}")
     suspects = judged["rule"].is_null() & (judged["clean_text"].str.len_bytes() >= settings.language_min_bytes)
     if not suspects.fill_null(False).any():
         return judged

@@ -30,6 +30,9 @@ IGNORED_PREFIXES = (".", "_")  # hidden files, and the markers and work folders 
 IGNORED_SUFFIXES = (".tmp", ".part", ".crdownload", ".swp")  # still being written, by convention
 
 
+UNLISTABLE = "this folder cannot be listed: permission denied. Let its owner grant it, or move it away"
+
+
 class FileChangedWhileReading(RuntimeError):
     """A landed file is no longer the version that was listed: what was read of it must not be kept. A later run reads it anew."""
 
@@ -72,10 +75,11 @@ def list_landed(root: str, settings: SourceSettings) -> list[LandedFile]:
     """Every file under `root`, a folder or an `s3://` prefix, sorted by path.
 
     A file that must not be read (of unknown format, a link that leaves the folder, not a regular file, no permission) is listed
-    with its `problem`. A link to a file within the folder is followed; one to a folder within it brings nothing new and is not.
+    with its `problem`. A link to a file within the folder is followed; one to a folder within it brings nothing new and is not. Of a
+    folder below `root` that cannot be listed (`UNLISTABLE`) nobody knows what is in it.
 
     Raises:
-        ValueError: there is no such folder or bucket.
+        ValueError: there is no such folder or bucket, or it cannot be listed.
     """
     files = _list_remote(root) if is_remote(root) else _list_local(Path(absolute(root)))
     return sorted((_with_known_format(file, settings) for file in files), key=lambda file: file.path)
@@ -169,6 +173,8 @@ def _list_local(root: Path) -> Iterator[LandedFile]:
     while folders:
         folder = folders.pop()
         for entry in _entries(folder):
+            if isinstance(entry, str) and folder == base:
+                raise ValueError(f"the landing folder {root}: {entry}")
             if isinstance(entry, str):
                 file = _barred(base, folder, entry)
             elif entry.is_dir(follow_symlinks=False):
@@ -188,7 +194,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]] | list[str]:
     except FileNotFoundError:
         return []
     except PermissionError:
-        return ["this folder cannot be listed: permission denied. Let its owner grant it, or move it away"]
+        return [UNLISTABLE]
 
 
 def _local_file(base: str, entry: os.DirEntry[str]) -> LandedFile | None:

@@ -71,7 +71,7 @@ class Bootstrap:
     def estimate(self, metric: str) -> Estimate:
         """The value of `metric` with its percentile interval; where all examples are right, or none, with that of their share."""
         found = _percentile_estimate(self.values[metric], self.resampled[metric])
-        if metric in SHARES and found.low == found.high and found.value in (0.0, 1.0):
+        if metric in SHARES and found.value in (0.0, 1.0):
             return proportion(int(found.value) * self.n_examples, self.n_examples)
         return found
 

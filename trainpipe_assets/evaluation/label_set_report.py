@@ -10,6 +10,7 @@ from trainpipe_assets.evaluation.plots import reliability_plot, slices_plot
 from trainpipe_assets.evaluation.report import ReportContext, drawn, slices_picture
 from trainpipe_assets.evaluation.sections import Cell, Quoted, Section, SectionTable, render_sections
 
+OF_LABELS = ("probability of a label", "share of labels there")  # axes of the reliability
 MAX_LABELS = 40  # of the picture; the most frequent ones
 
 
@@ -34,7 +35,7 @@ def labels_plot(evaluation: LabelSetEvaluation, theme: Theme = LIGHT) -> bytes:
 def _labels(evaluation: LabelSetEvaluation) -> Section:
     ranked = drawn("Average precision of each label with its 95% interval", lambda theme: labels_plot(evaluation, theme))
     reliable = drawn(
-        "Share of labels that are there against their probability", lambda theme: reliability_plot(evaluation.calibration, theme)
+        "Share of labels that are there against their probability", lambda theme: reliability_plot(evaluation.calibration, theme, OF_LABELS)
     )
     pictures = [
         ("Average precision", "does the model rank the examples of a label first?", ranked),

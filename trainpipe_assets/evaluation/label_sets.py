@@ -163,7 +163,7 @@ def _label_rows(sets: LabelSets, labels: tuple[str, ...], settings: EvaluationSe
 def _calibration(sets: LabelSets, bins: int) -> tuple[CalibrationBin, ...]:
     """All decisions by their probability: how often the label is there where it is said to be so probable."""
     probabilities, truth = sets.probabilities.ravel(), sets.truth.ravel()
-    index = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    index = np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)
     held = np.where(count > 0, count, np.nan)
     means, shares = (np.bincount(index, weights=values, minlength=bins) / held for values in (probabilities, truth.astype(float)))

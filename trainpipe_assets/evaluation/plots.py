@@ -51,8 +51,8 @@ def confusion_plot(matrix: NDArray[np.int64], labels: Sequence[str], theme: Them
     return png(figure)
 
 
-def reliability_plot(bins: Sequence[CalibrationBin], theme: Theme = LIGHT) -> bytes:
-    """Accuracy against confidence in each bin, and below it how the examples are spread over the bins."""
+def reliability_plot(bins: Sequence[CalibrationBin], theme: Theme = LIGHT, names: tuple[str, str] = ("confidence", "accuracy")) -> bytes:
+    """Accuracy against confidence in each bin, and below it how the examples are spread over the bins; `names` of the two axes."""
     figure = new_figure(5.2, 4.6, theme)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
     held = [b for b in bins if b.count]
@@ -64,11 +64,11 @@ def reliability_plot(bins: Sequence[CalibrationBin], theme: Theme = LIGHT) -> by
     top.scatter(confidence, share_right, s=[24 + 200 * b.count / total for b in held], color=theme.first, zorder=3, label="bin, by size")
     top.set_ylim(-0.06, 1.06)
     top.set_xlim(-0.03, 1.03)
-    top.set_ylabel("accuracy")
+    top.set_ylabel(names[1])
     top.legend(loc="upper left", frameon=False, labelcolor=theme.ink, fontsize=9)
     bottom.bar([(b.low + b.high) / 2 for b in bins], [b.count / total for b in bins], width=0.92 / len(bins), color=theme.first)
     bottom.set_ylabel("share")
-    bottom.set_xlabel("confidence")
+    bottom.set_xlabel(names[0])
     for axes in (top, bottom):
         style(axes, theme)
     return png(figure)

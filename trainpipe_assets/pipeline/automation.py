@@ -64,11 +64,10 @@ def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
         "left work unfinished; never while a run of the same pipeline is under way.",
     )
     def new_data(context: dg.SensorEvaluationContext, lake: Lake) -> dg.RunRequest | dg.SkipReason:
-        give_up_dead_runs(context.instance)
         runs = PipelineRuns(context.instance, name, keys)
-        busy = runs.under_way()
+        busy = _unless_busy(context.instance, runs)
         if busy is not None:
-            return dg.SkipReason(f"run {busy} of this pipeline is under way; what has arrived is looked at when it is done")
+            return busy
         arrivals = look_for_data(settings, lake, keys["raw_data"], now=time.time())
         if on_drift:
             return prepare_and_train_on_drift(arrivals, runs, settings, lake, now=time.time())
@@ -76,19 +75,30 @@ def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
 
     schedules = []
     if settings.automation.schedule is not None:
-        schedules.append(
-            dg.ScheduleDefinition(
-                name=f"{name}_nightly",
-                job=prepare if on_drift else retrain,
-                cron_schedule=settings.automation.schedule,
-                execution_timezone=settings.automation.timezone,
-                default_status=dg.DefaultScheduleStatus.RUNNING if status else dg.DefaultScheduleStatus.STOPPED,
-                description="Runs everything but the training, for which the sensor asks."
-                if on_drift
-                else "Runs everything; where nothing is new nothing is done.",
-            )
+
+        @dg.schedule(
+            name=f"{name}_nightly",
+            job=prepare if on_drift else retrain,
+            cron_schedule=settings.automation.schedule,
+            execution_timezone=settings.automation.timezone,
+            default_status=dg.DefaultScheduleStatus.RUNNING if status else dg.DefaultScheduleStatus.STOPPED,
+            description=f"{'Everything but the training, for which the sensor asks' if on_drift else 'Everything'}; where nothing is new "
+            "nothing is done, and no run is asked for while one of the same pipeline is under way.",
         )
+        def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+            return _unless_busy(context.instance, PipelineRuns(context.instance, name, keys)) or dg.RunRequest()
+
+        schedules.append(nightly)
     return dg.Definitions(jobs=[ingest, prepare, retrain], schedules=schedules, sensors=[new_data])
+
+
+def _unless_busy(instance: dg.DagsterInstance, runs: PipelineRuns) -> dg.SkipReason | None:
+    """Why no run is asked for while one of the pipeline is queued or in progress; None where there is none."""
+    give_up_dead_runs(instance)
+    busy = runs.under_way()
+    if busy is None:
+        return None
+    return dg.SkipReason(f"run {busy} of this pipeline is under way; what has arrived is looked at when it is done")
 
 
 def look_for_data(settings: PipelineSettings, lake: Lake, raw_key: dg.AssetKey, now: float) -> dg.RunRequest | dg.SkipReason:

@@ -180,7 +180,7 @@ def _unseen(model: Artifact, tokens: Table, texts: Table, examples: pl.DataFrame
     again = texts.scan().filter(pl.col("split") == "test").join(trained_on, on="content_hash", how="semi").select("row_id")
     seen = examples["row_id"].is_in(again.collect(engine="streaming")["row_id"].implode()).to_numpy()
     count = f"{int(seen.sum()):,} of the {examples.height:,} test examples"
-    return Unseen(~seen, f"; {called} was trained on {count}, which are left out" if seen.any() else "")
+    return Unseen(~seen, f"; {called} was trained or validated on {count}, which are left out" if seen.any() else "")
 
 
 def _identity(model: Artifact, previous: Artifact | None, examples: pl.DataFrame, settings: EvaluationSettings) -> str:
@@ -270,7 +270,7 @@ def _shown_history(evaluations: pl.DataFrame, metric: str) -> dict[str, Any]:
         passed=[row["gate_passed"] for row in newest],
         metric=metric,
     )
-    return {"history": picture(drawn, f"{metric} of each evaluation with its 95% interval")}
+    return {"history": picture(drawn, f"{metric} of each evaluation with its 95% interval; times are UTC")}
 
 
 def _known_metadata(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -206,7 +206,12 @@ def is_dead(run: dg.DagsterRun) -> bool:
 
 
 def _signature(process: psutil.Process) -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": process.pid, "created": process.create_time()}
+    return {"host": socket.gethostname(), "pid": process.pid, "since_boot": _since_boot(process)}
+
+
+def _since_boot(process: psutil.Process) -> float:
+    """When it was started, in seconds since the machine was: by the clock on the wall, which may be set, another moment each time."""
+    return process.create_time() - psutil.boot_time()
 
 
 def _is_gone(signature: dict[str, Any]) -> bool:
@@ -215,6 +220,7 @@ def _is_gone(signature: dict[str, Any]) -> bool:
         return time.time() > float(signature.get("at", math.inf)) + SILENCE_SECONDS
     try:
         process = psutil.Process(signature["pid"])
-        return abs(process.create_time() - signature["created"]) > 1.0 or process.status() == psutil.STATUS_ZOMBIE
+        started = _since_boot(process)
+        return abs(started - signature.get("since_boot", started)) > 1.0 or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

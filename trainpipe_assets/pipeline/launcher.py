@@ -81,6 +81,13 @@ class LocalLauncher(Launcher):
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", *program]
 
 
+HINTS: Mapping[int, str] = {
+    signal.SIGKILL: " (by hand, or because memory ran out: then set a lower training.micro_batch_tokens)",
+    signal.SIGABRT: " (as libraries do that are refused memory: see the end of the run's stderr, and ulimit -a)",
+}
+"""What may have been the reason for a signal that ended a training."""
+
+
 def _run_to_end(command: list[str], environment: Mapping[str, str]) -> int:
     """Exit code of the command. Its stdin stays open as long as this process lives, which is how the child notices that it died."""
     process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.PIPE, start_new_session=True)
@@ -107,7 +114,7 @@ def _require_success(code: int, reported: list[Mapping[str, Any]], output: Path)
     if code < 0 or code > 128:
         number = -code if code < 0 else code - 128
         name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
-        hint = " (by hand, or because memory ran out: then set a lower training.micro_batch_tokens)" if number == signal.SIGKILL else ""
+        hint = HINTS.get(number, "")
         raise dg.Failure(description=f"the training process was ended by {name}{hint}; run again to go on from its last checkpoint")
     if code != 0:
         raise dg.Failure(description=f"the training process failed with exit code {code}; its traceback is in the run's stderr")

@@ -6,6 +6,8 @@ What is done to a table is `storage.maintenance`'s; here is who pins which versi
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -19,7 +21,9 @@ from trainpipe_assets.settings import PipelineSettings, Task
 from trainpipe_assets.storage.artifacts import list_artifacts
 from trainpipe_assets.storage.delta import find
 from trainpipe_assets.storage.maintenance import discard_abandoned, maintain
+from trainpipe_assets.storage.scratch import is_held
 from trainpipe_assets.storage.uris import absolute, relocated
+from trainpipe_assets.training.spec import load_spec
 
 
 def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
@@ -42,8 +46,9 @@ def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
                 if done is not None:
                     rows.append(f"| {table} | {done.files_merged} | {done.files_written} | {done.files_deleted} | {len(pinned[uri])} |")
             before = time.time() - 3600.0 * settings.maintenance.retention_hours
-            places = [lake.scratch, lake.all_checkpoints_uri(keys["fine_tuned_model"])]
-            abandoned = [name for place in places if place is not None for name in discard_abandoned(absolute(place), before)]
+            abandoned = discard_abandoned(absolute(lake.scratch), before, partial(_is_ours, lake, keys))
+            remote = lake.all_checkpoints_uri(keys["fine_tuned_model"])
+            abandoned += discard_abandoned(remote, before) if remote is not None else []
         header = "| table | small files merged | into | files deleted | versions pinned |\n| --- | --- | --- | --- | --- |"
         shown = {"tables": dg.MetadataValue.md("\n".join([header, *rows])), "abandoned_trainings_removed": len(abandoned)}
         context.add_output_metadata(shown)
@@ -58,6 +63,17 @@ def build_maintenance(name: str, settings: PipelineSettings) -> dg.Definitions:
         maintain_tables()
 
     return dg.Definitions(jobs=[maintenance], schedules=list(_schedules(name, maintenance, settings)))
+
+
+def _is_ours(lake: Lake, keys: PipelineKeys, fingerprint: str) -> bool:
+    """Whether what a training set down in the scratch folder is of this pipeline, and nobody is at it: several pipelines share the folder,
+    and each has its own retention."""
+    work_dir = Path(lake.scratch) / fingerprint / "checkpoints"
+    try:
+        spec = load_spec(work_dir / "spec.json")
+    except ValueError:  # one of another version, which nobody can go on with
+        return True
+    return spec.dataset_uri == lake.table_uri(keys["tokenized_dataset"]) and not is_held(work_dir)
 
 
 def pinned_versions(lake: Lake, keys: PipelineKeys, task: Task) -> defaultdict[str, set[int]]:

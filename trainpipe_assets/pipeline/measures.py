@@ -13,7 +13,7 @@ from trainpipe_assets.data.tokenization import load_tokenizer
 from trainpipe_assets.evaluation.candidate import Unseen
 from trainpipe_assets.evaluation.classification import Evaluation, evaluate
 from trainpipe_assets.evaluation.history import Judged
-from trainpipe_assets.evaluation.label_set_report import labels_plot, render_label_set_report
+from trainpipe_assets.evaluation.label_set_report import OF_LABELS, labels_plot, render_label_set_report
 from trainpipe_assets.evaluation.label_sets import LabelSetEvaluation, evaluate_label_sets
 from trainpipe_assets.evaluation.language import DocumentSums, LanguageEvaluation, evaluate_language
 from trainpipe_assets.evaluation.language_scoring import TooLong, generate, score_documents
@@ -119,7 +119,7 @@ def _label_sets(trial: Trial) -> LabelSetEvaluation:
 def _label_sets_shown(found: LabelSetEvaluation) -> Mapping[str, Any]:
     return {
         "average_precision_of_labels": picture(labels_plot(found), "average precision of each label"),
-        "reliability": picture(reliability_plot(found.calibration), "probability against what is there"),
+        "reliability": picture(reliability_plot(found.calibration, names=OF_LABELS), "probability against what is there"),
     }
 
 

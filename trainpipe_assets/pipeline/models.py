@@ -79,7 +79,8 @@ def describe_models(name: str, models: list[dict[str, Any]], settings: PipelineS
     metric = settings.evaluation.gate.metric_of(settings.task)
     lines = [f"pipeline {name}"]
     for model in models:
-        lines.append(f"  {model['trained_at'][:16].replace('T', ' ')}  {model['uri']}{'  (the current model)' if model['current'] else ''}")
+        mark = "  (the current model)" if model["current"] else ""
+        lines.append(f"  {model['trained_at'][:16].replace('T', ' ')} UTC  {model['uri']}{mark}")
         evaluation, examples = model["evaluation"], model["examples"]
         if evaluation is None:
             lines.append("    not evaluated")

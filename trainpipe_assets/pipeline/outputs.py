@@ -143,7 +143,7 @@ def _pictures(context: dg.AssetExecutionContext, fingerprint: str, record: Mappi
 
 def _drawn(record: Mapping[str, Any]) -> dict[str, Any]:
     """Pictures of a training; without where its time went for a model of a version that did not measure it."""
-    curves = picture(loss_curves(record["history"], record["validations"]), "loss and accuracy by step")
+    curves = picture(loss_curves(record["history"], record["validations"]), "loss and metrics by step")
     found = record.get("efficiency")
     if found is None:
         return {"training_curves": curves}

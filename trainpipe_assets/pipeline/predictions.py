@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import polars as pl
 
 from trainpipe_assets.data.cleaning import with_clean_text
@@ -131,7 +132,7 @@ def _answers(
     texts: pl.DataFrame, tokenizer: Tokenizer, folder: str, model: Artifact, compute: ComputeSettings, batch_tokens: int
 ) -> pl.DataFrame:
     if texts.is_empty():
-        return pl.DataFrame()
+        return _named(np.empty((0, len(model.labels))), model)
     numbered = texts.select(row_id=pl.col("place").cast(pl.String), input_ids=tokenizer.encode(texts["clean_text"]))
     return _named(score(folder, numbered, compute, batch_tokens, model.task), model)
 
@@ -139,11 +140,12 @@ def _answers(
 def _named(answers: FloatArray, model: Artifact) -> pl.DataFrame:
     """What the model answers, as columns: a number, or the labels with their probabilities."""
     if model.task == "text-regression":
-        return pl.DataFrame({PREDICTED: answers})
+        return pl.DataFrame({PREDICTED: answers.ravel()})
     labels = model.labels
     if model.task == "multi-label-classification":
         sets = ([label for label, there in zip(labels, row, strict=True) if there] for row in answers > THRESHOLD)
         chosen = [json.dumps(one, ensure_ascii=False) for one in sets]
     else:
         chosen = [labels[number] for number in answers.argmax(axis=1)]
-    return pl.DataFrame({PREDICTED: chosen, **{f"probability of {label}": answers[:, number] for number, label in enumerate(labels)}})
+    told = pl.Series(PREDICTED, chosen, dtype=pl.String)
+    return pl.DataFrame([told, *(pl.Series(f"probability of {label}", answers[:, number]) for number, label in enumerate(labels))])

@@ -8,8 +8,8 @@ import dagster as dg
 from trainpipe_assets.pipeline.executor import is_dead
 from trainpipe_assets.pipeline.keys import ASSETS, JOBS, PipelineKeys
 
-UNDER_WAY = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
-              dg.DagsterRunStatus.CANCELING)  # fmt: skip
+UNDER_WAY = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED,
+              dg.DagsterRunStatus.QUEUED)  # fmt: skip
 RETRY_AFTER_SECONDS = 3600  # the same is asked for again, after a failed run, at most so often
 ATTEMPTS = 3  # what runs left unfinished is asked for so often; with other data the count starts anew
 LOOKED_AT = 50  # of the newest runs, whether one is of the pipeline
@@ -25,9 +25,10 @@ class PipelineRuns:
     keys: PipelineKeys
 
     def under_way(self) -> str | None:
-        """Id of one that is queued or in progress; None where there is none."""
-        records = self._records(dg.RunsFilter(statuses=list(UNDER_WAY)))
-        return next((record.dagster_run.run_id for record in records if not is_dead(record.dagster_run)), None)
+        """Id of one that is in progress, else of one that is queued; None where there is none."""
+        found = [record.dagster_run for record in self._records(dg.RunsFilter(statuses=list(UNDER_WAY)))]
+        alive = sorted((run for run in found if not is_dead(run)), key=lambda run: UNDER_WAY.index(run.status))
+        return alive[0].run_id if alive else None
 
     def why_not_again(self, tag: str, value: str, now: float) -> str | None:
         """Why no run is asked for that is tagged with `tag` and `value`; None where one may be.

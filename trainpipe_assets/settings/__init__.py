@@ -6,7 +6,15 @@ A `defs.yaml` is validated into these models once, when the definitions load; ev
 
 from trainpipe_assets.settings.automation import AutomationSettings, MaintenanceSettings
 from trainpipe_assets.settings.base import Fraction, OneOrMany, Settings, Task
-from trainpipe_assets.settings.cleaning import CleaningSettings, LanguageCode, NearDuplicateSettings, PersonalData, SplitSettings
+from trainpipe_assets.settings.cleaning import (
+    LANGUAGES,
+    LONGEST_LABELLED,
+    CleaningSettings,
+    LanguageCode,
+    NearDuplicateSettings,
+    PersonalData,
+    SplitSettings,
+)
 from trainpipe_assets.settings.evaluation import (
     LOWER_IS_BETTER,
     METRICS,
@@ -34,6 +42,8 @@ from trainpipe_assets.settings.validation import (
 )
 
 __all__ = [
+    "LANGUAGES",
+    "LONGEST_LABELLED",
     "LOWER_IS_BETTER",
     "METRICS",
     "NAME",

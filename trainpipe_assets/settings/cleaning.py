@@ -6,6 +6,16 @@ from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from trainpipe_assets.settings.base import Fraction, OneOrMany, Settings
 
+LONGEST_LABELLED = 20_000  # characters of a labelled text, where cleaning.max_chars does not say
+LANGUAGES = frozenset(  # that py3langid tells
+    (  # noqa: SIM905  # a line each is a page
+        "ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext fa fi fo fr fuv fy ga gcf gcr "
+        "gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab kik kk km kn ko ku ky la lb lg lij ln lo lt ltg lv "
+        "mg mk ml mn mr ms mt my ne nl nn no nso oc om or pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg "
+        "th tk tl tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu"
+    ).split()
+)
+
 LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 Bounds = Annotated[  # Dagster makes samples of every schema, and knows arrays by their items only
     tuple[float, float], WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2})
@@ -83,6 +93,24 @@ class CleaningSettings(Settings):
     )
     near_duplicates: NearDuplicateSettings = Field(default_factory=NearDuplicateSettings, description="Texts that are nearly the same.")
 
+    @field_validator("phone_region")
+    @classmethod
+    def _known_region(cls, region: str | None) -> str | None:
+        from phonenumbers import SUPPORTED_REGIONS  # only where it is asked for
+
+        if region is not None and region not in SUPPORTED_REGIONS:
+            known = ", ".join(sorted(SUPPORTED_REGIONS))
+            raise ValueError(f"{region!r} is no country (ISO 3166) with phone numbers of its own; known are: {known}")
+        return region
+
+    @field_validator("languages")
+    @classmethod
+    def _known_languages(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(languages) - LANGUAGES)
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} cannot be told; known are: {', '.join(sorted(LANGUAGES))}")
+        return languages
+
     @model_validator(mode="after")
     def _consistent(self) -> "CleaningSettings":
         if self.max_chars is not None and self.max_chars < self.min_chars:
@@ -142,10 +170,10 @@ class SplitSettings(Settings):
         for pattern in patterns:
             parts = pattern.split("/")
             odd = {"", ".", ".."} & set(parts) or pattern != pattern.strip() or "://" in pattern
-            if odd or any("**" in part and part != "**" for part in parts):
+            if odd or any("**" in part and part != "**" for part in parts) or pattern.count("[") != pattern.count("]"):
                 raise ValueError(
-                    f"{pattern!r} is no pattern of files: paths below the folder of the source, as test.csv, with * and ? for what is "
-                    "in a name and ** for any folders, as **/test-*.csv"
+                    f"{pattern!r} is no pattern of files: paths below the folder of the source, as test.csv, with *, ? and [] for what "
+                    "is in a name and ** for any folders, as **/test-*.csv"
                 )
         return patterns
 

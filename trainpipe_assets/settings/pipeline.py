@@ -6,13 +6,14 @@ from pydantic import Field, field_validator, model_validator
 
 from trainpipe_assets.settings.automation import AutomationSettings, MaintenanceSettings
 from trainpipe_assets.settings.base import OneOrMany, Settings, Task
-from trainpipe_assets.settings.cleaning import CleaningSettings, SplitSettings
+from trainpipe_assets.settings.cleaning import LONGEST_LABELLED, CleaningSettings, SplitSettings
 from trainpipe_assets.settings.evaluation import LOWER_IS_BETTER, METRICS, UNBOUNDED, DriftSettings, EvaluationSettings
 from trainpipe_assets.settings.source import SourceSettings
 from trainpipe_assets.settings.training import ModelSettings, TrainingSettings
 from trainpipe_assets.settings.validation import ValidationSettings
 
 NAME = r"[A-Za-z0-9_]+"
+OWNER = r"team:.+|[^@\s]+@[^@\s]+\.[A-Za-z]+"
 TABLES = ("raw_data", "cleaned_features", "rejected_rows", "tokenized_dataset", "drift_report", "eval_report")
 RESERVED = {*TABLES, "fine_tuned_model", "tables", "models", "checkpoints"}  # folders of a lake, in which no other pipeline's may lie
 
@@ -35,6 +36,14 @@ class PipelineSettings(Settings):
     automation: AutomationSettings = Field(default_factory=AutomationSettings, description="When it runs by itself.")
     maintenance: MaintenanceSettings = Field(default_factory=MaintenanceSettings, description="Housekeeping of the tables.")
 
+    @field_validator("owners")
+    @classmethod
+    def _as_dagster_knows_them(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
+        for owner in owners:
+            if not re.fullmatch(OWNER, owner):
+                raise ValueError(f"{owner!r} is no owner: an e-mail address or team:NAME is expected")
+        return owners
+
     @field_validator("key_prefix")
     @classmethod
     def _names(cls, prefix: tuple[str, ...]) -> tuple[str, ...]:
@@ -56,6 +65,11 @@ class PipelineSettings(Settings):
         balanced = [rule.name for rule in self.validation.rules if rule.kind == "class_balance"]
         if balanced and self.task != "text-classification":
             raise ValueError(f"rule {balanced[0]} of validation.rules is about labels, which task {self.task} does not have")
+        if labelled and self.cleaning.max_chars is None and self.cleaning.min_chars > LONGEST_LABELLED:
+            raise ValueError(
+                f"cleaning.min_chars is {self.cleaning.min_chars:,}, and by default no labelled text is longer than {LONGEST_LABELLED:,} "
+                "characters: set cleaning.max_chars"
+            )
         if labelled and self.model.lora is not None:
             raise ValueError("model.lora is for task causal-lm; a classifier is trained whole")
         return self

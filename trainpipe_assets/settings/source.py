@@ -4,7 +4,7 @@ import codecs
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from trainpipe_assets.settings.base import Settings
 
@@ -85,6 +85,33 @@ class SourceSettings(Settings):
             "chat": ("messages_column",),
         }
         return {setting: getattr(self, setting) for setting in settings[self.kind]}
+
+    def marks(self, *, tabs: bool) -> tuple[str, str]:
+        """The field delimiter and the quote character of CSV, or with `tabs` of TSV; '' is no quote."""
+        quote = self.quote_char if self.quote_char is not None else ("" if tabs else '"')
+        return self.delimiter or ("\t" if tabs else ","), quote
+
+    @field_validator("delimiter", "quote_char")
+    @classmethod
+    def _one_byte(cls, character: str | None) -> str | None:
+        if character and (not character.isascii() or character in "\r\n\0"):
+            raise ValueError("an ASCII character other than a line break is expected")
+        return character
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> "SourceSettings":
+        names = list(self.columns.values())
+        if len(set(names)) < len(names):
+            raise ValueError(f"source.{' and source.'.join(self.columns)} are both {names[0]!r}; they must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _marks_differ(self) -> "SourceSettings":
+        for tabs, formats in ((False, ("auto", "csv")), (True, ("auto", "tsv"))):
+            delimiter, quote = self.marks(tabs=tabs)
+            if self.format in formats and delimiter == quote:
+                raise ValueError(f"source.delimiter and source.quote_char of {'TSV' if tabs else 'CSV'} are both {quote!r}")
+        return self
 
     @field_validator("encoding")
     @classmethod

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from trainpipe_assets.storage.disk import force_to_disk
 from trainpipe_assets.storage.model_cache import cached
 from trainpipe_assets.storage.objects import read_sha256, send, sha256_of, stored
 from trainpipe_assets.storage.s3 import explained
@@ -81,14 +82,25 @@ def _as_json(manifest: Mapping[str, Any]) -> str:
 
 
 def read_manifest(uri: str) -> Artifact | None:
-    """The artifact at `uri`, by its manifest alone; None where none is complete."""
+    """The artifact at `uri`, by its manifest alone; None where none is complete.
+
+    Raises:
+        DamagedArtifact: the manifest is none.
+        S3Problem: S3 refuses, and why.
+    """
     filesystem, path = open_filesystem(join(uri, MANIFEST))
     try:
         with explained(uri):
             content = filesystem.cat_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Artifact(absolute(uri), json.loads(content))
+    try:
+        manifest = json.loads(content)
+    except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict) or "files" not in manifest:
+        raise DamagedArtifact(f"{absolute(uri)}: its {MANIFEST} is cut off, or not one of trainpipe's; {_REMEDY}")
+    return Artifact(absolute(uri), manifest)
 
 
 def publish(folder: Path, uri: str) -> Artifact:
@@ -129,6 +141,7 @@ def _publish_locally(folder: Path, target: Path) -> None:
     staging = target.parent / f".{target.name}.{uuid4().hex[:8]}"
     try:
         shutil.copytree(folder, staging)
+        force_to_disk(staging)
         try:
             staging.rename(target)
         except OSError:
@@ -136,6 +149,7 @@ def _publish_locally(folder: Path, target: Path) -> None:
                 return
             shutil.rmtree(target)  # the remains of something that was never complete
             staging.rename(target)
+        force_to_disk(target.parent, what_is_in_it=False)
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # where the disk was full, say
 

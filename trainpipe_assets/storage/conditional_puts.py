@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from trainpipe_assets.storage.s3_client import FAULTS, client, endpoint, explained
 from trainpipe_assets.storage.s3_problems import UnsafeServer
-from trainpipe_assets.storage.uris import TABLES, absolute, bucket_and_key, is_s3, join
+from trainpipe_assets.storage.uris import absolute, bucket_and_key, is_s3, join
 
 MARKER = "_conditional_puts.json"
 RACERS = 4
@@ -28,12 +28,6 @@ class Proof:
 
     endpoint: str
     proven_at: str
-
-
-def lake_of(table_uri: str) -> str:
-    """The root of the lake that a table is in: what stands before its `tables/`, else the folder that it is in."""
-    before, found, _ = table_uri.rpartition(f"/{TABLES}/")
-    return before if found else table_uri.rpartition("/")[0]
 
 
 def require_conditional_puts(root: str) -> Proof | None:

@@ -158,6 +158,19 @@ def find(uri: str, version: int | None = None) -> Table | None:
     return table
 
 
+def content_of(uri: str, version: int) -> int:
+    """The version of the last commit that changed rows, as of `version`, whose data files need not be there any more.
+
+    Raises:
+        MissingTable: the log does not go back so far.
+    """
+    try:
+        with s3.explained(uri):
+            return _describe(uri, open_delta(uri, version)).content
+    except (DeltaError, FileNotFoundError) as error:
+        raise MissingTable(f"table {uri} cannot be read at version {version}: {error}") from error
+
+
 def open_delta(uri: str, version: int | None = None) -> DeltaTable:
     """The table itself, for what this module has no function for."""
     return DeltaTable(absolute(uri), version=version, storage_options=s3.options(uri))

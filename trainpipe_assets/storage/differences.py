@@ -12,7 +12,7 @@ import polars as pl
 
 from trainpipe_assets.storage import s3
 from trainpipe_assets.storage.data_files import FILE, read_files
-from trainpipe_assets.storage.delta import KEY, MissingTable, Table, find
+from trainpipe_assets.storage.delta import KEY, MissingTable, Table, content_of, find
 from trainpipe_assets.storage.row_numbers import Numbers, having, numbers_of
 
 CHANGES = ("split",)  # what may change of a row, and matters downstream: the rest follows from its record
@@ -33,7 +33,7 @@ def difference(table: Table, since: int) -> Difference | None:
     `CHANGES` one goes and one comes.
     """
     try:
-        before = find(table.uri, since)
+        before = _last_of(table, since)
     except MissingTable:
         return None
     if before is None or before.version > table.version:
@@ -56,6 +56,15 @@ def difference(table: Table, since: int) -> Difference | None:
     if n_come - sum(map(len, added.values())) != stay.sum():
         return None  # two keys have the same number, as one pair in 2^64 does
     return Difference(_rows_of(table, added, columns), _keys(having(_read(before, gone), were[~stay], *columns)))
+
+
+def _last_of(table: Table, since: int) -> Table | None:
+    """The newest version with the rows of version `since`. Maintenance after it left other files, which are those that later ones share,
+    and has removed the former ones by and by."""
+    version = since
+    while version + 1 < table.version and content_of(table.uri, version + 1) == since:
+        version += 1
+    return find(table.uri, version)
 
 
 def _read(table: Table, files: list[str]) -> pl.LazyFrame:

@@ -1,7 +1,9 @@
-"""What the local disk refuses, in one message that says what to do."""
+"""The local disk: what it refuses, in one message that says what to do, and what has to be on it before anything else is done."""
 
 import errno
+import os
 import re
+from pathlib import Path
 
 from trainpipe_assets.storage.uris import TABLES
 
@@ -28,3 +30,13 @@ def refused_by_disk(error: Exception) -> str | None:
     number = error.errno if isinstance(error, OSError) and error.errno else int(named[1]) if named else None
     advice = _OF_TABLES if number == errno.ENOENT and f"/{TABLES}/" in words else _ADVICE.get(number) if number is not None else None
     return f"{words}. {advice}" if advice else None
+
+
+def force_to_disk(folder: Path, *, what_is_in_it: bool = True) -> None:
+    """Return when the names in `folder`, and all that is below it, would survive the loss of power."""
+    for path in (*(sorted(folder.rglob("*")) if what_is_in_it else ()), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -4,7 +4,7 @@ Rows never change here, and versions that somebody pins stay readable. Who pins 
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,10 +57,10 @@ def maintain(uri: str, pinned: Collection[int], retention_hours: int) -> Maintai
     return Maintained(delta.version(), merged["numFilesRemoved"], merged["numFilesAdded"], len(deletable))
 
 
-def discard_abandoned(root: str, before: float) -> list[str]:
+def discard_abandoned(root: str, before: float, is_ours: Callable[[str], bool] = lambda _fingerprint: True) -> list[str]:
     """Remove what trainings set down below `root` that wrote nothing since `before` (epoch seconds); their fingerprints.
 
-    One that is under way writes a checkpoint every few minutes.
+    Only what `is_ours`. One that is under way writes a checkpoint every few minutes, unless its settings say otherwise.
     """
     filesystem, path = open_filesystem(root)
     newest: dict[str, float] = {}
@@ -69,7 +69,7 @@ def discard_abandoned(root: str, before: float) -> list[str]:
             name = found.removeprefix(path).lstrip("/").partition("/")[0]
             if _FINGERPRINT.fullmatch(name):
                 newest[name] = max(newest.get(name, 0.0), modified(info))
-    abandoned = sorted(name for name, moment in newest.items() if moment < before)
+    abandoned = sorted(name for name, moment in newest.items() if moment < before and is_ours(name))
     for name in abandoned:
         discard(f"{root}/{name}")
     return abandoned

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from trainpipe_assets.storage.artifacts import Artifact, DamagedArtifact, list_artifacts, publish
 from trainpipe_assets.storage.s3 import explained
-from trainpipe_assets.storage.s3_problems import S3Problem
 from trainpipe_assets.storage.uris import join, open_filesystem
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ class Mirror:
                     if folder.name not in self._sent:
                         self._send(folder)
                 self._remove_all_but({folder.name for folder in self._sending})
-            except (S3Problem, OSError) as error:
+            except (ValueError, OSError) as error:  # what S3 refuses, and folders that are not what they say
                 log.warning("%s could not be brought up to date, which is tried again with the next folder: %s", self.uri, error)
             with self._changed:
                 self._sending = ()

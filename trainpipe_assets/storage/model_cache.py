@@ -5,6 +5,7 @@ Several processes may fetch, use and prune at once. Whether a remote folder is a
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -64,16 +65,22 @@ def _discard(folder: Path) -> None:
 
 
 def prune(keep: Path) -> None:
-    """Remove the copies used longest before `keep` until the rest fits the bound, and what killed downloads left behind."""
-    now = keep.stat().st_mtime
-    found = [(path.stat().st_mtime, path) for path in keep.parent.iterdir() if path.is_dir()]
-    for used, path in found:
-        if path.name.startswith(".") and now - used > ABANDONED_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove the copies used longest before `keep` until the rest fits the bound, and what killed downloads left behind.
+
+    What another process takes away meanwhile is not there.
+    """
+    now, found = keep.stat().st_mtime, list[tuple[float, int, Path]]()
+    for path in keep.parent.iterdir():
+        with suppress(FileNotFoundError):
+            if path.is_dir():
+                size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+                found.append((path.stat().st_mtime, size, path))
     total = 0
-    for used, path in sorted(found, reverse=True):
+    for used, size, path in sorted(found, reverse=True):
         if path.name.startswith("."):
+            if now - used > ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
             continue
-        total += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        total += size
         if total > CACHE_BYTES and path != keep and now - used > IN_USE_SECONDS:
             _discard(path)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trainpipe_assets.storage.s3_problems import S3Problem
-from trainpipe_assets.storage.uris import is_s3
+from trainpipe_assets.storage.uris import is_s3, lake_of
 
 
 def options(uri: str) -> dict[str, str] | None:
@@ -60,6 +60,6 @@ def require_safe_commits(table_uri: str) -> None:
         S3Problem: the lake cannot be reached or written to.
     """
     if is_s3(table_uri):
-        from trainpipe_assets.storage.conditional_puts import lake_of, require_conditional_puts
+        from trainpipe_assets.storage.conditional_puts import require_conditional_puts
 
-        require_conditional_puts(lake_of(table_uri))
+        require_conditional_puts(lake_of(table_uri) or table_uri.rpartition("/")[0])

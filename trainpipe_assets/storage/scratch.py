@@ -28,6 +28,17 @@ def scratch_folder(root: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the lock in `folder`."""
+    if not (folder / "lock").exists():
+        return False
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def _remove_unless_held(folder: Path) -> None:
     """The system lets go of the lock when its process ends."""
     with suppress(Timeout, FileNotFoundError), FileLock(folder / "lock", timeout=0):

@@ -7,6 +7,7 @@ import argparse
 import ctypes
 import logging
 import os
+import resource
 import select
 import signal
 import sys
@@ -20,12 +21,13 @@ from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pi
 
 from trainpipe_assets.storage.disk import refused_by_disk
 from trainpipe_assets.training.cores import threads_of_each
-from trainpipe_assets.training.errors import lack_of_determinism
+from trainpipe_assets.training.errors import Interrupted, lack_of_determinism
 from trainpipe_assets.training.progress import Report, bar_report, periodic_log
 from trainpipe_assets.training.spec import GRACE_SECONDS, TrainSpec, load_spec
 
 USER_MISTAKE = 2  # exit code for a message that a person has to act on
 LOOK_AGAIN_SECONDS = 0.5
+LEAST_ADDRESS_SPACE = 5 * 2**29  # what the threads of the libraries reserve; with 2.1 GiB they hang, with 2.5 a tiny model is trained
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 
 log = logging.getLogger("trainpipe_assets.training")
@@ -63,14 +65,15 @@ def _train(path: Path, rank: int, pipes: PipesContext | None, stop: StopRequest)
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     try:
         spec = load_spec(path)
+        _require_address_space()
         _prepare_environment(spec, processes_here)
         _keep_freed_memory()
-        from trainpipe_assets.training import loop  # starts torch, which must see the environment above
+        from trainpipe_assets.training import loop  # with transformers, which must see the environment above
 
         finished = loop.run(spec, _report(rank, pipes), stop, processes_here)
     except ValueError as error:
         return _complain(str(error), rank, pipes)
-    except loop.Interrupted as error:
+    except Interrupted as error:
         log.warning("%s", error)
         return 128 + (stop.signal or signal.SIGTERM)
     except Exception as error:  # libraries raise what disk and device refuse as errors of many kinds; the others pass as they came
@@ -92,6 +95,16 @@ def _complain(message: str, rank: int, pipes: PipesContext | None) -> int:
         pipes.log.error(line)
         pipes.report_custom_message({"error": line})
     return USER_MISTAKE
+
+
+def _require_address_space() -> None:
+    """Libraries that cannot start their threads for lack of address space wait for ever, or end the process without a word."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise ValueError(
+            f"this process may have {limit / 2**30:.1f} GiB of address space (ulimit -v), and a training takes "
+            f"{LEAST_ADDRESS_SPACE / 2**30:.1f} GiB before its model is loaded: raise the limit, or bound the memory by a container"
+        )
 
 
 def _prepare_environment(spec: TrainSpec, processes_here: int) -> None:

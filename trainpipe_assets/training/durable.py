@@ -3,13 +3,14 @@
 Also the lock that keeps two trainings out of one work folder. Knows nothing of what is in the folders.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from trainpipe_assets.storage.disk import force_to_disk
 
 PARTIAL = ".partial"
 
@@ -24,11 +25,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
-    for path in sorted(partial.rglob("*")):
-        _force_to_disk(path)
-    _force_to_disk(partial)
+    force_to_disk(partial)
     partial.rename(folder)
-    _force_to_disk(folder.parent)
+    force_to_disk(folder.parent, what_is_in_it=False)
 
 
 @contextmanager
@@ -46,11 +45,3 @@ def exclusive(folder: Path, patience: float = 0.0) -> Iterator[None]:
             yield
     except Timeout as error:
         raise ValueError(f"another training is running in {folder}; wait for it, or stop it first") from error
-
-
-def _force_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

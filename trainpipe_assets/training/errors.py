@@ -1,9 +1,13 @@
-"""What an error of the libraries below says: in a line, and whether it is that memory does not suffice."""
+"""How a training ends before its time, and what an error of the libraries below says: in a line, and whether memory does not suffice."""
 
 import torch
 
 MEMORY_IS_OUT = ("can't allocate memory", "out of memory", "bad_alloc", "_STATUS_ALLOC_FAILED", "could not create a primitive")
 """What torch, the C++ library, those of CUDA and oneDNN say of it; the last of these in other cases too, of which it says no more."""
+
+
+class Interrupted(Exception):
+    """The training was asked to stop, or cannot go on in these processes, and there is a checkpoint to go on from."""
 
 
 def first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from trainpipe_assets.training.batching import share_of
 from trainpipe_assets.training.checkpoint import clear_checkpoints
 from trainpipe_assets.training.compute import resolve_compute
 from trainpipe_assets.training.durable import exclusive
+from trainpipe_assets.training.errors import Interrupted
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
 from trainpipe_assets.training.job import Job, prepare
 from trainpipe_assets.training.micro_batches import PreparedBatch
@@ -39,10 +40,6 @@ LOCK_PATIENCE_SECONDS = 30.0
 
 MIRROR_PATIENCE_SECONDS = GRACE_SECONDS / 2
 """How long a training that ends waits for its last checkpoint to be copied."""
-
-
-class Interrupted(Exception):
-    """The training was asked to stop, or cannot go on in these processes, and there is a checkpoint to go on from."""
 
 
 def run(spec: TrainSpec, report: Report, stop: Callable[[], bool] = lambda: False, processes_here: int = 1) -> FinishedModel:

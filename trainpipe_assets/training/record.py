@@ -26,7 +26,7 @@ def describe_training(job: Job) -> dict[str, Any]:
         "warnings": list(state.warnings.values()),
         "stopped_early": len(state.validations) < spec.training.epochs,
         "resumed_from_step": job.resumed_from,
-        "examples": {"train": len(job.train), "validation": len(job.validation)},
+        "examples": {"train": job.train.examples, "validation": job.validation.examples},
         "settings": spec.model_dump(mode="json", include={"task", "labels", "model", "training", "compute"}),
         "distribution": {"processes": processes, "sharding": job.distribution.kind, **held_bytes(job.model, job.stepper.optimizer)},
         "hardware": {"processes": processes, **describe_hardware(job.accelerator.device)},

@@ -24,6 +24,11 @@ class Sequences:
         return len(self.row_ids)
 
     @cached_property
+    def examples(self) -> int:
+        """How many examples they are of: a long document is several sequences."""
+        return self.row_ids.n_unique()
+
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each sequence, shape [n]."""
         return np.diff(self.offsets)

@@ -29,7 +29,7 @@ class Validation(BaseModel):
 
     Of a multi-label classifier the loss is per label of an example. Of a regression it is in variances of the training split, errors are in
     the units of the numbers. Of a language model the loss and the accuracy are those of the `tokens` that are learnt, and `examples` are
-    documents' pieces.
+    documents.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

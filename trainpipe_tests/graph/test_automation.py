@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -252,7 +253,7 @@ def test_a_run_whose_process_is_gone_is_given_up(place: Workplace, instance: dg.
     job = place.definitions().resolve_job_def("words_ingest")
     alive, dead, unsigned = (instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED) for _ in range(3))
     sign(instance, alive.run_id)
-    signature = {"host": json.loads(_tags(instance, alive.run_id)[PROCESS_TAG])["host"], "pid": psutil.Process().pid, "created": 1.0}
+    signature = {"host": json.loads(_tags(instance, alive.run_id)[PROCESS_TAG])["host"], "pid": psutil.Process().pid, "since_boot": 1.0}
     instance.add_run_tags(dead.run_id, {PROCESS_TAG: json.dumps({"run_id": dead.run_id, **signature})})
     instance.add_run_tags(unsigned.run_id, {PROCESS_TAG: json.dumps({"run_id": dead.run_id, **signature})})  # as its re-execution has
     elsewhere = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
@@ -264,6 +265,33 @@ def test_a_run_whose_process_is_gone_is_given_up(place: Workplace, instance: dg.
     assert set(give_up_dead_runs(instance)) == {dead.run_id, silent.run_id}
     failed = {run.run_id for run in instance.get_runs() if run.status is dg.DagsterRunStatus.FAILURE}
     assert failed == {dead.run_id, silent.run_id}
+
+
+def test_a_clock_that_is_set_ends_no_run(place: Workplace, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = instance.create_run_for_job(place.definitions().resolve_job_def("words_ingest"), status=dg.DagsterRunStatus.STARTED)
+    sign(instance, run.run_id)
+    booted, created = psutil.boot_time, psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted() + 7200.0)  # both are told by the clock on the wall
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + 7200.0)
+    assert give_up_dead_runs(instance) == []
+
+
+def test_the_schedule_asks_for_no_run_beside_another_and_the_one_in_progress_is_named(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        definitions = make_workplace(tmp_path, instance, automation={"schedule": "0 3 * * *"}).definitions()
+        schedule, job = definitions.resolve_schedule_def("words_nightly"), definitions.resolve_job_def("words_retrain")
+
+        def asked() -> list[str]:
+            with dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime.now(UTC)) as context:
+                decided = schedule.evaluate_tick(context)
+                return [decided.skip_message] if decided.skip_message else ["a run" for _ in decided.run_requests or ()]
+
+        assert asked() == ["a run"]
+        started = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        sign(instance, started.run_id)
+        instance.create_run_for_job(job, status=dg.DagsterRunStatus.NOT_STARTED)
+        (why,) = asked()
+        assert f"run {started.run_id} of this pipeline is under way" in why
 
 
 def test_a_run_that_is_over_keeps_no_place_in_a_pool(tmp_path: Path) -> None:

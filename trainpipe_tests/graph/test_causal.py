@@ -67,6 +67,8 @@ def test_an_assistant_from_landing_to_gate_and_on(tmp_path: Path, instance: dg.D
     report = Path(row["report_uri"]).read_text()
     assert "What the model writes" in report
     assert "Against the base model" in report
+    assert "What the device waited for" in report
+    assert "The test split counted here is the one it was measured on." in report
     scores = pl.read_parquet(row["report_uri"].replace(".html", ".predictions.parquet"))
     assert scores.schema == DOCUMENT_SCORES
     assert scores["n_learnt"].sum() == tokens.filter(pl.col("split") == "test")["loss_mask"].list.sum().sum()

@@ -10,8 +10,11 @@ import pytest
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.maintenance import pinned_versions
 from trainpipe_assets.storage.delta import find
+from trainpipe_assets.training.durable import exclusive
+from trainpipe_assets.training.spec import save_spec
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.pipelines import Workplace, make_workplace
+from trainpipe_tests.unit.training_fixtures import make_spec
 
 
 @pytest.fixture
@@ -52,5 +55,16 @@ def test_what_a_training_left_that_nobody_went_on_with_is_removed(place: Workpla
         checkpoint.parent.mkdir(parents=True)
         checkpoint.write_bytes(b"weights")
         os.utime(checkpoint, (moment, moment))
-    assert place.run("maintenance").success
-    assert {path.name for path in scratch.iterdir()} == {"b" * 32, "mine"}
+    table = place.lake.table_uri(dg.AssetKey("tokenized_dataset"))
+    for name, uri in (("c" * 32, table), ("d" * 32, table), ("e" * 32, table.replace("tokenized_dataset", "other/tokenized_dataset"))):
+        work_dir = scratch / name / "checkpoints"
+        work_dir.mkdir(parents=True)
+        spec = make_spec(place.root, dataset_uri=uri, work_dir=str(work_dir))
+        save_spec(spec, work_dir / "spec.json")
+        (work_dir / "lock").touch()
+        for path in work_dir.iterdir():
+            os.utime(path, (long_ago, long_ago))
+    with exclusive(scratch / ("d" * 32) / "checkpoints"):  # as a training that has not come to a checkpoint for long
+        os.utime(scratch / ("d" * 32) / "checkpoints" / "lock", (long_ago, long_ago))
+        assert place.run("maintenance").success
+    assert {path.name for path in scratch.iterdir()} == {"b" * 32, "d" * 32, "e" * 32, "mine"}

@@ -67,6 +67,16 @@ def test_what_has_no_answer_says_why_and_all_stay_in_their_order(trained: Workpl
     assert nothing["problem"].null_count() == 0
 
 
+def test_the_columns_are_the_same_wherever_the_bad_records_are(trained: Workplace) -> None:
+    whole = answered(trained, "a.jsonl", b'{"text": "w3 w4"}\n').columns
+    assert whole[-1] == "problem"
+    assert answered(trained, "b.jsonl", b'{"text": null}\n{"text": ""}\n').columns == whole
+    bad_first = b"".join(b'{"text": null}\n' for _ in range(70_000)) + b'{"text": "w3 w4"}\n'  # more than are read at a time
+    rows = answered(trained, "c.jsonl", bad_first)
+    assert rows.columns == whole
+    assert rows["predicted"].null_count() == 70_000
+
+
 def test_a_model_is_chosen_by_its_fingerprint(trained: Workplace) -> None:
     (fingerprint,) = trained.rows("eval_report")["model_fingerprint"]
     assert answered(trained, "a.csv", b"text\nw3 w4\n", model=fingerprint[:6])["predicted"].null_count() == 0

@@ -157,6 +157,7 @@ def test_a_long_document_is_kept_unless_a_limit_is_set() -> None:
         ('["hi"]', "message 1 is no object"),
         ('[{"role": "user"}]', "lacks a role or a content"),
         ('[{"role": "assistant", "content": [1]}]', "lacks a role or a content"),
+        ('[{"role": "us\\u0002er", "content": "hi"}]', "control characters in its role"),
         ('[{"role": "assistant", "content": "x", "tool_calls": [1]}]', "has tool_calls beside"),
         ("[" * 100_000, "not valid JSON"),
     ],

@@ -121,7 +121,7 @@ def test_of_a_file_that_grew_only_the_new_texts_arrive(place: Place) -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_compaction_is_no_arrival_and_where_the_last_comparison_was_vacuumed_all_since_the_training_is(place: Place, kept: bool) -> None:
+def test_compaction_is_no_arrival(place: Place, kept: bool) -> None:
     first = place.put("first", SAME[:80])
     model = place.model("m", first.version)
     second = place.put("second", SAME[80:110])
@@ -130,8 +130,23 @@ def test_compaction_is_no_arrival_and_where_the_last_comparison_was_vacuumed_all
     compacted = find(first.uri)
     assert compacted is not None
     assert compacted.version > second.version
-    assert place.compare(model, compacted).metadata["compared"] is not kept
+    assert place.compare(model, compacted).metadata["compared"] is False
+    third = place.put("third", SAME[110:140])
+    assert place.compare(model, third).metadata["compared"] is True
+    assert place.history()[-1]["n_arrived"] == 30
+
+
+def test_where_the_last_comparison_cannot_be_read_all_since_the_training_is_compared(place: Place) -> None:
+    first = place.put("first", SAME[:80])
+    model = place.model("m", first.version)
+    place.compare(model, place.put("second", SAME[80:110]))
+    place.put("third", SAME[110:120])
+    maintain(first.uri, {first.version}, 0)
+    now = find(first.uri)
+    assert now is not None
+    assert place.compare(model, now).metadata["compared"] is True
     assert place.history()[-1]["since_version"] == first.version
+    assert place.history()[-1]["n_arrived"] == 40
 
 
 def test_other_thresholds_judge_all_that_the_model_has_not_seen_anew(place: Place) -> None:

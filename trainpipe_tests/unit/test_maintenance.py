@@ -128,3 +128,20 @@ def age(table: Table) -> None:
     """Make all files look ten days old."""
     for path in Path(table.uri).rglob("*"):
         os.utime(path, (time.time() - 864_000,) * 2)
+
+
+def test_after_a_vacuum_an_increment_is_still_what_is_new(table: Table) -> None:
+    for _week in range(3):
+        maintain(table.uri, [], retention_hours=0)
+        age(table)
+    with pytest.raises(MissingTable):
+        find(table.uri, table.version)
+    compacted = find(table.uri)
+    later = commit(table.uri, compacted, rows("f"), NO_KEYS, fingerprint=1, upstream=1, note={}).table
+    maintain(table.uri, [], retention_hours=24)
+    for now in (later, find(table.uri)):
+        assert now is not None
+        found = difference(now, since=table.content)
+        assert found is not None
+        assert found.added.collect()["row_id"].to_list() == ["f"]
+        assert found.removed.is_empty()

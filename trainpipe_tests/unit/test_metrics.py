@@ -245,6 +245,13 @@ def test_bootstrap_is_a_function_of_its_seed():
     assert bootstrap(sample, 100, seed=1).estimates() != bootstrap(sample, 100, seed=2).estimates()
 
 
+@pytest.mark.parametrize("counts", [(200, 3), (9, 9, 2), (1000, 3, 3)])
+def test_all_right_is_no_less_certain_where_a_class_is_rare(counts: tuple[int, ...]) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    result = bootstrap(outcomes(labels, np.eye(len(counts))[labels] * 0.8 + 0.2 / len(counts), 10), 200)
+    assert result.estimate("macro_f1") == result.estimate("accuracy") == proportion(len(labels), len(labels))
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_all_right_or_all_wrong_is_no_certainty(right: bool) -> None:
     labels = np.arange(40) % 2

@@ -1,14 +1,17 @@
 """Publishing a model folder on local disk: whole at once, by however many runs at the same moment."""
 
 import errno
+import os
 import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from trainpipe_assets.storage.artifacts import Artifact, publish, seal, verify
+from trainpipe_assets.storage import mirror, model_cache
+from trainpipe_assets.storage.artifacts import Artifact, DamagedArtifact, list_artifacts, publish, read_manifest, seal, verify
 from trainpipe_assets.storage.disk import refused_by_disk
+from trainpipe_assets.storage.mirror import Mirror
 
 RUNS = 8
 
@@ -63,3 +66,49 @@ def test_what_could_not_be_copied_whole_leaves_nothing_behind(tmp_path: Path, mo
         publish(model, str(tmp_path / "models" / "f"))
     assert "The disk is full" in (refused_by_disk(caught.value) or "")
     assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ['{"files": ', "[1, 2]", "{}", ""])
+def test_a_manifest_that_is_none_is_named_with_what_to_do(tmp_path: Path, content: str) -> None:
+    publish(sealed(tmp_path / "one", 1), str(tmp_path / "models" / "a"))
+    (tmp_path / "models" / "a" / "manifest.json").write_text(content)
+    for read in (read_manifest, lambda uri: list_artifacts(uri.rpartition("/")[0])):
+        with pytest.raises(DamagedArtifact, match=r"models/a: its manifest.json is cut off.*delete this folder and run again"):
+            read(str(tmp_path / "models" / "a"))
+
+
+def test_a_model_is_on_the_disk_before_it_can_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, target, forced = sealed(tmp_path / "one", 1), tmp_path / "models" / "a", list[tuple[Path, bool]]()
+    monkeypatch.setattr(os, "fsync", lambda number: forced.append((Path(f"/proc/self/fd/{number}").readlink(), target.exists())))
+    publish(folder, str(target))
+    before = {path.name for path, visible in forced if not visible}
+    assert {path.name for path in folder.iterdir()} < before
+    assert forced[-1] == (target.parent, True)
+
+
+def test_a_copy_that_another_process_takes_away_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / name for name in ("kept", ".staging", "other")]
+    for folder in folders:
+        folder.mkdir()
+    is_dir = Path.is_dir
+
+    def then_gone(path: Path) -> bool:
+        there = is_dir(path)
+        if path.name == ".staging" and there:
+            path.rename(tmp_path.parent / f"{tmp_path.name} settled")
+        return there
+
+    monkeypatch.setattr(Path, "is_dir", then_gone)
+    model_cache.prune(keep=folders[0])
+    assert (tmp_path / "other").exists()
+
+
+def test_a_mirror_goes_on_after_a_folder_that_is_not_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = Mirror(str(tmp_path / "there"))
+    monkeypatch.setattr(mirror, "publish", lambda _folder, uri: (_ for _ in ()).throw(DamagedArtifact(uri)))
+    copies.keep([sealed(tmp_path / "one", 1)])
+    assert copies.settle(30)
+    monkeypatch.undo()
+    copies.keep([sealed(tmp_path / "two", 2)])
+    assert copies.settle(30)
+    assert [artifact.uri.rpartition("/")[2] for artifact in copies.complete()] == ["two"]

@@ -289,20 +289,6 @@ def test_delimiter_and_quote_can_be_set(tmp_path: Path) -> None:
     assert good(read_bytes(tmp_path, "a.csv", b"text|label\na|pos\n", delimiter="|")) == [(2, "a", "pos")]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"delimiter": "·"}, r"source.delimiter is '·'; an ASCII character"),
-        ({"delimiter": "\n"}, r"source.delimiter is '\\n'"),
-        ({"quote_char": "\r"}, r"source.quote_char is '\\r'"),
-        ({"delimiter": '"'}, "source.delimiter and source.quote_char are both"),
-    ],
-)
-def test_settings_that_no_file_can_follow_are_refused(tmp_path: Path, changes: dict[str, str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_bytes(tmp_path, "a.csv", b"text,label\na,b\n", **changes)
-
-
 def test_the_format_setting_beats_the_name(tmp_path: Path) -> None:
     assert good(read_bytes(tmp_path, "a.txt", b'{"text": "fine", "label": "pos"}\n', format="jsonl")) == [(1, "fine", "pos")]
     assert good(read_bytes(tmp_path, "a.csv.gz", gzip.compress(b"text\tlabel\nfine\tpos"), format="tsv")) == [(2, "fine", "pos")]

@@ -1,16 +1,20 @@
 """Listing the landing folder: what counts as a file, what its version is, and when it has settled."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
+import polars as pl
 import pytest
 
 from trainpipe_assets.data import ingestion
 from trainpipe_assets.data.reading.readers import content_id, read_file
 from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, file_kind, list_landed, split_settled, wait_until_settled
 from trainpipe_assets.settings import SourceSettings
+from trainpipe_assets.storage.delta import find
 from trainpipe_tests.unit.landed_files import NOW, land_bytes, read_bytes, whole_file_problem
 
 SETTINGS = SourceSettings()
@@ -310,3 +314,51 @@ def test_a_column_that_no_file_has_is_a_wrong_setting(tmp_path: Path) -> None:
     said = r"source.text_column is 'boddy', and none of the 2 file\(s\) landed has such a column; there are: body, label, text"
     with pytest.raises(ValueError, match=said):
         ingestion.ingest(str(tmp_path / "t"), None, landed, frozenset(), SETTINGS.model_copy(update={"text_column": "boddy"}), NOW)
+
+
+def bar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the system refuse to list `folder`, as it does to a user without permission, which root has everywhere."""
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
+def test_a_landing_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bar(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=r"the landing folder .* cannot be listed: permission denied"):
+        list_landed(str(tmp_path), SourceSettings())
+
+
+def test_what_came_from_a_folder_that_cannot_be_listed_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, landing, settings = str(tmp_path / "raw"), tmp_path / "landing", SourceSettings()
+    for name in ("a.csv", "sub/b.csv", "sub/deep/c.csv", "subway.csv"):
+        land_bytes(landing, name, f"text,label\n{name} is fine,x\n".encode())
+
+    def ingest() -> ingestion.Arrivals:
+        landed, table = list_landed(str(landing), settings), find(uri)
+        arrivals = ingestion.find_arrivals(landed, table)
+        ingestion.ingest(uri, table, landed, frozenset(), settings, NOW)[0].commit({})
+        return arrivals
+
+    assert len(ingest().new) == 4
+    (landing / "subway.csv").unlink()
+    with monkeypatch.context() as barred:
+        bar(landing / "sub", barred)
+        assert ingest().withdrawn == ("subway.csv",)
+    table = find(uri)
+    assert table is not None
+    assert set(table.scan().filter(pl.col("problem").is_null()).collect()["source_file"]) == {"a.csv", "sub/b.csv", "sub/deep/c.csv"}
+    assert table.scan().filter(pl.col("problem").is_not_null()).collect()["source_file"].to_list() == ["sub"]
+    assert ingest().withdrawn == ("sub",)
+
+
+def test_a_file_that_is_new_need_not_be_read_to_know_that_it_is_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    land_bytes(tmp_path, "a.csv", b"text,label\na,b\n")
+    monkeypatch.setattr(ingestion, "content_id", lambda file: pytest.fail(f"{file.path} was read"))
+    landed = list_landed(str(tmp_path), SourceSettings())
+    assert list(ingestion.pending(landed, None)) == landed

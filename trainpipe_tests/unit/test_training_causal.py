@@ -199,6 +199,10 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path: Path, changes: d
     resumed = loop.run(killed, lambda progress: None)
     assert resumed.record["resumed_from_step"] > 0
     assert resumed.weights_sha256 == expected.weights_sha256
+    documents = pl.read_delta(whole.dataset_uri).group_by("split").agg(n=(pl.col("loss_mask").list.any()).sum())
+    found = dict(documents.iter_rows())
+    assert expected.record["examples"] == {"train": found["train"], "validation": found["validation"]}, "documents, not their pieces"
+    assert expected.record["best"]["examples"] == found["validation"]
 
 
 def stop_after(steps: int, spec: TrainSpec) -> Path:

@@ -157,6 +157,14 @@ def test_a_checkpoint_that_the_disk_does_not_take_is_one_line_and_goes_on_where_
     assert run_program(spec).returncode == 0
 
 
+def test_too_little_address_space_is_one_line(root: Path) -> None:
+    spec = write_spec(root, "narrow")
+    limited = ["bash", "-c", 'ulimit -v 2200000 && exec "$@"', "bash", *command(spec)]
+    refused = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: this process may have 2.1 GiB of address space (ulimit -v), and a training takes 2.5 GiB")
+
+
 def test_a_mistake_reaches_dagster(root: Path) -> None:
     finished, messages = run_under_pipes(write_spec(root, "mistaken under pipes", base_model="/no/such/model"))
     assert finished.returncode == 2

@@ -22,16 +22,6 @@ class Dialect:
 
 
 def dialect_of(settings: SourceSettings, *, tabs: bool) -> Dialect:
-    """The dialect of CSV, or with `tabs` of TSV, under `settings`.
-
-    Raises:
-        ValueError: the settings contradict each other.
-    """
-    delimiter = settings.delimiter or ("\t" if tabs else ",")
-    quote = settings.quote_char if settings.quote_char is not None else ("" if tabs else '"')
-    for name, character in (("delimiter", delimiter), ("quote_char", quote)):
-        if character and (not character.isascii() or character in "\r\n\0"):
-            raise ValueError(f"source.{name} is {character!r}; an ASCII character other than a line break is expected")
-    if delimiter == quote:
-        raise ValueError(f"source.delimiter and source.quote_char are both {quote!r}; they must differ")
+    """The dialect of CSV, or with `tabs` of TSV, under `settings`."""
+    delimiter, quote = settings.marks(tabs=tabs)
     return Dialect(delimiter.encode(), quote.encode() or None, settings.max_record_bytes)

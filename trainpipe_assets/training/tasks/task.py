@@ -81,7 +81,7 @@ class Task(ABC, Generic[Data]):
 
     def summarize(self, data: Data, scores: torch.Tensor, step: int, epoch: int) -> Validation:
         """A validation after `step` steps, from the scores of all sequences."""
-        return Validation.model_validate({"step": step, "epoch": epoch, "examples": len(data), **self.metrics(data, scores)})
+        return Validation.model_validate({"step": step, "epoch": epoch, "examples": data.examples, **self.metrics(data, scores)})
 
     def symptom(self, data: Data, scores: torch.Tensor, names: Sequence[str], epoch: int) -> str | None:
         """A sign in the scores of a validation that the training goes wrong, in words; None where there is none."""
