@@ -34,14 +34,6 @@ class ClassCounts:
         """Share of examples whose label was predicted, [...]."""
         return np.asarray(self.hits.sum(axis=-1) / self.support.sum(axis=-1), dtype=np.float64)
 
-    def precision(self) -> FloatArray:
-        """Share of the predictions of a class that were right, [..., n_classes]; 0 for a class never predicted."""
-        return _ratio(self.hits, self.predicted)
-
-    def recall(self) -> FloatArray:
-        """Share of the examples of a class that were found, [..., n_classes]; 0 for a class without examples."""
-        return _ratio(self.hits, self.support)
-
     def f1(self) -> FloatArray:
         """Harmonic mean of precision and recall, 2 hits / (support + predicted), [..., n_classes]; 0 where undefined."""
         return _ratio(2 * self.hits, self.support + self.predicted)
@@ -59,16 +51,6 @@ class ClassCounts:
         """
         count = (self.occurring if among is None else among).sum(axis=-1)
         return np.asarray(self.f1().sum(axis=-1) / np.maximum(count, 1), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """Precision, recall and F1 of one class, and how many examples bear it as label."""
-
-    precision: float
-    recall: float
-    f1: float
-    support: int
 
 
 @dataclass(frozen=True)
@@ -129,16 +111,6 @@ def confusion_matrix(labels: IntArray, predicted: IntArray, n_classes: int) -> N
     _check_range("predicted", predicted, n_classes)
     cells = labels.astype(np.int64) * n_classes + predicted
     return np.bincount(cells, minlength=n_classes * n_classes).reshape(n_classes, n_classes).astype(np.int64)
-
-
-def per_class(labels: IntArray, predicted: IntArray, n_classes: int) -> tuple[ClassScore, ...]:
-    """Precision, recall, F1 and support of each class, in the order of ids; a ratio without denominator is 0.
-
-    Raises ValueError for empty arrays, different lengths or an id outside 0..n_classes-1.
-    """
-    counts = class_counts(labels, predicted, n_classes)
-    columns = zip(counts.precision(), counts.recall(), counts.f1(), counts.support, strict=True)
-    return tuple(ClassScore(float(p), float(r), float(f), int(s)) for p, r, f, s in columns)
 
 
 def class_counts(labels: IntArray, predicted: IntArray, n_classes: int) -> ClassCounts:

@@ -50,7 +50,7 @@ class Launcher(ComputeSettings, dg.ConfigurableResource, ABC):  # type: ignore[t
 
         Raises:
             ValueError: the training program says what a person has to mend.
-        dagster.Failure: it ended otherwise; tried again, it goes on from its last checkpoint.
+            dagster.Failure: it ended otherwise; tried again, it goes on from its last checkpoint.
         """
 
 
