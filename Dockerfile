@@ -10,7 +10,8 @@ RUN python -m venv /opt/venv \
  && /opt/venv/bin/python -m pip install --constraint constraints.txt --editable .
 
 FROM python:3.11.14-slim-bookworm
-# For labels of other scripts in pictures.
+# For labels of other scripts in pictures; their version is whatever the base image's archive has.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends fonts-noto-cjk && rm -rf /var/lib/apt/lists/*
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -120,7 +120,7 @@ def test_test_examples_that_the_previous_model_was_trained_on_are_left_out(tmp_p
     test = set(moved.rows("tokenized_dataset").filter(pl.col("split") == "test")["row_id"])
     newest = moved.rows("eval_report").sort("evaluated_at").row(-1, named=True)
     assert learnt & test
-    left_out = f"that model was trained on {len(learnt & test)} of the {len(test)} test examples, which are left out."
+    left_out = f"that model was trained or validated on {len(learnt & test)} of the {len(test)} test examples, which are left out."
     assert json.loads(newest["gate_reasons"])[-1].endswith(left_out)
 
     shutil.rmtree(tmp_path / "lake" / "tables" / "tokenized_dataset")
@@ -139,7 +139,7 @@ def test_texts_that_came_again_in_another_file_are_left_out_too(tmp_path: Path, 
     assert moved.run().success
     test = set(moved.rows("cleaned_features").filter(pl.col("split") == "test")["content_hash"])
     newest = moved.rows("eval_report").sort("evaluated_at").row(-1, named=True)
-    left_out = f"that model was trained on {len(learnt & test)} of the {len(test)} test examples, which are left out."
+    left_out = f"that model was trained or validated on {len(learnt & test)} of the {len(test)} test examples, which are left out."
     assert json.loads(newest["gate_reasons"])[-1].endswith(left_out)
 
 
@@ -156,7 +156,7 @@ def test_a_model_is_not_evaluated_on_what_it_was_trained_on_itself(tmp_path: Pat
     again = place.run(asset_selection=[dg.AssetKey("eval_report")])
     row = place.rows("eval_report").sort("evaluated_at").row(-1, named=True)
     assert row["n_examples"] == 40
-    told = "the model was trained on 150 of the 190 test examples, which are left out"
+    told = "the model was trained or validated on 150 of the 190 test examples, which are left out"
     assert again.asset_materializations_for_node("eval_report")[0].metadata["about_the_test_examples"].value == told
     test.unlink()
     assert place.run("prepare").success
