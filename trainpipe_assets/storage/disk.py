@@ -21,14 +21,15 @@ _OF_TABLES = "A table has lost a file that was there: delete the folder of that 
 
 
 def refused_by_disk(error: Exception) -> str | None:
-    """What the local disk refused and what to do, in one message; None where `error` is something else.
+    """What the local disk refused, or what a table lost on any store, and what to do, in one message; None where `error` is something else.
 
     Native libraries give the number of the error in words, and so does the copying of a folder.
     """
-    words = str(error).partition(" (set POLARS_VERBOSE")[0]
+    words = str(error).partition(" (set POLARS_VERBOSE")[0].partition(" - Server returned")[0]
     named = re.search(r"(?:os error |\[Errno )(\d+)", words)
     number = error.errno if isinstance(error, OSError) and error.errno else int(named[1]) if named else None
-    advice = _OF_TABLES if number == errno.ENOENT and f"/{TABLES}/" in words else _ADVICE.get(number) if number is not None else None
+    lost = isinstance(error, FileNotFoundError) or number == errno.ENOENT  # an object store gives no number
+    advice = _OF_TABLES if lost and f"/{TABLES}/" in words else _ADVICE.get(number) if number is not None else None
     return f"{words}. {advice}" if advice else None
 
 

@@ -46,8 +46,14 @@ def test_a_file_that_changes_while_it_is_read_is_one_message_and_read_again() ->
 def test_only_a_file_of_a_table_is_made_anew_by_deleting_its_folder() -> None:
     missing = refused_by_disk(FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere/scratch"))
     assert missing == "[Errno 2] No such file or directory: '/nowhere/scratch'. Make it, or correct the setting or variable that names it"
-    lost = refused_by_disk(LibraryError("No such file or directory (os error 2): /lake/tables/raw_data/part-1.parquet"))
-    assert (lost or "").endswith("A table has lost a file that was there: delete the folder of that table, and the next run makes it anew")
+    on_disk = LibraryError("No such file or directory (os error 2): /lake/tables/raw_data/part-1.parquet")
+    on_s3 = FileNotFoundError(
+        "part-1.parquet not found: Error performing GET http://s3/tables/raw_data/part-1.parquet - Server returned <?xml"
+    )
+    for lost in (refused_by_disk(on_disk), refused_by_disk(on_s3)):
+        assert (lost or "").endswith(
+            "part-1.parquet. A table has lost a file that was there: delete the folder of that table, and the next run makes it anew"
+        )
 
 
 @pytest.mark.parametrize("error", [OSError("the server closed the connection"), ConnectionError(errno.ECONNRESET, "reset"), KeyError("x")])
