@@ -114,7 +114,7 @@ def evaluate(
         metrics=weighed.metrics,
         classes=_class_rows(sample, labels),
         confusion=metrics.confusion_matrix(sample.labels, sample.predicted, len(labels)),
-        calibration=metrics.calibration_table(label_ids, probabilities, settings.calibration_bins),
+        calibration=metrics.calibration_table(probabilities.max(axis=1), sample.gaps, settings.calibration_bins),
         slices=_slice_rows(examples, candidate, settings),
         mistakes=_mistakes(table, settings.mistakes),
         baseline_label=labels[majority],

@@ -90,7 +90,7 @@ def outcomes(labels: IntArray, probabilities: FloatArray, bins: int) -> Outcomes
         predicted=metrics.predictions(probabilities),
         losses=metrics.example_losses(labels, probabilities),
         gaps=metrics.calibration_gaps(labels, probabilities),
-        bin_of=metrics.confidence_bins(probabilities, bins),
+        bin_of=metrics.confidence_bins(probabilities.max(axis=1), bins),
         n_classes=probabilities.shape[1],
         n_bins=bins,
     )

@@ -24,7 +24,7 @@ from trainpipe_assets.evaluation.label_set_metrics import (
     multi_hot,
     roc_auc,
 )
-from trainpipe_assets.evaluation.metrics import CalibrationBin, FloatArray
+from trainpipe_assets.evaluation.metrics import CalibrationBin, FloatArray, calibration_table
 from trainpipe_assets.schemas import LABEL_SET_PREDICTIONS
 from trainpipe_assets.settings import EvaluationSettings
 
@@ -163,11 +163,7 @@ def _label_rows(sets: LabelSets, labels: tuple[str, ...], settings: EvaluationSe
 def _calibration(sets: LabelSets, bins: int) -> tuple[CalibrationBin, ...]:
     """All decisions by their probability: how often the label is there where it is said to be so probable."""
     probabilities, truth = sets.probabilities.ravel(), sets.truth.ravel()
-    index = np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
-    count = np.bincount(index, minlength=bins)
-    held = np.where(count > 0, count, np.nan)
-    means, shares = (np.bincount(index, weights=values, minlength=bins) / held for values in (probabilities, truth.astype(float)))
-    return tuple(CalibrationBin(b / bins, (b + 1) / bins, int(count[b]), float(means[b]), float(shares[b])) for b in range(bins))
+    return calibration_table(probabilities, truth - probabilities, bins)
 
 
 def _slices(examples: pl.DataFrame, candidate: Candidate[LabelSets], settings: EvaluationSettings) -> tuple[LabelSetSlice, ...]:

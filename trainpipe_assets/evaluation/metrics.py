@@ -97,7 +97,7 @@ def expected_calibration_error(labels: IntArray, probabilities: FloatArray, bins
     of Modern Neural Networks" (ICML 2017), equation 3. Raises ValueError as `log_loss` does, or for bins < 1.
     """
     gaps = calibration_gaps(labels, probabilities)
-    sums = np.bincount(confidence_bins(probabilities, bins), weights=gaps, minlength=bins)
+    sums = np.bincount(confidence_bins(probabilities.max(axis=1), bins), weights=gaps, minlength=bins)
     return float(np.abs(sums).sum() / len(gaps))
 
 
@@ -148,18 +148,17 @@ def calibration_gaps(labels: IntArray, probabilities: FloatArray) -> FloatArray:
     return np.asarray((labels == predicted) - probabilities.max(axis=1), dtype=np.float64)
 
 
-def confidence_bins(probabilities: FloatArray, bins: int) -> NDArray[np.int64]:
-    """The bin of each example's confidence, [n], 0..bins-1; bin b is (b/bins, (b+1)/bins]."""
+def confidence_bins(confidence: FloatArray, bins: int) -> NDArray[np.int64]:
+    """The bin of each confidence, [n], 0..bins-1; bin b is (b/bins, (b+1)/bins]."""
     if bins < 1:
         raise ValueError(f"calibration needs at least 1 bin, found {bins}")
     edges = np.arange(1, bins) / bins
-    return np.asarray(np.searchsorted(edges, probabilities.max(axis=1), side="left"), dtype=np.int64)
+    return np.asarray(np.searchsorted(edges, confidence, side="left"), dtype=np.int64)
 
 
-def calibration_table(labels: IntArray, probabilities: FloatArray, bins: int) -> tuple[CalibrationBin, ...]:
-    """The bins behind the calibration error, as a reliability diagram shows them."""
-    gaps, confidence = calibration_gaps(labels, probabilities), probabilities.max(axis=1)
-    index = confidence_bins(probabilities, bins)
+def calibration_table(confidence: FloatArray, gaps: FloatArray, bins: int) -> tuple[CalibrationBin, ...]:
+    """The bins behind the calibration error, as a reliability diagram shows them; `gaps` [n] are what is so less its `confidence` [n]."""
+    index = confidence_bins(confidence, bins)
     count = np.bincount(index, minlength=bins)
     held = np.where(count > 0, count, np.nan)
     mean_confidence = np.bincount(index, weights=confidence, minlength=bins) / held

@@ -65,7 +65,7 @@ def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
     )
     def new_data(context: dg.SensorEvaluationContext, lake: Lake) -> dg.RunRequest | dg.SkipReason:
         runs = PipelineRuns(context.instance, name, keys)
-        busy = _unless_busy(context.instance, runs)
+        busy = _busy(context.instance, runs)
         if busy is not None:
             return busy
         arrivals = look_for_data(settings, lake, keys["raw_data"], now=time.time())
@@ -86,13 +86,13 @@ def build_automation(name: str, settings: PipelineSettings) -> dg.Definitions:
             "nothing is done, and no run is asked for while one of the same pipeline is under way.",
         )
         def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-            return _unless_busy(context.instance, PipelineRuns(context.instance, name, keys)) or dg.RunRequest()
+            return _busy(context.instance, PipelineRuns(context.instance, name, keys)) or dg.RunRequest()
 
         schedules.append(nightly)
     return dg.Definitions(jobs=[ingest, prepare, retrain], schedules=schedules, sensors=[new_data])
 
 
-def _unless_busy(instance: dg.DagsterInstance, runs: PipelineRuns) -> dg.SkipReason | None:
+def _busy(instance: dg.DagsterInstance, runs: PipelineRuns) -> dg.SkipReason | None:
     """Why no run is asked for while one of the pipeline is queued or in progress; None where there is none."""
     give_up_dead_runs(instance)
     busy = runs.under_way()

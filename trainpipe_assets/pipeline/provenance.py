@@ -153,8 +153,9 @@ def _require(table: Table, name: str, wanted: Mapping[str, Any], upstream: int |
 
 def made_otherwise(table: Table, wanted: Mapping[str, Any]) -> list[str]:
     """In what that which made `table` differs from what is `wanted` now, one sentence each; of what it does not tell, nothing is said."""
-    now = {name: value for name, value in json.loads(as_json(wanted)).items() if name in (table.made_by or {})}
-    return differences({name: (table.made_by or {})[name] for name in now}, now)
+    told = table.made_by or {}
+    now = {name: value for name, value in json.loads(as_json(wanted)).items() if name in told}
+    return differences({name: told[name] for name in now}, now)
 
 
 def made_by_table(made_by: Mapping[str, Any] | None) -> dict[str, Any]:

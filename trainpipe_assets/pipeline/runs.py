@@ -27,8 +27,8 @@ class PipelineRuns:
     def under_way(self) -> str | None:
         """Id of one that is in progress, else of one that is queued; None where there is none."""
         found = [record.dagster_run for record in self._records(dg.RunsFilter(statuses=list(UNDER_WAY)))]
-        alive = sorted((run for run in found if not is_dead(run)), key=lambda run: UNDER_WAY.index(run.status))
-        return alive[0].run_id if alive else None
+        furthest = min((run for run in found if not is_dead(run)), key=lambda run: UNDER_WAY.index(run.status), default=None)
+        return furthest.run_id if furthest else None
 
     def why_not_again(self, tag: str, value: str, now: float) -> str | None:
         """Why no run is asked for that is tagged with `tag` and `value`; None where one may be.

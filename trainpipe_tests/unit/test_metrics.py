@@ -89,12 +89,12 @@ def test_calibration_error_by_hand():
 
 def test_calibration_bin_includes_its_upper_end():
     probabilities = np.array([[0.5, 0.5], [0.75, 0.25], [0.76, 0.24], [1.0, 0.0]])
-    assert metrics.confidence_bins(probabilities, 4).tolist() == [1, 2, 3, 3]
+    assert metrics.confidence_bins(probabilities.max(axis=1), 4).tolist() == [1, 2, 3, 3]
 
 
 def test_calibration_table_holds_the_bins_of_the_error():
     labels, probabilities = simulated(200, seed=1)
-    table = metrics.calibration_table(labels, probabilities, 10)
+    table = metrics.calibration_table(probabilities.max(axis=1), metrics.calibration_gaps(labels, probabilities), 10)
     assert sum(b.count for b in table) == 200
     assert math.isnan(table[0].accuracy)
     error = sum(b.count / 200 * abs(b.accuracy - b.mean_confidence) for b in table if b.count)
