@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 import click
 from dotenv import load_dotenv
-from pydantic import ValidationError
 
 from trainpipe_assets import __version__
 
@@ -165,19 +164,13 @@ def _or_exit(action: Any, *arguments: Any, **options: Any) -> Any:
     """The result of `action`; a mistake that a person can mend ends the command with its one message."""
     try:
         return action(*arguments, **options)
-    except ValidationError as error:
-        from trainpipe_assets.pipeline.failures import one_line
-
-        _stop(one_line(error))
     except Exception as error:  # libraries raise what disks and servers refuse as errors of many kinds
-        from trainpipe_assets.storage.disk import refused_by_disk
-        from trainpipe_assets.storage.s3 import problem_of
+        from trainpipe_assets.pipeline.failures import message_of
 
-        refused = refused_by_disk(error)
-        cause = problem_of(error) or error
-        if refused is None and not isinstance(cause, (ValueError, OSError)):
+        message = message_of(error) or (str(error) if isinstance(error, OSError) else None)
+        if message is None:
             raise
-        _stop(refused or str(cause))
+        _stop(message)
 
 
 def _stop(message: str) -> NoReturn:

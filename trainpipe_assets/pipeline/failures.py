@@ -71,7 +71,7 @@ def explained() -> Iterator[None]:
         yield
     except Exception as error:  # libraries raise what disks and servers refuse as errors of many kinds; what no person can mend passes
         cause = s3.problem_of(error) or error
-        told = _told(cause)
+        told = message_of(cause)
         if told is None:
             raise
         if _Stacks.hidden_when_explained:
@@ -79,11 +79,12 @@ def explained() -> Iterator[None]:
         raise dg.Failure(description=told, allow_retries=isinstance(cause, _MAY_PASS)) from None
 
 
-def _told(error: Exception) -> str | None:
-    """What a person has to mend; None where it is nothing of the kind."""
-    if isinstance(error, ValidationError):
-        return one_line(error)
-    return str(error) if isinstance(error, (ValueError, *_MAY_PASS)) else refused_by_disk(error)
+def message_of(error: Exception) -> str | None:
+    """What a person has to mend, in one message; None where it is nothing of the kind."""
+    cause = s3.problem_of(error) or error
+    if isinstance(cause, ValidationError):
+        return one_line(cause)
+    return str(cause) if isinstance(cause, (ValueError, *_MAY_PASS)) else refused_by_disk(cause)
 
 
 def end_with(message: str) -> NoReturn:

@@ -69,11 +69,12 @@ def _is_ours(lake: Lake, keys: PipelineKeys, fingerprint: str) -> bool:
     """Whether what a training set down in the scratch folder is of this pipeline, and nobody is at it: several pipelines share the folder,
     and each has its own retention."""
     work_dir = Path(lake.scratch) / fingerprint / "checkpoints"
+    if is_held(work_dir):
+        return False
     try:
-        spec = load_spec(work_dir / "spec.json")
+        return load_spec(work_dir / "spec.json").dataset_uri == lake.table_uri(keys["tokenized_dataset"])
     except ValueError:  # one of another version, which nobody can go on with
         return True
-    return spec.dataset_uri == lake.table_uri(keys["tokenized_dataset"]) and not is_held(work_dir)
 
 
 def pinned_versions(lake: Lake, keys: PipelineKeys, task: Task) -> defaultdict[str, set[int]]:
