@@ -30,6 +30,7 @@ from trainpipe_assets.storage.delta import Table, find
 
 UNFINISHED_TAG, DRIFT_TAG = "trainpipe/unfinished", "trainpipe/drift"
 WEBHOOK_TIMEOUT_SECONDS = 10
+LONGEST_WAIT_SECONDS = 300  # a file that lies there so long is not held back by others that keep arriving
 MARKED_FROM_OUTSIDE = "marked as failed from outside the execution context"  # what Dagster says where the process of a run was killed
 
 
@@ -118,7 +119,8 @@ def look_for_data(settings: PipelineSettings, lake: Lake, raw_key: dg.AssetKey, 
     withdrawn = [path for path in arrivals.withdrawn if path not in present]
     if not new and not withdrawn:
         return dg.SkipReason(f"{len(arriving)} file(s) still arriving" if arriving else "nothing new has arrived")
-    if arriving:
+    overdue = any(file.modified < now - settings.source.settle_seconds - LONGEST_WAIT_SECONDS for file in new)
+    if arriving and not overdue:
         return dg.SkipReason(f"{len(new)} new file(s), waiting for {len(arriving)} that are still arriving")
     if not withdrawn and settings.automation.min_new_rows > 1:
         rows = count_records(new, settings.source, settings.automation.min_new_rows)

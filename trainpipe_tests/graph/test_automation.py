@@ -88,11 +88,25 @@ def test_a_withdrawn_file_is_a_reason_to_run(place: Workplace) -> None:
 
 def test_files_that_still_arrive_are_waited_for(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     place = make_workplace(tmp_path, instance, source={"uri": "words", "settle_seconds": 30})
-    place.land("a.csv", as_csv(ROWS))
-    path = place.land("b.csv", as_csv(ROWS))
-    path.touch()
-    assert "waiting for 1 that are still arriving" in skipped(tick(place))
-    assert isinstance(tick(place, time.time() + 31), dg.RunRequest)
+    now = time.time()
+    for name, age in (("a.csv", 60), ("b.csv", 0)):
+        os.utime(place.land(name, as_csv(ROWS)), (now - age,) * 2)
+    assert "1 new file(s), waiting for 1 that are still arriving" in skipped(tick(place, now))
+    assert isinstance(tick(place, now + 31), dg.RunRequest)
+
+
+def test_a_file_that_never_settles_does_not_hold_back_the_others(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = make_workplace(tmp_path, instance, source={"uri": "words", "settle_seconds": 30})
+    place.land("a.csv", as_csv(ROWS))  # an hour old
+    growing = place.land("b.csv", as_csv(ROWS))
+    growing.touch()
+    request = tick(place)
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags["trainpipe/new_files"] == "1"
+    growing.unlink()
+    assert place.run("ingest").success
+    place.land("b.csv", as_csv(ROWS)).touch()
+    assert "1 file(s) still arriving" in skipped(tick(place))
 
 
 def test_few_rows_are_waited_with(tmp_path: Path, instance: dg.DagsterInstance) -> None:
