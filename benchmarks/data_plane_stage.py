@@ -37,7 +37,7 @@ class Stages:
         """Landing folder to `raw_data`."""
         source, uri = SourceSettings(), str(self.lake / "raw_data")
         landed = list_landed(self.landing, source)
-        ingestion.ingest(uri, find(uri), landed, frozenset(), source, datetime.now(UTC))[0].commit({})
+        ingestion.ingest(uri, find(uri), landed, frozenset(), source, datetime.now(UTC)).increment.commit({})
 
     def clean(self) -> None:
         """`raw_data` to `cleaned_features` and `rejected_rows`."""

@@ -85,7 +85,7 @@ def _cleaned(corpus: Path, settings: PipelineSettings, folder: Path) -> pl.LazyF
     landing = folder / "landing"
     land([corpus], landing, settings.source)
     landed = list_landed(str(landing), settings.source)
-    increment, _ = ingestion.ingest(str(folder / "raw"), None, landed, frozenset(), settings.source, datetime.now(UTC))
+    increment = ingestion.ingest(str(folder / "raw"), None, landed, frozenset(), settings.source, datetime.now(UTC)).increment
     raw = increment.commit({}).table
     changes = Upstream(raw, {name: str(folder / name) for name in ("cleaned_features", "rejected_rows")}).changes(version=cleaning.VERSION)
     (folder / "scratch").mkdir()

@@ -48,7 +48,7 @@ class DataPlane:
         if not landed:
             return
         uri = self._uri("raw_data")
-        increment, _ = ingestion.ingest(uri, find(uri), landed, frozenset(), source, datetime.now(UTC))
+        increment = ingestion.ingest(uri, find(uri), landed, frozenset(), source, datetime.now(UTC)).increment
         yield self._commit("raw_data", increment)
         rules = CleaningSettings.model_validate({"labels": LABELS, **self.settings.get("cleaning", {})})
         validation = ValidationSettings.model_validate(self.settings.get("validation", {})).record_rules

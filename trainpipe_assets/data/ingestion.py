@@ -18,7 +18,7 @@ from trainpipe_assets.data.reading.readers import content_id, read_file
 from trainpipe_assets.data.reading.records import delimiter_advice
 from trainpipe_assets.data.schema_drift import QUARANTINED, drift_table, judge, quarantine
 from trainpipe_assets.data.source_schema import UNREADABLE, SourceSchema, from_json, schema_of
-from trainpipe_assets.data.sources import UNLISTABLE, FileChangedWhileReading, LandedFile, file_kind
+from trainpipe_assets.data.sources import BARRED, UNLISTABLE, UNOPENABLE, FileChangedWhileReading, LandedFile, file_kind
 from trainpipe_assets.prefetching import one_ahead
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
@@ -28,7 +28,7 @@ from trainpipe_assets.storage.increments import Increment
 VERSION = "4"  # raise it when the same file would be read differently: the table is then rebuilt
 OPENED_AT_ONCE = 8
 TOGETHER_BYTES, TOGETHER_FILES = 1 << 20, 500  # of small files that are read at the same time, and held at once
-SHOWN_COLUMNS = 20
+SHOWN_COLUMNS, SHOWN_FILES = 20, 5
 
 _NOT_OF_READING = {"uri", "settle_seconds", "schema_drift", "expected_columns"}
 
@@ -39,11 +39,22 @@ class Arrivals:
 
     new: tuple[LandedFile, ...]
     withdrawn: tuple[str, ...]  # paths whose rows go: replaced ones and those that are not there any more
+    barred: tuple[str, ...]  # paths whose rows stay, since nobody may look whether they are as they were
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to ingest and nothing to remove."""
         return not self.new and not self.withdrawn
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """What a run makes of the landing folder: the increment of `raw_data`, the schema drift of the files in it (`DRIFT`), and the paths
+    whose rows stay although they cannot be read now."""
+
+    increment: Increment
+    drift: pl.DataFrame
+    barred: tuple[str, ...]
 
 
 def determinants(settings: SourceSettings) -> Mapping[str, Any]:
@@ -67,28 +78,34 @@ def ingested_files(table: Table | None) -> pl.DataFrame:
 def find_arrivals(landed: list[LandedFile], table: Table | None, keep: frozenset[str] = frozenset()) -> Arrivals:
     """Compare the landing folder with the table; paths in `keep` (still being written) are left for later.
 
-    What was ingested from a folder that cannot be listed now stays.
+    What was ingested from a file that cannot be opened now, or a folder that cannot be listed, stays.
     """
     ingested = dict(ingested_files(table).select("source_file", "file_version").iter_rows())
     present = {file.path: file for file in landed}
-    new = tuple(file for path, file in present.items() if path not in keep and ingested.get(path) != file.version)
     hidden = tuple(f"{file.path}/" for file in landed if file.problem == UNLISTABLE)
-    gone = [path for path in ingested if path not in present and not path.startswith(hidden)]
+    shut = {file.path for file in landed if file.problem == UNOPENABLE}
+    barred = {
+        path
+        for path, version in ingested.items()
+        if (path in shut or (path not in present and path.startswith(hidden))) and not version.endswith(BARRED)
+    }
+    new = tuple(file for path, file in present.items() if path not in keep | barred and ingested.get(path) != file.version)
+    gone = [path for path in ingested if path not in present and path not in barred]
     replaced = [file.path for file in new if file.path in ingested]
-    return Arrivals(new, tuple(sorted(gone + replaced)))
+    return Arrivals(new, tuple(sorted(gone + replaced)), tuple(sorted(barred)))
 
 
 def ingest(
     uri: str, table: Table | None, landed: list[LandedFile], growing: frozenset[str], settings: SourceSettings, now: datetime
-) -> tuple[Increment, pl.DataFrame]:
-    """The increment that brings `raw_data` at `uri` up to the landing folder, and the schema drift of the files in it (`DRIFT`).
+) -> Ingestion:
+    """The increment that brings `raw_data` at `uri` up to the landing folder.
 
     Files in `growing` are not read. Where the table was made by other settings or another version of the reader, all files are
     read anew; a file that is quarantined or not any more is read anew too.
 
     Raises:
-        ValueError: there is nothing at all to read, no file has a column that every record needs, or the schema of a file drifted and that
-            is to stop the pipeline.
+        ValueError: there is nothing at all to read, no file has a column that every record needs, the schema of a file drifted and that
+            is to stop the pipeline, or a file would have to be read anew that cannot be.
     """
     if not landed:
         raise ValueError(
@@ -97,6 +114,8 @@ def ingest(
         )
     wanted, made_by = source_fingerprint(settings), determinants(settings)
     current = table if table is not None and table.fingerprint == wanted else None
+    if current is None:
+        _require_all_readable(uri, find_arrivals(landed, table, growing).barred)
     arrivals = find_arrivals(landed, current, growing)
     standing = ingested_files(current).filter(~pl.col("source_file").is_in(list(arrivals.withdrawn)))
     schemas = _schemas_of(arrivals.new, settings)
@@ -104,15 +123,27 @@ def ingest(
     _require_columns([schema for schema in known.values() if schema], settings)
     drifts = judge(known, settings)
     problems = quarantine(drifts, settings)
-    again = _judged_otherwise(landed, growing, standing, problems)
+    again = _judged_otherwise(landed, growing.union(arrivals.barred), standing, problems)
     schemas |= _schemas_of(again, settings)
     new = tuple(sorted((*arrivals.new, *again), key=lambda file: file.path))
     rows = _records([(file, schemas[file.path], problems.get(file.path)) for file in new], settings, now)
     found = drift_table({path: drift for path, drift in drifts.items() if path in schemas})
     if current is None:
-        return Increment(uri, table, rows, None, wanted, upstream=0, made_by=made_by), found
+        return Ingestion(Increment(uri, table, rows, None, wanted, upstream=0, made_by=made_by), found, ())
     gone = [*arrivals.withdrawn, *(file.path for file in again)]
-    return Increment(uri, current, rows, _rows_of(current, gone), wanted, upstream=0, empty=not new and not gone, made_by=made_by), found
+    empty = not new and not gone
+    increment = Increment(uri, current, rows, _rows_of(current, gone), wanted, upstream=0, empty=empty, made_by=made_by)
+    return Ingestion(increment, found, arrivals.barred)
+
+
+def _require_all_readable(uri: str, barred: Sequence[str]) -> None:
+    """To make the table anew takes all that it was made from."""
+    if barred:
+        shown = ", ".join(barred[:SHOWN_FILES]) + (" …" if len(barred) > SHOWN_FILES else "")
+        raise ValueError(
+            f"{uri} was made by other settings and is to be made anew, and {len(barred)} file(s) that it came from cannot be read now, "
+            f"permission denied: {shown}. Let their owner grant it, or move away what is to go"
+        )
 
 
 def _require_columns(schemas: Sequence[SourceSchema], settings: SourceSettings) -> None:

@@ -31,6 +31,8 @@ IGNORED_SUFFIXES = (".tmp", ".part", ".crdownload", ".swp")  # still being writt
 
 
 UNLISTABLE = "this folder cannot be listed: permission denied. Let its owner grant it, or move it away"
+BARRED = "-barred"  # at the end of the version of a file that must not be read
+UNOPENABLE = "the file cannot be opened: permission denied. Let its owner grant it"
 
 
 class FileChangedWhileReading(RuntimeError):
@@ -190,11 +192,12 @@ def _entries(folder: str) -> list[os.DirEntry[str]] | list[str]:
     """What is in `folder`, or the one problem why that cannot be told."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not is_ignored(entry.name)]
+            found = [entry for entry in entries if not is_ignored(entry.name)]
     except FileNotFoundError:
         return []
     except PermissionError:
         return [UNLISTABLE]
+    return found if os.access(folder, os.X_OK) else [UNLISTABLE]  # without it the names alone are known
 
 
 def _local_file(base: str, entry: os.DirEntry[str]) -> LandedFile | None:
@@ -203,7 +206,7 @@ def _local_file(base: str, entry: os.DirEntry[str]) -> LandedFile | None:
         target = os.path.realpath(entry.path)
         if target != base and not target.startswith(base.rstrip("/") + "/"):
             return _barred(base, entry.path, "a link that leaves the landing folder is not followed: copy the file itself here")
-        if not Path(target).exists():
+        if not os.path.exists(target):  # noqa: PTH110 - what may not be looked at is no error to it
             return _barred(base, entry.path, "a link to nothing: what it points to does not exist")
     try:
         status = entry.stat()
@@ -214,7 +217,7 @@ def _local_file(base: str, entry: os.DirEntry[str]) -> LandedFile | None:
     if not stat.S_ISREG(status.st_mode):
         return _barred(base, entry.path, "not a regular file but a pipe, socket or device")
     if not os.access(entry.path, os.R_OK):
-        return _barred(base, entry.path, "the file cannot be opened: permission denied. Let its owner grant it")
+        return _barred(base, entry.path, UNOPENABLE)
     return LandedFile(_relative(base, entry.path), entry.path, status.st_size, _local_version(status), status.st_mtime)
 
 
@@ -224,7 +227,7 @@ def _barred(base: str, path: str, problem: str) -> LandedFile | None:
         status = Path(path).lstat()
     except FileNotFoundError:
         return None
-    return LandedFile(_relative(base, path), path, status.st_size, f"{_local_version(status)}-barred", status.st_mtime, problem)
+    return LandedFile(_relative(base, path), path, status.st_size, f"{_local_version(status)}{BARRED}", status.st_mtime, problem)
 
 
 def _relative(base: str, path: str) -> str:

@@ -80,9 +80,10 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
             ready, growing = wait_until_settled(landing, landed, settings.source, now=time.time(), sleep=time.sleep)
             waiting = frozenset(file.path for file in growing)
             uri = lake.table_uri(context.asset_key)
-            increment, drift = ingestion.ingest(uri, find(uri), [*ready, *growing], waiting, settings.source, datetime.now(UTC))
-        metadata = {"landing": landing, "files_landed": len(landed), "files_still_arriving": sorted(waiting)}
-        return versioned(increment, metadata | described_drift(drift) | told_of_splits(landed, settings.split))
+            found = ingestion.ingest(uri, find(uri), [*ready, *growing], waiting, settings.source, datetime.now(UTC))
+        files = {"files_landed": len(landed), "files_still_arriving": sorted(waiting), "files_unreadable_now": list(found.barred)}
+        metadata = {"landing": landing, **files, **described_drift(found.drift), **told_of_splits(landed, settings.split)}
+        return versioned(found.increment, metadata)
 
     @dg.multi_asset(
         name="__".join((*settings.key_prefix, "cleaned_features")),

@@ -6,7 +6,7 @@ under way is known to none but the instance.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import dagster as dg
 import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
-from trainpipe_assets.data.ingestion import find_arrivals, pending
+from trainpipe_assets.data.ingestion import Arrivals, find_arrivals, pending
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.pipeline.changed import changed
 from trainpipe_assets.pipeline.component import TrainingPipeline, checked_name, component_tree
@@ -92,6 +92,7 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
     there = is_remote(landing) or Path(landing).is_dir()
     landed = list_landed(landing, settings.source) if there else []
     raw = tables["raw_data"]
+    arrivals = find_arrivals(landed, raw) if there else Arrivals((), (), ())
     history = evaluation_history(tables["eval_report"])
     current = current_model(tables["eval_report"], settings.task)
     newest = read_manifest(history[-1]["model_uri"]) if history else None
@@ -102,7 +103,8 @@ def pipeline_status(lake: Lake, name: str, settings: PipelineSettings) -> dict[s
         "landing_exists": there,
         "landed_files": len(landed),
         "pending_files": [file.path for file in pending(landed, raw)],
-        "withdrawn_files": sorted(set(find_arrivals(landed, raw).withdrawn) - {file.path for file in landed}) if there else [],
+        "withdrawn_files": sorted(set(arrivals.withdrawn) - {file.path for file in landed}),
+        "unreadable_files": list(arrivals.barred),
         "unfinished": unfinished({table: tables[table] for table in wanted(settings, has_model=bool(judged))}),
         "changed": changed(settings, tables, newest),
         "unusable_files": unusable_files(raw),
@@ -225,7 +227,7 @@ def describe(name: str, status: dict[str, Any]) -> str:
         )
     waiting = status["pending_files"]
     nothing = "" if status["withdrawn_files"] else ", nothing new has arrived"
-    named = f": {', '.join(waiting[:SHOWN_FILES])}{' …' if len(waiting) > SHOWN_FILES else ''}" if waiting else nothing
+    named = f": {_first_of(waiting)}" if waiting else nothing
     if not status["landing_exists"]:
         lines.append(f"  landing    {status['landing']} does not exist: land a file, or correct source.uri or TRAINPIPE_LANDING")
     else:
@@ -233,6 +235,9 @@ def describe(name: str, status: dict[str, Any]) -> str:
     if status["withdrawn_files"]:
         fate = "their rows go with the next run" if status["landed_files"] else "and none is left: land one, or delete the table by hand"
         lines.append(f"  withdrawn  {len(status['withdrawn_files'])} file(s), {fate}")
+    if status["unreadable_files"]:
+        barred = status["unreadable_files"]
+        lines.append(f"  unreadable {len(barred)} file(s) now, permission denied; what came from them before stays: {_first_of(barred)}")
     if status["unusable_files"]:
         told = [f"{file} ({problem[:SHOWN_LETTERS]})" for file, problem in list(status["unusable_files"].items())[:SHOWN_FILES]]
         more = " …" if len(status["unusable_files"]) > SHOWN_FILES else ""
@@ -241,6 +246,10 @@ def describe(name: str, status: dict[str, Any]) -> str:
         lines.append(f"  unfinished {', '.join(status['unfinished'])}: not of all the data yet; the next run of everything goes on there")
     lines += [*_changed_lines(status["changed"]), *_model_lines(name, status), *_drift_lines(status["drift"])]
     return "\n".join(lines)
+
+
+def _first_of(files: Sequence[str]) -> str:
+    return ", ".join(files[:SHOWN_FILES]) + (" …" if len(files) > SHOWN_FILES else "")
 
 
 def _changed_lines(changed: Mapping[str, list[str]]) -> list[str]:

@@ -17,7 +17,7 @@ SOURCE = SourceSettings(settle_seconds=0)
 
 def ingested(folder: Path) -> pl.LazyFrame:
     landed = list_landed(str(folder / "landing"), SOURCE)
-    increment, _ = ingestion.ingest(str(folder / "raw_data"), None, landed, frozenset(), SOURCE, datetime.now(UTC))
+    increment = ingestion.ingest(str(folder / "raw_data"), None, landed, frozenset(), SOURCE, datetime.now(UTC)).increment
     return increment.added
 
 

@@ -1,10 +1,11 @@
 """Listing the landing folder: what counts as a file, what its version is, and when it has settled."""
 
-import errno
+import multiprocessing
 import os
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import polars as pl
@@ -14,10 +15,11 @@ from trainpipe_assets.data import ingestion
 from trainpipe_assets.data.reading.readers import content_id, read_file
 from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, file_kind, list_landed, split_settled, wait_until_settled
 from trainpipe_assets.settings import SourceSettings
-from trainpipe_assets.storage.delta import find
+from trainpipe_assets.storage.delta import Table, find
 from trainpipe_tests.unit.landed_files import NOW, land_bytes, read_bytes, whole_file_problem
 
 SETTINGS = SourceSettings()
+NOBODY = 65534  # the user without privileges
 GOOD = b"text,label\nfine,pos\n"
 
 
@@ -154,14 +156,14 @@ def test_a_landing_folder_may_itself_be_a_link(tmp_path: Path) -> None:
     assert [(file.path, file.problem) for file in list_landed(str(tmp_path / "link"), SETTINGS)] == [("a.csv", None)]
 
 
-def test_a_file_without_permission_is_a_problem_until_it_is_granted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = land_bytes(tmp_path, "a.csv", GOOD)
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, whom nothing is denied
-        (denied,) = list_landed(str(tmp_path), SETTINGS)
+def test_a_file_without_permission_is_a_problem_until_it_is_granted(everyones: Path) -> None:
+    before = land_bytes(everyones, "a.csv", GOOD)
+    (everyones / "a.csv").chmod(0)
+    (denied,) = listed_without_privileges(everyones)
     assert "permission denied" in str(denied.problem)
     assert denied.version != before.version
-    assert list_landed(str(tmp_path), SETTINGS) == [before]
+    (everyones / "a.csv").chmod(0o644)
+    assert [file.problem for file in listed_without_privileges(everyones)] == [None]
 
 
 def test_an_unknown_format_is_a_problem_that_says_what_is_known(tmp_path: Path) -> None:
@@ -316,45 +318,115 @@ def test_a_column_that_no_file_has_is_a_wrong_setting(tmp_path: Path) -> None:
         ingestion.ingest(str(tmp_path / "t"), None, landed, frozenset(), SETTINGS.model_copy(update={"text_column": "boddy"}), NOW)
 
 
-def bar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the system refuse to list `folder`, as it does to a user without permission, which root has everywhere."""
-    scandir = os.scandir
-
-    def refusing(path: str) -> Any:
-        if Path(path) == folder:
-            raise PermissionError(errno.EACCES, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refusing)
+@pytest.fixture
+def everyones() -> Iterator[Path]:
+    """A folder that a user without privileges may list, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
-def test_a_landing_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bar(tmp_path, monkeypatch)
+def listed_without_privileges(folder: Path) -> list[LandedFile]:
+    """The listing that a user gets whom permissions stop: the tests may run as root, whom nothing is denied."""
+    if os.geteuid() != 0:
+        return list_landed(str(folder), SETTINGS)
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            theirs.send(list_landed(str(folder), SETTINGS))
+        except ValueError as error:
+            theirs.send(error)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    found = ours.recv()
+    if isinstance(found, Exception):
+        raise found
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.mark.parametrize("mode", [0, 0o444, 0o111])
+def test_a_landing_folder_that_cannot_be_listed_is_not_an_empty_one(everyones: Path, mode: int) -> None:
+    land_bytes(everyones, "a.csv", GOOD)
+    everyones.chmod(mode)
     with pytest.raises(ValueError, match=r"the landing folder .* cannot be listed: permission denied"):
-        list_landed(str(tmp_path), SourceSettings())
+        listed_without_privileges(everyones)
 
 
-def test_what_came_from_a_folder_that_cannot_be_listed_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri, landing, settings = str(tmp_path / "raw"), tmp_path / "landing", SourceSettings()
-    for name in ("a.csv", "sub/b.csv", "sub/deep/c.csv", "subway.csv"):
-        land_bytes(landing, name, f"text,label\n{name} is fine,x\n".encode())
+@dataclass(frozen=True)
+class Landing:
+    """A landing folder, and the table that it is ingested to as by a user whom permissions stop."""
 
-    def ingest() -> ingestion.Arrivals:
-        landed, table = list_landed(str(landing), settings), find(uri)
+    folder: Path
+
+    def ingest(self, settings: SourceSettings = SETTINGS) -> ingestion.Arrivals:
+        landed, table, uri = listed_without_privileges(self.folder / "landing"), self.table, str(self.folder / "raw")
         arrivals = ingestion.find_arrivals(landed, table)
-        ingestion.ingest(uri, table, landed, frozenset(), settings, NOW)[0].commit({})
+        done = ingestion.ingest(uri, table, landed, frozenset(), settings, NOW)
+        assert done.barred == arrivals.barred
+        done.increment.commit({})
         return arrivals
 
-    assert len(ingest().new) == 4
-    (landing / "subway.csv").unlink()
-    with monkeypatch.context() as barred:
-        bar(landing / "sub", barred)
-        assert ingest().withdrawn == ("subway.csv",)
-    table = find(uri)
-    assert table is not None
-    assert set(table.scan().filter(pl.col("problem").is_null()).collect()["source_file"]) == {"a.csv", "sub/b.csv", "sub/deep/c.csv"}
-    assert table.scan().filter(pl.col("problem").is_not_null()).collect()["source_file"].to_list() == ["sub"]
-    assert ingest().withdrawn == ("sub",)
+    @property
+    def table(self) -> Table | None:
+        return find(str(self.folder / "raw"))
+
+    def files(self, *, usable: bool = True) -> list[str]:
+        """Whose records the table holds, or whose problems."""
+        assert self.table is not None
+        return sorted(self.table.scan().filter(pl.col("problem").is_null() == usable).collect()["source_file"])
+
+
+@pytest.fixture
+def landing(everyones: Path) -> Landing:
+    for name in ("a.csv", "sub/b.csv", "sub/deep/c.csv", "subway.csv"):
+        land_bytes(everyones / "landing", name, f"text,label\n{name} is fine,x\n".encode())
+    place = Landing(everyones)
+    assert len(place.ingest().new) == 4
+    return place
+
+
+@pytest.mark.parametrize("mode", [0, 0o444, 0o111])
+def test_what_came_from_a_folder_that_cannot_be_listed_now_stays(landing: Landing, mode: int) -> None:
+    (landing.folder / "landing" / "subway.csv").unlink()
+    (landing.folder / "landing" / "sub").chmod(mode)
+    arrivals = landing.ingest()
+    assert arrivals.withdrawn == ("subway.csv",)
+    assert arrivals.barred == ("sub/b.csv", "sub/deep/c.csv")
+    assert landing.files() == ["a.csv", "sub/b.csv", "sub/deep/c.csv"]
+    assert landing.files(usable=False) == ["sub"]
+    (landing.folder / "landing" / "sub").chmod(0o755)
+    assert landing.ingest().withdrawn == ("sub",)
+
+
+def test_what_came_from_a_file_that_cannot_be_opened_now_stays(landing: Landing) -> None:
+    path = landing.folder / "landing" / "a.csv"
+    path.chmod(0)
+    arrivals = landing.ingest()
+    assert (arrivals.new, arrivals.withdrawn, arrivals.barred) == ((), (), ("a.csv",))
+    assert landing.files() == ["a.csv", "sub/b.csv", "sub/deep/c.csv", "subway.csv"]
+    path.chmod(0o644)
+    assert landing.ingest().barred == ()
+    path.unlink()
+    assert landing.ingest().withdrawn == ("a.csv",)
+
+
+def test_what_cannot_be_read_now_is_not_lost_when_all_is_read_anew(landing: Landing) -> None:
+    (landing.folder / "landing" / "a.csv").chmod(0)
+    (landing.folder / "landing" / "sub").chmod(0)
+    other = SourceSettings(delimiter=",")
+    with pytest.raises(ValueError, match=r"3 file\(s\) that it came from cannot be read now, permission denied: a\.csv, sub/b\.csv"):
+        landing.ingest(other)
+    assert len(landing.files()) == 4
+    (landing.folder / "landing" / "a.csv").chmod(0o644)
+    (landing.folder / "landing" / "sub").chmod(0o755)
+    landing.ingest(other)
+    assert len(landing.files()) == 4
 
 
 def test_a_file_that_is_new_need_not_be_read_to_know_that_it_is_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
