@@ -107,11 +107,12 @@ def report(pipeline: str | None, browse: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def predict(file: Path, output: Path | None, pipeline: str | None, model: str | None, as_json: bool) -> None:
     """What a model answers to the texts of FILE."""
+    from trainpipe_assets.data.sources import without_endings
     from trainpipe_assets.pipeline.predictions import predict as predict_file
     from trainpipe_assets.pipeline.resources import launcher_from_environment
 
     settings, compute = _or_exit(_load_pipeline, pipeline)[1], _or_exit(launcher_from_environment).compute
-    written = output or Path(f"{file.name.partition('.')[0]}.predictions.csv")
+    written = output or Path(f"{without_endings(file.name)}.predictions.csv")
     done = _or_exit(predict_file, file, written, _lake(), settings, compute, model)
     unanswered = f", {done.problems:,} of which have a problem instead of an answer" if done.problems else ""
     text = f"{done.output}: {done.records:,} records{unanswered}\nby the model {done.model}"

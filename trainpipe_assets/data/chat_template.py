@@ -80,8 +80,8 @@ class ChatTemplate:
         values = [{"role": role, "content": content} for role, content in messages]
         try:
             return self._template.render(messages=values, add_generation_prompt=prompting, tools=None, documents=None, **self.tokens)
-        except TemplateError as error:
-            raise Refused(str(error)) from error
+        except Exception as error:  # a template is a program of others, and what is wrong with it is of any kind
+            raise Refused(f"{error}") from error
 
     def _changes_its_mind(self, number: int) -> str:
         return (

@@ -29,7 +29,7 @@ from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
 from trainpipe_assets.settings import LONGEST_LABELLED, CleaningSettings, PipelineSettings, RecordRule, SourceKind, SplitSettings, Task
 from trainpipe_assets.storage.increments import Changes, Increment
 
-VERSION = f"5-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
+VERSION = f"6-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
 
 LABELLED = ("labelled", "multi-labelled")  # kinds of sources whose texts have labels
 BATCH_ROWS = 50_000  # records normalised and judged at a time
@@ -42,6 +42,8 @@ _JUDGED = pl.Schema(  # `text` is null where a record passed and `clean_text` is
     | {"near_sketch": minhash.SKETCH}
 )
 
+
+_NOT_OF_SPLITTING = {"min_examples"}  # which the training asks for
 
 # What other records decide of a row.
 _BECAME = {"cleaned_features": ("split", "duplicate_group"), "rejected_rows": ("rule", "reason", "duplicate_group")}
@@ -153,7 +155,8 @@ def _first_failed_rule(settings: CleaningSettings, kind: SourceKind, of_kind: Se
 def _rules_of_documents(kind: SourceKind) -> list[Rule]:
     if kind == "prompt-completion":
         empty = pl.col("label").fill_null("").str.strip_chars() == ""
-        return [("missing_completion", empty, pl.lit("the completion is null or empty"))]
+        nothing_left = ("missing_completion", pl.col("fault").is_not_null(), pl.col("fault"))
+        return [("missing_completion", empty, pl.lit("the completion is null or empty")), nothing_left]
     return [("no_conversation", pl.col("fault").is_not_null(), pl.col("fault"))]
 
 
@@ -183,7 +186,8 @@ def clean_changes(
     labels = _labels(task, kind, settings)
     judge = partial(_judge, settings=settings, kind=kind, rules=rules, labels=labels)
     n_coming = changes.source.rows if changes.rebuild else count_rows(changes.added)
-    parts = by_text(_judged(changes.added, judge), n_coming, scratch / "coming")
+    row_bytes = changes.source.row_bytes
+    parts = by_text(_judged(changes.added, judge), n_coming, scratch / "coming", row_bytes)
     if changes.removed is None or examples is None or rejected is None:
         result = _decided(parts, settings, split, scratch, labels)
         return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
@@ -193,7 +197,7 @@ def clean_changes(
     if again.height:
         records = changes.source.scan().filter(pl.col("row_id").is_in(again["row_id"].implode()))
         together = pl.concat([*parts, _judged(records, judge)])
-        parts = by_text(together, n_coming + again.height, scratch / "together")
+        parts = by_text(together, n_coming + again.height, scratch / "together", row_bytes)
     standing = found.standing(pl.concat(parts), decided) if settings.near_duplicates.action != "off" else None
     result = _decided(parts, settings, split, scratch, labels, standing)
     gone = pl.concat([changes.removed.select("row_id"), again])
@@ -205,8 +209,8 @@ def clean_changes(
 
 def determinants(settings: PipelineSettings) -> Mapping[str, Any]:
     """Everything that fixes how examples follow from raw records, by name."""
-    rules = settings.validation.record_rules
-    return {"version": VERSION, "cleaning": settings.cleaning, "split": settings.split, "rules": rules, "task": settings.task}
+    rules, split = settings.validation.record_rules, settings.split.model_dump(mode="json", exclude=_NOT_OF_SPLITTING)
+    return {"version": VERSION, "cleaning": settings.cleaning, "split": split, "rules": rules, "task": settings.task}
 
 
 def summary(examples: Increment, settings: CleaningSettings) -> dict[str, int]:

@@ -29,10 +29,10 @@ def with_near_bands(candidates: pl.DataFrame, settings: NearDuplicateSettings) -
     return candidates.with_columns(bands_and_sketches(candidates["clean_text"], settings.similarity))
 
 
-def by_text(records: pl.LazyFrame, n_rows: int, folder: Path) -> list[pl.LazyFrame]:
-    """About `n_rows` records in parts, each in a file below `folder`; those with the same `content_hash` share a part."""
+def by_text(records: pl.LazyFrame, n_rows: int, folder: Path, row_bytes: float | None = None) -> list[pl.LazyFrame]:
+    """About `n_rows` records of about `row_bytes` in parts, each in a file below `folder`; those with the same `content_hash` share one."""
     key = pl.coalesce(leading_bits(pl.col("content_hash")), pl.col("line_number").cast(pl.UInt64))  # any part will do without a hash
-    return in_parts(records, key, n_rows, PART_ROWS, folder)
+    return in_parts(records, key, n_rows, PART_ROWS, folder, row_bytes)
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,14 @@ def clean_documents(records: pl.DataFrame, kind: SourceKind, settings: CleaningS
         clean_text=pl.col("content").str.join("\n", ignore_nulls=False),
         messages=pl.format("[{}]", pl.struct("role", "content").struct.json_encode().str.join(",")),
         n_redacted=pl.col("n_redacted").sum(),
+        answered=(pl.col("role").is_in([COMPLETION, ANSWERING]) & (pl.col("content") != "")).any(),
     )
     if kind == "text":
         documents = documents.with_columns(messages=pl.lit(None, pl.String))
     numbered = records.with_row_index("position").with_columns(faults)
     joined = numbered.join(documents, on="position", how="left", maintain_order="left").drop("position")
-    return joined.with_columns(pl.col("n_redacted").fill_null(0))
+    unanswered = pl.when(pl.lit(kind != "text") & ~pl.col("answered")).then(pl.lit("nothing is left of the answer after normalisation"))
+    return joined.with_columns(pl.col("n_redacted").fill_null(0), pl.coalesce("fault", unanswered).alias("fault")).drop("answered")
 
 
 def parse_messages(text: str) -> list[tuple[str, str]]:
@@ -53,12 +55,25 @@ def parse_messages(text: str) -> list[tuple[str, str]]:
         messages = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadConversation(f"the messages are not valid JSON: {str(error)[:100]}") from error
+    if not is_encodable(text, messages):
+        raise BadConversation("the messages hold half of a surrogate pair (\\ud800 to \\udfff), which is not a character")
     if not isinstance(messages, list) or not messages:
         raise BadConversation("a list of one message or more is expected, each {role, content}")
     parsed = [_parse_message(number, message) for number, message in enumerate(messages, 1)]
     if not any(role == ANSWERING and content.strip() for role, content in parsed):
         raise BadConversation(f"no message is of the role '{ANSWERING}': there is no answer to learn")
     return parsed
+
+
+def is_encodable(text: str, value: Any) -> bool:
+    """Whether all that was parsed from the JSON `text` as `value` are characters: escapes may spell half of a surrogate pair."""
+    if "\\u" not in text:
+        return True
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parse_message(number: int, message: Any) -> tuple[str, str]:

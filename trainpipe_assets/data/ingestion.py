@@ -25,7 +25,7 @@ from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.delta import Table, fingerprint
 from trainpipe_assets.storage.increments import Increment
 
-VERSION = "4"  # raise it when the same file would be read differently: the table is then rebuilt
+VERSION = "5"  # raise it when the same file would be read differently: the table is then rebuilt
 OPENED_AT_ONCE = 8
 TOGETHER_BYTES, TOGETHER_FILES = 1 << 20, 500  # of small files that are read at the same time, and held at once
 SHOWN_COLUMNS, SHOWN_FILES = 20, 5
@@ -127,12 +127,22 @@ def ingest(
     schemas |= _schemas_of(again, settings)
     new = tuple(sorted((*arrivals.new, *again), key=lambda file: file.path))
     rows = _records([(file, schemas[file.path], problems.get(file.path)) for file in new], settings, now)
+    row_bytes = _row_bytes(max(new, key=lambda file: file.size), settings, now) if new else None
     found = drift_table({path: drift for path, drift in drifts.items() if path in schemas})
     if current is None:
-        return Ingestion(Increment(uri, table, rows, None, wanted, upstream=0, made_by=made_by), found, ())
+        return Ingestion(Increment(uri, table, rows, None, wanted, upstream=0, made_by=made_by, row_bytes=row_bytes), found, ())
     gone = [*arrivals.withdrawn, *(file.path for file in again)]
-    empty = not new and not gone
-    increment = Increment(uri, current, rows, _rows_of(current, gone), wanted, upstream=0, empty=empty, made_by=made_by)
+    increment = Increment(
+        uri,
+        current,
+        rows,
+        _rows_of(current, gone),
+        wanted,
+        upstream=0,
+        empty=not new and not gone,
+        made_by=made_by,
+        row_bytes=row_bytes,
+    )
     return Ingestion(increment, found, arrivals.barred)
 
 
@@ -213,6 +223,12 @@ def _records(files: Sequence[Reading], settings: SourceSettings, now: datetime) 
                 )
 
     return from_batches(lambda: one_ahead(batches()), RAW_DATA)
+
+
+def _row_bytes(file: LandedFile, settings: SourceSettings, now: datetime) -> float | None:
+    """Bytes of a record of `file` in memory, by the first of them; None where there is none."""
+    first = next(read_file(file, settings, now), None)
+    return first.estimated_size() / first.height if first is not None and first.height else None
 
 
 def _most_bytes(file: LandedFile, settings: SourceSettings) -> int:

@@ -5,6 +5,7 @@ import json
 import polars as pl
 
 from trainpipe_assets.data.class_labels import spellings
+from trainpipe_assets.data.documents import is_encodable
 from trainpipe_assets.schemas import TOKENIZED_LABEL_SETS
 from trainpipe_assets.settings import CleaningSettings
 
@@ -69,6 +70,8 @@ class LabelSets:
 
     def answer(self, names: tuple[str, ...]) -> pl.Expr:
         """The positions of the labels."""
+        if not names:  # then all sets are empty
+            return pl.lit([], dtype=pl.List(pl.Int32)).alias("label_ids")
         position = pl.element().replace_strict(list(names), list(range(len(names))), return_dtype=pl.Int32)
         return names_of(pl.col("label")).list.eval(position).list.sort().alias("label_ids")
 
@@ -84,6 +87,6 @@ def _parsed(text: str) -> list[str] | None:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, list) or not all(isinstance(name, str | int | float) for name in found):
+    if not isinstance(found, list) or not all(isinstance(name, str | int | float) for name in found) or not is_encodable(text, found):
         return None
     return [name if isinstance(name, str) else json.dumps(name) for name in found]

@@ -1,4 +1,4 @@
-"""The normal form of texts: entities, Unicode form, control characters, white space, in this order.
+"""The normal form of texts: entities, control characters, Unicode form, white space, in this order.
 
 Which records are kept is `cleaning.py`'s; personal data is `redaction.py`'s.
 """
@@ -11,6 +11,7 @@ import polars as pl
 from trainpipe_assets.settings import CleaningSettings
 
 UNTIDY = r"[^ -~]|&|  |^ | $"  # what a text may hold that is not in its normal form; most texts hold none of it
+_BEYOND_UNICODE = "&#[1-9][0-9]{7,};?"
 WIDE_SPACE = r"\s{2,}|[^\S ]"  # every run of white space but a single space, which would only be replaced by itself
 
 
@@ -50,10 +51,12 @@ def _where(chosen: pl.Series, texts: pl.Series, mend: Callable[[pl.Series], pl.S
 def _without_marks(texts: pl.Series, settings: CleaningSettings) -> pl.Series:
     if settings.unescape_html:
         texts = _where(texts.str.contains("&", literal=True), texts, _unescaped)
+    texts = texts.str.replace_all(r"[\p{Cc}&&[^\s]]|\u{FEFF}|\u{200B}", "")  # which may stand between a letter and its accent
     foreign = texts.str.len_bytes() != texts.str.len_chars()  # ASCII is the same in every Unicode form
-    texts = _where(foreign, texts, lambda others: others.str.normalize(settings.unicode_form))
-    return texts.str.replace_all(r"[\p{Cc}&&[^\s]]|\u{FEFF}|\u{200B}", "")
+    return _where(foreign, texts, lambda others: others.str.normalize(settings.unicode_form))
 
 
 def _unescaped(texts: pl.Series) -> pl.Series:
-    return pl.Series(texts.name, [html.unescape(text) for text in texts], dtype=pl.String)
+    # Python's own refuses to read more than some thousand digits.
+    bounded = texts.str.replace_all("&#0+([0-9])", "&#${1}").str.replace_all(_BEYOND_UNICODE, "\ufffd")
+    return pl.Series(texts.name, [html.unescape(text) for text in bounded], dtype=pl.String)

@@ -17,7 +17,10 @@ from trainpipe_assets.settings import PersonalData
 KINDS: tuple[PersonalData, ...] = ("email", "iban", "card", "ip", "phone")  # in the order of work: what is longest and surest first
 _BETWEEN = " \u2010-\u2015\u2212-"  # within a class of characters: the blank, hyphens and dashes as word processors have them
 _GAP = f"[{_BETWEEN}]?"
-_WORTH_A_LOOK = rf"@|\d[\d\s.:()/~{_BETWEEN}]{{5,}}|:[0-9A-Fa-f]*:|\b[A-Za-z]{{2}}\d{{2}}"
+_OF_PHONES = (
+    "x\u00ad\u2053\u2060\u223c\u30fc\uff08\uff09\uff0d-\uff0f\uff3b\uff3d"  # marks that may stand in a number beside the usual ones
+)
+_WORTH_A_LOOK = rf"@|\d[\d\s.:()/~\[\]{_OF_PHONES}{_BETWEEN}]{{5,}}|:[0-9A-Fa-f]*:|\b[A-Za-z]{{2}}\d{{2}}"
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.)+[^\W\d_]{2,63}(?![\w-])")
 _IBAN = re.compile(rf"(?<!\w)[A-Za-z]{{2}}\d{{2}}(?:{_GAP}[A-Za-z0-9]{{4}}){{2,7}}(?:{_GAP}[A-Za-z0-9]{{1,4}})?(?!\w)")

@@ -68,6 +68,13 @@ def file_kind(name: str, settings: SourceSettings) -> FileKind | None:
     return FileKind(found, compression) if found else None
 
 
+def without_endings(name: str) -> str:
+    """The `name` of a file without those of its compression and its format."""
+    path = PurePosixPath(name)
+    path = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
+    return path.stem if path.suffix.lower() in FORMATS else path.name
+
+
 def is_ignored(name: str) -> bool:
     """Whether a file or folder called `name` is not an arrival: hidden, a marker, or still being written."""
     return name.startswith(IGNORED_PREFIXES) or name.lower().endswith(IGNORED_SUFFIXES)
@@ -213,7 +220,8 @@ def _local_file(base: str, entry: os.DirEntry[str]) -> LandedFile | None:
     except FileNotFoundError:
         return None
     if stat.S_ISDIR(status.st_mode):
-        return None
+        hidden = any(is_ignored(part) for part in os.path.relpath(os.path.realpath(entry.path), base).split("/"))
+        return _barred(base, entry.path, "a link to a hidden folder is not followed: copy the folder itself here") if hidden else None
     if not stat.S_ISREG(status.st_mode):
         return _barred(base, entry.path, "not a regular file but a pipe, socket or device")
     if not os.access(entry.path, os.R_OK):

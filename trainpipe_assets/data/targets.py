@@ -21,7 +21,7 @@ class Targets:
     def normalised(self, label: pl.Expr) -> pl.Expr:
         """The number as text; null where it is none, or not finite."""
         number = label.str.strip_chars().cast(pl.Float64, strict=False)
-        return pl.when(number.is_finite()).then(number + 0.0).cast(pl.String)  # + 0.0: there is one zero only
+        return pl.when(number == 0.0).then(0.0).when(number.is_finite()).then(number).cast(pl.String)  # there is one zero only
 
     def rules(self) -> list[tuple[str, pl.Expr, pl.Expr]]:
         """No number, or one out of range."""

@@ -130,7 +130,7 @@ def _reason(rule: RecordRule) -> pl.Expr:
         return pl.format("{} is '{}', allowed is {}", column, shown, wanted)
     if rule.must_match is not None:
         return pl.format("{} '{}' does not match {}", column, shown, pl.lit(rule.must_match))
-    found = value.str.extract(f"({rule.must_not_match})").str.slice(0, SHOWN_CHARS)
+    found = value.str.extract(str(rule.must_not_match), group_index=0).str.slice(0, SHOWN_CHARS)
     return pl.format("{} has '{}', which matches {}", column, found.fill_null(""), pl.lit(str(rule.must_not_match)))
 
 

@@ -61,16 +61,23 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """The metrics of one sample (`values`) and of each of its resamples (`resampled`, arrays [samples])."""
+    """The metrics of one sample (`values`) and of each of its resamples (`resampled`, arrays [samples]).
+
+    Those of `biased`, which lie between 0 and 1, resampling moves to one side.
+    """
 
     values: dict[str, float]
     resampled: dict[str, FloatArray]
     n_examples: int
     seed: int
+    biased: tuple[str, ...] = ()
 
     def estimate(self, metric: str) -> Estimate:
         """The value of `metric` with its percentile interval; where all examples are right, or none, with that of their share."""
-        found = _percentile_estimate(self.values[metric], self.resampled[metric])
+        value, resampled = self.values[metric], self.resampled[metric]
+        if metric in self.biased:
+            resampled = np.clip(resampled - (resampled.mean() - value), 0.0, 1.0)
+        found = _percentile_estimate(value, resampled)
         if metric in SHARES and found.value in (0.0, 1.0):
             return proportion(int(found.value) * self.n_examples, self.n_examples)
         return found
@@ -100,20 +107,14 @@ def bootstrap(sample: Outcomes, samples: int, seed: int = 0) -> Bootstrap:
     """Resample the examples with replacement `samples` times and take every headline metric of each.
 
     The percentile method of Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. The
-    same seed and number of examples draw the same rows, so two models' bootstraps are paired. Two metrics are shifted by
-    the bootstrap's estimate of their bias (chapter 10). Resampling adds noise to each bin of the calibration error, and a
-    sum of absolute values only grows by it. Macro F1 is the mean over the classes of the sample in each resample too, and
-    a rare class that a resample did not draw counts as 0 there. Memory stays within a few times `CHUNK_ELEMENTS` whatever
-    the number of samples.
+    same seed and number of examples draw the same rows, so two models' bootstraps are paired. For the interval of one model
+    two metrics are shifted by the bootstrap's estimate of their bias (chapter 10). Resampling adds noise to each bin of the
+    calibration error, and a sum of absolute values only grows by it. Macro F1 is the mean over the classes of the sample in
+    each resample too, and a rare class that a resample did not draw counts as 0 there. Memory stays within a few times
+    `CHUNK_ELEMENTS` whatever the number of samples.
     """
     found = resample(lambda rows: _metrics_of(sample, rows), len(sample.labels), samples, seed)
-    return shifted(found, "calibration_error", "macro_f1")
-
-
-def shifted(found: Bootstrap, *biased: str) -> Bootstrap:
-    """The same with the resamples of the `biased` metrics, which lie between 0 and 1, about the value of the sample."""
-    about = {name: np.clip(found.resampled[name] - (found.resampled[name].mean() - found.values[name]), 0.0, 1.0) for name in biased}
-    return replace(found, resampled={**found.resampled, **about})
+    return replace(found, biased=("calibration_error", "macro_f1"))
 
 
 def resample(metrics_of: Callable[[NDArray[np.int64]], dict[str, FloatArray]], n_examples: int, samples: int, seed: int) -> Bootstrap:
@@ -127,7 +128,8 @@ def paired_difference(candidate: Bootstrap, previous: Bootstrap, metric: str) ->
     """Candidate minus previous in `metric`, with the 95% interval over resamples that both models share.
 
     Sharing the rows takes out what the two have in common, the difficulty of the examples, so that the interval
-    is narrower than those of the two models suggest. Raises ValueError when the two bootstraps are not paired.
+    is narrower than those of the two models suggest. What bias they have is nearly the same and goes with it: to take an
+    estimate of it from each would only add the noise of two estimates. Raises ValueError when the two bootstraps are not paired.
     """
     shapes = [(b.n_examples, b.seed, len(b.resampled[metric])) for b in (candidate, previous)]
     if shapes[0] != shapes[1]:

@@ -3,13 +3,13 @@
 Pure numpy. Metrics follow from sums over examples, so that those of a resample are weighted sums: how often it drew each example.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from trainpipe_assets.evaluation.intervals import Bootstrap, counts_of, resample, shifted
+from trainpipe_assets.evaluation.intervals import Bootstrap, counts_of, resample
 from trainpipe_assets.evaluation.metrics import SMALLEST_PROBABILITY, ClassCounts, FloatArray
 
 THRESHOLD = 0.5  # a label is predicted where its probability is above this
@@ -81,7 +81,7 @@ def bootstrap_label_sets(sets: LabelSets, samples: int, seed: int = 0) -> Bootst
     """The metrics, and those of `samples` resamples of as many examples; as `intervals.bootstrap`, paired by seed."""
     count = len(sets.truth)
     found = resample(lambda rows: _measured(sets, counts_of(rows, count).astype(np.float64)), count, samples, seed)
-    return shifted(found, "macro_f1")
+    return replace(found, biased=("macro_f1",))
 
 
 def bootstrap_average_precision(sets: LabelSets, samples: int, seed: int = 0) -> Bootstrap:

@@ -136,6 +136,7 @@ def _slices(documents: pl.DataFrame, candidate: Candidate[DocumentSums], setting
     return tuple(
         LanguageSlice(dimension, name, len(part.tokens), candidate.resample(part).estimate("perplexity"))
         for dimension, name, part in candidate.parts(documents, settings.slices)
+        if part.tokens.any()
     )
 
 

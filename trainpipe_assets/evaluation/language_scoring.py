@@ -49,7 +49,8 @@ def score_documents(folder: str, documents: pl.DataFrame, max_length: int, compu
     with threads(resolved.threads):
         torch.nn.Module.to(model, resolved.device)
         task = CausalLM(packing=use_packed_attention(model))
-        task.check(pieces, model, tokenizer)
+        if len(pieces):
+            task.check(pieces, model, tokenizer)
         found = as_sums(_score_within_memory(model, task, pieces, batch_tokens, resolved))
     sums = pl.DataFrame({"row_id": pieces.row_ids, "tokens": pieces.answers, "losses": found[:, LOSS], "hits": found[:, HITS]})
     of_documents = (
@@ -59,7 +60,8 @@ def score_documents(folder: str, documents: pl.DataFrame, max_length: int, compu
 
 
 def generate(folder: str, documents: pl.DataFrame, count: int, longest: int, compute: ComputeSettings) -> tuple[Generation, ...]:
-    """The most probable continuation, of at most `longest` tokens and within the model's context, of the first `count` documents.
+    """The most probable continuation, of at most `longest` tokens and within the model's context, of the first `count` documents
+    that have tokens.
 
     The prompt is what comes before the first token that is learnt; of a document that is all learnt, its beginning.
     """
@@ -75,7 +77,8 @@ def generate(folder: str, documents: pl.DataFrame, count: int, longest: int, com
     samples = []
     with threads(resolved.threads), torch.inference_mode():
         torch.nn.Module.to(model, resolved.device)
-        for ids, mask in documents.head(count).select("input_ids", "loss_mask").iter_rows():
+        told = documents.filter(pl.col("input_ids").list.len() > 0).head(count)  # a chat that its template refused has none
+        for ids, mask in told.select("input_ids", "loss_mask").iter_rows():
             start = _start_of_answer(ids, mask)
             prompt = torch.tensor([ids[:start][-room:]], device=resolved.device)
             written: Any = model.generate(  # type: ignore[operator]  # transformers' annotations do not say that a model can

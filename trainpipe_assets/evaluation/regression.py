@@ -74,12 +74,13 @@ def evaluate_regression(
     settings: EvaluationSettings,
     seed: int = 0,
     unseen: Unseen | None = None,
+    incomparable: str = "",
 ) -> RegressionEvaluation:
     """Evaluate a model by the numbers `predicted` [n] for `examples`, row by row, which have the columns of `TEST_COLUMNS`.
 
     `previous_predicted` are those of the current model, of which those are compared that it has not seen; `training_mean` is the mean of
-    what the model was trained on. The same input gives the same output: the resampling is seeded by `seed`. Raises ValueError when there
-    are no examples or they do not fit the predictions.
+    what the model was trained on; `incomparable` says why nothing is compared although there is a current model. The same input gives the
+    same output: the resampling is seeded by `seed`. Raises ValueError when there are no examples or they do not fit the predictions.
     """
     require_examples(examples, TEST_COLUMNS)
     numbers = Numbers(examples["target"].to_numpy(), predicted)
@@ -87,7 +88,7 @@ def evaluate_regression(
     constant = Numbers(numbers.targets, np.full(len(numbers.targets), training_mean))
     candidate = Candidate(numbers, partial(bootstrap_regression, samples=settings.bootstrap_samples, seed=seed), _nearer)
     baseline = candidate.against(constant)
-    weighed = candidate.weighed(previous, unseen, [baseline], settings.gate, "text-regression")
+    weighed = candidate.weighed(previous, unseen, [baseline], settings.gate, "text-regression", incomparable)
     table = _predictions(examples, numbers)
     return RegressionEvaluation(
         target=target,

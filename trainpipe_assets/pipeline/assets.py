@@ -6,6 +6,7 @@ Each asset loads its inputs, calls one function of the core and returns a value 
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -103,8 +104,9 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
         retry_policy=retry,
     )
     def cleaned_features(context: dg.AssetExecutionContext, lake: Lake, raw_data: Upstream) -> Iterator[dg.Output[Increment]]:
-        with scratch_folder(Path(lake.scratch)) as scratch:
+        with ExitStack() as until_committed:
             with explained():
+                scratch = until_committed.enter_context(scratch_folder(Path(lake.scratch)))
                 rules = settings.validation.record_rules
                 require_columns(settings.validation.rules, raw_data.table.scan(), settings.source)
                 changes = raw_data.changes(**cleaning.determinants(settings))

@@ -43,6 +43,12 @@ def trained_version(model: Artifact, table: str) -> int:
     return int(model.manifest["lake"][table]["version"])
 
 
+def is_of_table(model: Artifact, name: str, table: Table) -> bool:
+    """Whether what a model came from, called `name`, is a version of just this `table`, as far as its manifest says."""
+    noted = model.manifest["lake"][name].get("table")
+    return noted is None or bool(noted == f"{table.identity:016x}")
+
+
 def newest_trained_version(history: Table | None, table: str) -> int | None:
     """The version of `table` that the newest evaluated model was trained on, whatever its gate said; None where that is not known."""
     if history is None:

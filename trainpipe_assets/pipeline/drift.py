@@ -17,7 +17,7 @@ from trainpipe_assets.data.splitting import RANKS, split_rank
 from trainpipe_assets.evaluation import drift
 from trainpipe_assets.evaluation.drift import TEXT_CHARS, DriftComparison, compare
 from trainpipe_assets.evaluation.drift_plot import drift_plot
-from trainpipe_assets.pipeline.current_model import history_of, newest_trained_version, trained_version
+from trainpipe_assets.pipeline.current_model import history_of, is_of_table, newest_trained_version, trained_version
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
 from trainpipe_assets.schemas import DRIFT_REPORT
 from trainpipe_assets.settings import DriftSettings, PipelineSettings, SplitSettings
@@ -80,8 +80,8 @@ def compare_with_model(
         metadata |= _shown(new.row(0, named=True)) | _pictures(comparison)
     nothing = pl.DataFrame(schema={"row_id": pl.String})
     made_by = fingerprint("drift_report", drift.VERSION)
-    covered = history is not None and history.upstream == examples.content and new.is_empty()
-    increment = Increment(history_uri, history, new.lazy(), nothing, made_by, upstream=examples.content, empty=covered)
+    empty = history is not None and history.covers(examples) and new.is_empty()
+    increment = Increment(history_uri, history, new.lazy(), nothing, made_by, examples.content, examples.identity, empty)
     return DriftStep(increment, metadata, _verdict(telling(pl.concat([known, new]), examples, split), metadata, settings))
 
 
@@ -150,6 +150,8 @@ def _sides(
     if model is None:
         return NothingToCompare("no model of this task has passed the gate yet")
     trained_on = trained_version(model, EXAMPLES)
+    if not is_of_table(model, EXAMPLES, examples):
+        return NothingToCompare(f"{EXAMPLES} was deleted and made anew since the current model was trained on it")
     try:
         reference = find(examples.uri, trained_on)
     except MissingTable as error:

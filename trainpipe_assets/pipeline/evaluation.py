@@ -33,13 +33,13 @@ from trainpipe_assets.storage.delta import MissingTable, Table, find, fingerprin
 from trainpipe_assets.storage.increments import Increment
 from trainpipe_assets.storage.objects import stored
 from trainpipe_assets.storage.s3 import explained as explained_s3
-from trainpipe_assets.storage.uris import is_remote, lake_of, open_filesystem, relocated
+from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
 EVALUATION = "evaluation_id"
 SHOWN_EVALUATIONS = 12  # in the picture of the history
 DIGITS = 4  # of the numbers shown in the UI; the tables hold them whole
 
-VERSION = "5"  # raise it when the same evaluation would come out differently
+VERSION = "6"  # raise it when the same evaluation would come out differently
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def evaluate_model(
     identity = _identity(model, previous, examples, settings)
     before = next((row for row in reversed(rows.to_dicts()) if row["evaluation_id"] == identity), None)
     newest = before is not None and rows["evaluation_id"][-1] == identity
-    covered = _covered(model, tokens, history)
+    covered = tokens if _is_trained_on(model, tokens) else None
     if before is not None and stored(before["report_uri"]) is not None:
         again = pl.DataFrame([] if newest else [{**before, "evaluated_at": now}], schema=EVAL_REPORT)
         return EvaluationStep(_increment(history_uri, history, again, covered, settings), _known_metadata(before) | _told(left_out))
@@ -107,17 +107,10 @@ def evaluate_model(
     return EvaluationStep(_increment(history_uri, history, added, covered, settings), metadata)
 
 
-def _covered(model: Artifact, tokens: Table, history: Table | None) -> int:
-    """The content of `tokens` that is evaluated with this: as it stands where `model` was trained on just that, else as before."""
-    if _is_trained_on(model, tokens):
-        return tokens.content
-    return (history.upstream or 0) if history else 0
-
-
 def _is_trained_on(model: Artifact, tokens: Table) -> bool:
     """Whether `tokens` are what the model was trained and validated on."""
     trained_on = model.manifest["dataset"]
-    same = relocated(trained_on["uri"], lake_of(tokens.uri)) == tokens.uri and trained_on["version"] >= tokens.content
+    same = trained_on.get("table") == f"{tokens.identity:016x}" and trained_on["version"] >= tokens.content
     return same or bool(trained_on["digest"] == dataset_digest(tokens))
 
 
@@ -194,11 +187,21 @@ def determinants(settings: EvaluationSettings) -> Mapping[str, Any]:
     return {"version": VERSION, "evaluation": settings.model_dump(mode="json")}
 
 
-def _increment(uri: str, history: Table | None, row: pl.DataFrame, covered: int, settings: EvaluationSettings) -> Increment:
-    nothing = pl.DataFrame(schema={"row_id": pl.String})
-    empty = row.is_empty() and history is not None and history.upstream == covered
-    made_by = determinants(settings)
-    return Increment(uri, history, row.lazy(), nothing, fingerprint("eval_report", VERSION), upstream=covered, empty=empty, made_by=made_by)
+def _increment(uri: str, history: Table | None, row: pl.DataFrame, evaluated: Table | None, settings: EvaluationSettings) -> Increment:
+    """A `row` of the history, which covers with it all of the table `evaluated`; where that is None, what it covered before."""
+    covered = history is not None and (evaluated is None or history.covers(evaluated))
+    before = (history.upstream or 0) if history else 0
+    return Increment(
+        uri,
+        history,
+        row.lazy(),
+        pl.DataFrame(schema={"row_id": pl.String}),
+        fingerprint("eval_report", VERSION),
+        upstream=evaluated.content if evaluated else before,
+        upstream_identity=evaluated.identity if evaluated else None,
+        empty=row.is_empty() and covered,
+        made_by=determinants(settings),
+    )
 
 
 def _reports_of(model: Artifact) -> str:

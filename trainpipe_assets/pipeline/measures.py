@@ -124,9 +124,15 @@ def _label_sets_shown(found: LabelSetEvaluation) -> Mapping[str, Any]:
 
 
 def _regression(trial: Trial) -> RegressionEvaluation:
-    earlier = trial.previous_answers(trial.previous) if trial.previous is not None else None
+    previous, (target,), earlier, why = trial.previous, trial.model.labels, None, ""
+    if previous is not None and previous.labels == trial.model.labels:
+        earlier = trial.previous_answers(previous)
+    elif previous is not None:
+        why = f"it predicts another number, {previous.labels[0]}"
     mean = scale_of_model(local_copy(trial.model)).mean
-    return evaluate_regression(trial.examples, trial.model.labels[0], trial.answers(), earlier, mean, trial.settings, unseen=trial.unseen)
+    return evaluate_regression(
+        trial.examples, target, trial.answers(), earlier, mean, trial.settings, unseen=trial.unseen, incomparable=why
+    )
 
 
 def _regression_shown(found: RegressionEvaluation) -> Mapping[str, Any]:

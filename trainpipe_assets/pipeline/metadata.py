@@ -42,7 +42,7 @@ def markdown_table(frame: pl.DataFrame) -> dg.MarkdownMetadataValue:
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
     text = text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
-    for mark, escaped in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", " "), ("\r", " "), ("`", "\\`")):
+    for mark, escaped in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", " "), ("\r", " "), ("`", "\\`"), ("[", "\\["), ("]", "\\]")):
         text = text.replace(mark, escaped)
     return text
 

@@ -105,11 +105,14 @@ class TrainingPlan:
             "dataset": {
                 "uri": self.dataset.uri,
                 "version": self.dataset.version,
+                "table": f"{self.dataset.identity:016x}",
                 "fingerprint": f"{self.dataset.fingerprint or 0:016x}",
                 "digest": self.digest,
                 "made_by": made_by_table(self.dataset.made_by),
             },
-            "lake": {name: {"uri": table.uri, "version": table.version} for name, table in tables.items()},
+            "lake": {
+                name: {"uri": table.uri, "version": table.version, "table": f"{table.identity:016x}"} for name, table in tables.items()
+            },
             "base_model": {"name": self.base.name, "digest": self.base.digest},
             "settings": {"model": self.model.model_dump(mode="json"), "training": self.training.model_dump(mode="json")},
             "seed": self.training.seed,
@@ -134,7 +137,7 @@ def require_covered(tokens: Table, texts: Table) -> None:
     Raises:
         ValueError: they were made of another version.
     """
-    if tokens.upstream != texts.content:
+    if not tokens.covers(texts):
         raise ValueError(
             f"tokenized_dataset was made of version {tokens.upstream} of cleaned_features, which is at version {texts.content} now; "
             "materialize tokenized_dataset first, or all assets together"

@@ -4,6 +4,7 @@ The one place that reads TRAINPIPE_* variables, and only when definitions are bu
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,8 @@ class Lake(dg.ConfigurableResource[None]):
     def _readable_place(cls, uri: str) -> str:
         if "%" in absolute(uri):
             raise ValueError(f"{absolute(uri)} holds a %, which the Delta Lake library takes for the beginning of an encoded character")
+        if odd := re.search(r"::|\\|[\x00-\x1f]" + (r"|[?#]" if is_remote(uri) else ""), absolute(uri)):
+            raise ValueError(f"{absolute(uri)!r} holds {odd[0]!r}, which libraries of storage take for something else; name another place")
         return uri
 
     @field_validator("models", "scratch")

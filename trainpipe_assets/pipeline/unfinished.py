@@ -35,7 +35,7 @@ def unfinished(tables: Mapping[str, Table | None]) -> list[str]:
     behind: list[str] = []
     for name, source in UPSTREAM.items():
         table, upstream = tables.get(name), tables.get(source)
-        lags = upstream is not None and (table is None or table.upstream not in (upstream.content, _NOT_NOTED))
+        lags = upstream is not None and (table is None or not (table.covers(upstream) or table.upstream == _NOT_NOTED))
         if name in tables and (lags or source in behind):
             behind.append(name)
     return behind

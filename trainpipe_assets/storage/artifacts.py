@@ -256,8 +256,9 @@ def list_artifacts(uri: str) -> list[Artifact]:
     """The complete artifacts directly under `uri`."""
     filesystem, root = open_filesystem(uri)
     with explained(uri):
-        if not filesystem.isdir(root):
+        try:
+            folders = sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in filesystem.ls(root, detail=False))
+        except (FileNotFoundError, NotADirectoryError):  # but not where it may not be looked into
             return []
-        folders = sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in filesystem.ls(root, detail=False))
     found = (read_manifest(join(uri, name)) for name in folders if not name.startswith("."))
     return [artifact for artifact in found if artifact is not None]

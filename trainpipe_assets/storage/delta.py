@@ -7,8 +7,10 @@ what the table was made by and from. Which assets exist, and what their rows mea
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +19,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from trainpipe_assets.storage import s3
-from trainpipe_assets.storage.data_files import FILE, FILE_BYTES, data_files, read_files
+from trainpipe_assets.storage.data_files import FILE, FILE_BYTES, PACKED, data_files, read_files
 from trainpipe_assets.storage.s3_problems import S3Problem
 from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_filesystem
 from trainpipe_assets.storage.writing import Written, write_replacement, write_rows
@@ -25,6 +27,7 @@ from trainpipe_assets.storage.writing import Written, write_replacement, write_r
 KEY = "row_id"  # the key of every table
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
+_UPSTREAM_IDENTITY = "trainpipe/upstream_identity"
 MADE_BY = "trainpipe/made_by"  # in the note of a commit: what the fingerprint is of, by name, as JSON
 _IDENTITY, _ADDED, _REMOVED = "trainpipe/commit", "trainpipe/rows_added", "trainpipe/rows_removed"
 _COMMITS_ASKED = 20  # for what made a table: the newest may be of maintenance
@@ -64,14 +67,17 @@ class Table:
     """One version of a Delta table.
 
     `content` is the version of the last commit that changed rows; maintenance moves `version` but not `content`.
-    `upstream` is the content version of the upstream table that the rows cover.
+    `upstream` is the content version of the upstream table that the rows cover, and `upstream_identity` tells which table that was: one
+    that was deleted and made anew counts its versions from the beginning.
     """
 
     uri: str
     version: int
     fingerprint: int | None
     upstream: int | None
+    upstream_identity: int | None
     content: int
+    identity: int
 
     @cached_property
     def _delta(self) -> DeltaTable:
@@ -109,6 +115,11 @@ class Table:
         return int(self._files["size_bytes"].sum())
 
     @property
+    def row_bytes(self) -> float | None:
+        """Bytes of a row in memory, about; None where there is none."""
+        return PACKED * self.size_bytes / self.rows if self.rows else None
+
+    @property
     def schema(self) -> pl.Schema:
         """Columns and dtypes."""
         return self.scan().collect_schema()
@@ -117,6 +128,14 @@ class Table:
     def data_version(self) -> str:
         """Identity of the rows: unchanged by runs that had nothing to do and by maintenance."""
         return data_version(self.fingerprint, self.content)
+
+    def is_of(self, upstream: "Table") -> bool:
+        """Whether the rows came from the table `upstream`, at whatever version, as far as is noted."""
+        return self.upstream_identity in (None, upstream.identity)
+
+    def covers(self, upstream: "Table") -> bool:
+        """Whether the rows are all that follows from those of `upstream`."""
+        return self.is_of(upstream) and self.upstream == upstream.content
 
     def scan(self) -> pl.LazyFrame:
         """All rows of this version, lazily."""
@@ -147,6 +166,7 @@ def find(uri: str, version: int | None = None) -> Table | None:
         with s3.explained(uri):
             table = _describe(uri, open_delta(uri, version))
     except TableNotFoundError:
+        _require_absent(uri)
         return None
     except gone as error:
         raise MissingTable(f"table {uri} cannot be read at version {version}: {error}") from error
@@ -156,6 +176,13 @@ def find(uri: str, version: int | None = None) -> Table | None:
             "or materialize again what needs this one; maintenance.retention_hours says how long old versions are kept"
         )
     return table
+
+
+def _require_absent(uri: str) -> None:
+    """Make sure that there is no log at `uri`, and not only none that may be looked at. Raises PermissionError."""
+    if not is_remote(uri):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (Path(absolute(uri)) / "_delta_log").stat()
 
 
 def content_of(uri: str, version: int) -> int:
@@ -184,7 +211,9 @@ def _describe(uri: str, delta: DeltaTable) -> Table:
         version=delta.version(),
         fingerprint=delta.transaction_version(_FINGERPRINT),
         upstream=delta.transaction_version(_UPSTREAM),
+        upstream_identity=delta.transaction_version(_UPSTREAM_IDENTITY),
         content=delta.version() if content is None else content,
+        identity=fingerprint(str(delta.metadata().id)),
     )
 
 
@@ -227,12 +256,14 @@ def commit(
     *,
     fingerprint: int,
     upstream: int,
+    upstream_identity: int | None = None,
+    row_bytes: float | None = None,
     note: Mapping[str, str],
 ) -> Commit:
     """Apply an increment to `base` in one Delta commit.
 
-    `removed` holds keys; None replaces every row of the table. A key on both sides is updated. `note` goes to the
-    commit's history (run id, asset, upstream versions).
+    `removed` holds keys; None replaces every row of the table. A key on both sides is updated. `row_bytes` is how many a row has in
+    memory, about, where that is known. `note` goes to the commit's history (run id, asset, upstream versions).
 
     Raises:
         ConcurrentWrite: the table is not at `base` any more. Nothing was written.
@@ -248,24 +279,23 @@ def commit(
             raise ConcurrentWrite(f"another run made {uri} meanwhile; nothing was written here, run again")
         schema = added.collect_schema() if removed is None else before.schema
         if removed is not None and removed.height:
-            written = write_replacement(uri, delta, added, schema, KEY, removed[KEY].unique())
+            written = write_replacement(uri, delta, added, schema, KEY, removed[KEY].unique(), row_bytes)
         else:
-            written = write_rows(uri, delta, added, schema, overwrite=removed is None)
+            written = write_rows(uri, delta, added, schema, overwrite=removed is None, row_bytes=row_bytes)
         mode = "overwrite" if removed is None else "append"
         counted = {_ADDED: str(written.added), _REMOVED: str(written.removed)}
-        after = _commit(uri, delta, written, mode, schema, _properties(delta, fingerprint, upstream, {**note, **counted}))
+        made_from = {_FINGERPRINT: fingerprint, _UPSTREAM: upstream, _UPSTREAM_IDENTITY: upstream_identity}
+        after = _commit(uri, delta, written, mode, schema, _properties(delta, made_from, {**note, **counted}))
         return Commit(_describe(uri, after), written.added, written.removed)
 
 
-def _properties(delta: DeltaTable, fingerprint: int, upstream: int, note: Mapping[str, str]) -> CommitProperties:
+def _properties(delta: DeltaTable, made_from: Mapping[str, int | None], note: Mapping[str, str]) -> CommitProperties:
+    """What a commit says beside its rows; of `made_from` what is None stays as it was."""
+    noted = {**made_from, _CONTENT: delta.version() + 1}
     return CommitProperties(
         custom_metadata={**note, _IDENTITY: uuid4().hex},
         max_commit_retries=0,  # a retry would commit onto rows that the increment has not seen
-        app_transactions=[
-            Transaction(_FINGERPRINT, fingerprint),
-            Transaction(_UPSTREAM, upstream),
-            Transaction(_CONTENT, delta.version() + 1),
-        ],
+        app_transactions=[Transaction(name, value) for name, value in noted.items() if value is not None],
     )
 
 

@@ -18,7 +18,8 @@ from trainpipe_assets.storage.differences import difference
 class Increment:
     """What one run adds to a table and removes from it.
 
-    `removed` holds keys; None replaces all rows. An increment that is `empty` is never committed.
+    `removed` holds keys; None replaces all rows. `upstream` is the content that the table covers with it, of the table that
+    `upstream_identity` tells; None where that is as before, or nothing. An increment that is `empty` is never committed.
     """
 
     uri: str
@@ -27,8 +28,10 @@ class Increment:
     removed: pl.DataFrame | None
     fingerprint: int
     upstream: int
+    upstream_identity: int | None = None
     empty: bool = False
     made_by: Mapping[str, Any] | None = None
+    row_bytes: float | None = None  # in memory, about, where that is known
 
     @property
     def rebuild(self) -> bool:
@@ -53,7 +56,17 @@ class Increment:
             assert self.base is not None
             return Commit(self.base, added=0, removed=0)
         note = note if self.made_by is None else {**note, MADE_BY: as_json(self.made_by)}
-        return commit(self.uri, self.base, self.added, self.removed, fingerprint=self.fingerprint, upstream=self.upstream, note=note)
+        return commit(
+            self.uri,
+            self.base,
+            self.added,
+            self.removed,
+            fingerprint=self.fingerprint,
+            upstream=self.upstream,
+            upstream_identity=self.upstream_identity,
+            row_bytes=self.row_bytes,
+            note=note,
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +104,10 @@ class Changes:
             removed=None if self.rebuild else removed,
             fingerprint=self.fingerprint,
             upstream=self.source.content,
+            upstream_identity=self.source.identity,
             empty=self.empty,
             made_by={**self.made_by, "upstream": self.source.made_by} if not self.empty else None,
+            row_bytes=self.source.row_bytes,
         )
 
     def nothing(self, output: str) -> Increment:
@@ -114,15 +129,17 @@ class Upstream:
         """What the outputs lack, when `determinants`, in this order, fix how they follow from the upstream.
 
         Outputs made by other determinants or other upstream settings, outputs that cover different versions (a run was
-        killed between their commits) and an upstream version that was vacuumed away all mean: build anew.
+        killed between their commits), an upstream version that was vacuumed away and an upstream table that was deleted and made anew all
+        mean: build anew.
 
         Raises:
             ConcurrentWrite: the outputs already cover a newer upstream version than this run is pinned to.
         """
         wanted = fingerprint(*determinants.values(), self.table.fingerprint)
         bases = {name: find(uri) for name, uri in self.outputs.items()}
-        covered = {base.upstream for base in bases.values() if base is not None and base.fingerprint == wanted}
-        complete = len(covered) == 1 and all(base is not None and base.fingerprint == wanted for base in bases.values())
+        current = [base for base in bases.values() if base is not None and base.fingerprint == wanted and base.is_of(self.table)]
+        covered = {base.upstream for base in current}
+        complete = len(covered) == 1 and len(current) == len(bases)
         since = covered.pop() if complete else None
         if since is not None and since > self.table.version:
             raise ConcurrentWrite(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainpipe_assets.storage.artifacts import Artifact, DamagedArtifact, list_artifacts, publish
 from trainpipe_assets.storage.s3 import explained
-from trainpipe_assets.storage.uris import join, open_filesystem
+from trainpipe_assets.storage.uris import is_remote, join, open_filesystem
 
 log = logging.getLogger(__name__)
 
@@ -87,5 +87,8 @@ def discard(uri: str) -> None:
     """Remove everything at `uri`, if there is anything."""
     filesystem, path = open_filesystem(uri)
     with explained(uri):
-        if filesystem.exists(path):
+        if is_remote(uri):
+            for key in filesystem.find(path):
+                filesystem.rm_file(key)  # to remove them together would take brackets and asterisks in their names for patterns
+        elif filesystem.exists(path):
             filesystem.rm(path, recursive=True)

@@ -35,11 +35,11 @@ def is_held(folder: Path) -> bool:
     try:
         with FileLock(folder / "lock", timeout=0):
             return False
-    except Timeout:
+    except (Timeout, PermissionError):  # another user's is none to be tried
         return True
 
 
 def _remove_unless_held(folder: Path) -> None:
     """The system lets go of the lock when its process ends."""
-    with suppress(Timeout, FileNotFoundError), FileLock(folder / "lock", timeout=0):
+    with suppress(Timeout, FileNotFoundError, PermissionError), FileLock(folder / "lock", timeout=0):
         shutil.rmtree(folder, ignore_errors=True)

@@ -17,10 +17,8 @@ from deltalake.transaction import AddAction, RemoveAction
 from polars.io.partition import FileProviderArgs
 
 from trainpipe_assets.storage import s3
-from trainpipe_assets.storage.data_files import FILE, FILE_BYTES, ROW_GROUP, data_files, read_files
+from trainpipe_assets.storage.data_files import FILE, FILE_BYTES, PACKED, data_files, read_files, row_group
 from trainpipe_assets.storage.uris import open_filesystem
-
-PACKED = 4  # bytes in memory for one in a file, about
 
 
 @dataclass(frozen=True)
@@ -32,17 +30,24 @@ class Written:
     removed: int
 
 
-def write_rows(uri: str, delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, *, overwrite: bool) -> Written:
-    """Write `rows` to new files of `delta` at `uri`, whose columns are `schema`, or will be where they `overwrite` what is there."""
-    files = _Files(uri, schema)
+def write_rows(
+    uri: str, delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, *, overwrite: bool, row_bytes: float | None = None
+) -> Written:
+    """Write `rows` to new files of `delta` at `uri`, whose columns are `schema`, or will be where they `overwrite` what is there.
+
+    `row_bytes` is how many one has in memory, about, where that is known.
+    """
+    files = _Files(uri, schema, row_bytes)
     new = files.write(rows)
     removed = _rows_of(data_files(delta)) if overwrite else 0
     return Written(files.additions(new), _rows_of(new), removed)
 
 
-def write_replacement(uri: str, delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, key: str, removed: pl.Series) -> Written:
+def write_replacement(
+    uri: str, delta: DeltaTable, rows: pl.LazyFrame, schema: pl.Schema, key: str, removed: pl.Series, row_bytes: float | None = None
+) -> Written:
     """Write what it takes for `delta` at `uri`, whose columns are `schema`, to have `rows` and lose those whose `key` is in `removed`."""
-    files, standing = _Files(uri, schema), data_files(delta)
+    files, standing = _Files(uri, schema, row_bytes), data_files(delta)
     gone = files.read(standing["path"]).select(key, FILE).filter(pl.col(key).is_in(removed.implode())).collect(engine="streaming")
     leaving = standing.filter(files.uris(standing["path"]).is_in(gone[FILE].unique().implode()))
     went = pl.col(key).is_in(gone[key].implode())
@@ -62,10 +67,10 @@ def _rows_of(files: pl.DataFrame) -> int:
 
 
 class _Files:
-    """Data files of the table at `uri` with the columns `schema`."""
+    """Data files of the table at `uri` with the columns `schema`, of about `row_bytes` a row in memory."""
 
-    def __init__(self, uri: str, schema: pl.Schema) -> None:
-        self._uri, self._schema = uri, schema
+    def __init__(self, uri: str, schema: pl.Schema, row_bytes: float | None) -> None:
+        self._uri, self._schema, self._row_group = uri, schema, row_group(row_bytes)
         self._options = s3.options(self._uri)
 
     def uris(self, paths: pl.Series) -> pl.Series:
@@ -88,7 +93,7 @@ class _Files:
             pl.PartitionBy(self._uri, file_path_provider=path_of, approximate_bytes_per_file=PACKED * FILE_BYTES),
             compression="zstd",
             compression_level=1,
-            row_group_size=ROW_GROUP,
+            row_group_size=self._row_group,
             maintain_order=False,
             storage_options=self._options,
             engine="streaming",

@@ -82,7 +82,7 @@ def _attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
     scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(2, 3))
     if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, float("-inf"))
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)  # a padding query may see nothing
     weights = drop(torch.softmax(scores, dim=-1), dropout)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 

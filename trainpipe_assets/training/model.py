@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
@@ -249,7 +250,9 @@ def _load(
             ignore_mismatched_sizes=True,
             **names,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, AssertionError, SafetensorError) as error:
         hint = "name a local folder with config.json, a tokenizer and model.safetensors, or go online once"
+        if "scaled_dot_product_attention" in str(error):
+            hint = "models of its kind cannot be trained here, as docs/guide/training.md says: choose another base"
         raise ValueError(f"the {role} {source} cannot be loaded: {first_line(error)}; {hint}") from error
     return model, sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})

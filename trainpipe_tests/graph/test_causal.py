@@ -122,6 +122,21 @@ def test_a_chat_that_the_template_refuses_holds_up_none_that_it_takes(tmp_path: 
     assert f"a.jsonl | 61 | {refused} | the user speaks first |" in str(check.metadata["refused"].value)
 
 
+def test_refused_chats_that_come_first_are_in_no_sample_and_in_no_slice(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = workplace(tmp_path, instance, "chat", evaluation={**SETTINGS.get("evaluation", {}), "slices": ["source"]})
+    strict = "{% if messages[0].role != 'user' %}{{ 1 + 'the user speaks first' }}{% endif %}"  # a mistake of another kind than a refusal
+    write_tokenizer(place.root / "models" / "tiny-lm", strict + CHATML)
+    wrong = [{"messages": [{"role": role, "content": f"Well {n}"} for role in ("assistant", "user", "assistant")]} for n in range(40)]
+    place.land("a.jsonl", "".join(json.dumps(chat) + "\n" for chat in wrong).encode())
+    place.land("b.jsonl", documents("chat", 60))
+    assert place.run().success
+    tokens = place.rows("tokenized_dataset")
+    assert tokens.filter(pl.col("split") == "test", pl.col("n_tokens") == 0).height > 0
+    report = Path(place.rows("eval_report")["report_uri"].item()).read_text()
+    assert "b.jsonl" in report
+    assert "<td>a.jsonl</td>" not in report.partition("made of")[0]
+
+
 def test_a_split_without_documents_is_a_clear_error(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     place = workplace(tmp_path, instance, "prompt-completion")
     place.land("a.jsonl", reviews(6))

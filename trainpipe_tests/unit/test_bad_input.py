@@ -531,6 +531,40 @@ def test_a_byte_that_the_encoding_does_not_have_harms_one_row(tmp_path: Path, en
     assert problem.endswith("save the file as UTF-8, or set source.encoding")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "damage"),
+    [
+        ("utf-8-sig", b"\xff"),
+        ("utf-7", b"\xff"),
+        ("utf-16-le", b"\x00\xdc"),
+        ("utf-32-le", b"\xff" * 4),
+        ("utf-32", b"\xff" * 4),
+        ("hz", b"\xff"),
+        ("cp424", b"\x70"),
+        ("gb18030", b"\xff"),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_is_damaged_in_any_encoding_harms_its_own_record_alone(
+    tmp_path: Path, encoding: str, damage: bytes, *, compressed: bool
+) -> None:
+    spelt = {"utf-8-sig": "utf-8", "utf-32": "utf-32-le"}.get(encoding, encoding)  # without a mark
+    head, tail = ("".join(f"text number {i},pos\n" for i in range(start, start + 9_000)) for start in (0, 10_000))
+    content = ("text,label\n" + head + "bad ").encode(spelt) + damage + (",neg\n" + tail).encode(spelt)
+    name, content = ("a.csv.gz", gzip.compress(content, mtime=0)) if compressed else ("a.csv", content)
+    rows = read_bytes(tmp_path, name, content, encoding=encoding)
+    assert rows.height == 18_001
+    assert rows.filter(pl.col("problem").is_not_null())["line_number"].to_list() == [9_002]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_an_encoding_that_expects_a_mark_does_without(tmp_path: Path, encoding: str) -> None:
+    content = "text,label\nein schöner Tag 😀,pos\n"
+    marked = read_bytes(tmp_path, "a.csv", content.encode(encoding), encoding="cp1252")
+    unmarked = read_bytes(tmp_path, "a.csv", content.encode(f"{encoding}-le"), encoding=encoding)
+    assert marked["text"].to_list() == unmarked["text"].to_list() == ["ein schöner Tag 😀"]
+
+
 @pytest.mark.parametrize("encoding", ["utf8", "UTF-8", "U8"])
 def test_an_encoding_has_one_name(encoding: str) -> None:
     assert SourceSettings(encoding=encoding) == SourceSettings()

@@ -52,6 +52,10 @@ def cleaned(*content: Record, using: CleaningSettings = CLEANING) -> Outcome:
         ("cafe\u0301", "café"),
         ("zero\u200bwidth\ufeff bell\u0007", "zerowidth bell"),
         ("non\u00a0breaking", "non breaking"),
+        ("cafe\u200b\u0301", "café"),
+        ("no &#" + "9" * 5000 + "; such", "no \ufffd such"),
+        ("an &#" + "0" * 5000 + "65; is one", "an A is one"),
+        ("&#99999999 &#x110000; &#65;&#0066;", "\ufffd \ufffd AB"),
     ],
 )
 def test_texts_are_normalised(text: str, expected: str) -> None:

@@ -143,6 +143,17 @@ def test_what_is_no_document_is_rejected_with_its_reason() -> None:
     assert "no answer to learn" in rejected["reason"][2]
 
 
+@pytest.mark.parametrize("nothing", ["&nbsp;", "&#8203;", "\u200b"])
+def test_an_answer_of_which_nothing_is_left_is_none(nothing: str) -> None:
+    examples, rejected = cleaned("prompt-completion", [("prompt", nothing), ("prompt", "an answer")])
+    assert len(examples) == 1
+    assert rejected.select("rule", "reason").rows() == [("missing_completion", "nothing is left of the answer after normalisation")]
+    empty = json.dumps([CHAT[0], {"role": "assistant", "content": nothing}])
+    examples, rejected = cleaned("chat", [(empty, None), (json.dumps(CHAT), None)])
+    assert len(examples) == 1
+    assert rejected.select("rule", "reason").rows() == [("no_conversation", "nothing is left of the answer after normalisation")]
+
+
 def test_a_long_document_is_kept_unless_a_limit_is_set() -> None:
     long = "word " * 10_000
     assert len(cleaned("text", [(long, None)])[0]) == 1
@@ -160,6 +171,8 @@ def test_a_long_document_is_kept_unless_a_limit_is_set() -> None:
         ('[{"role": "us\\u0002er", "content": "hi"}]', "control characters in its role"),
         ('[{"role": "assistant", "content": "x", "tool_calls": [1]}]', "has tool_calls beside"),
         ("[" * 100_000, "not valid JSON"),
+        (r'[{"role": "assistant", "content": "hi \ud83d"}]', "half of a surrogate pair"),
+        (r'[{"role": "assistant", "content": "hi", "\ud83d": 1}]', "half of a surrogate pair"),
     ],
 )
 def test_messages_that_are_none(text: str, said: str) -> None:

@@ -1,9 +1,11 @@
 """Whatever happens in whatever order, the tables are those of one clean run over the final files."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
 import polars as pl
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -84,6 +86,11 @@ class LandingFolder(RuleBasedStateMachine):
         for name in TABLES:
             maintain(f"{self.plane.lake}/{name}", [], retention_hours)
 
+    @rule(name=st.sampled_from(TABLES))
+    def delete_a_table(self, name: str) -> None:
+        self.whole = self.settled = False
+        shutil.rmtree(f"{self.plane.lake}/{name}", ignore_errors=True)
+
     @precondition(lambda self: self.anything_landed() and not self.settled)
     @rule()
     def run(self) -> None:
@@ -143,6 +150,25 @@ class Increments(LandingFolder):
         for decision in drift:
             self.set_otherwise({**others, "source": {"schema_drift": decision}})
             self.run()
+
+
+@pytest.mark.parametrize("table", ["raw_data", "cleaned_features"])
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_table_that_was_deleted_and_made_anew_is_another_one(tmp_path: Path, table: str, runs: int) -> None:
+    read_words(write_tiny_base(tmp_path / "base"))
+    plane = DataPlane(str(tmp_path / "lake"), tmp_path / "landing", tmp_path / "base")
+    for number in range(runs):  # so many commits, with which the new table begins to count again
+        put(tmp_path / "landing" / f"{number}.csv", f"text,label\nw4 w5 w{number},positive\nw6 w{number},negative\n".encode())
+        plane.run()
+    shutil.rmtree(tmp_path / "landing")
+    shutil.rmtree(tmp_path / "lake" / table)
+    for number in range(runs):
+        put(tmp_path / "landing" / f"other-{number}.csv", f"text,label\nw40 w{number},positive\n".encode())
+        plane.run()
+        clean = plane.elsewhere(f"{tmp_path}/clean-{number}")
+        clean.run()
+        plane.check_equal(clean)
+        plane.check_conservation()
 
 
 Increments.TestCase.settings = settings(

@@ -165,7 +165,7 @@ def test_bootstrap_takes_the_metrics_of_the_resampled_rows(monkeypatch):
         assert result.resampled["accuracy"][index] == pytest.approx(metrics.accuracy(*resampled))
         assert result.resampled["log_loss"][index] == pytest.approx(metrics.log_loss(labels[drawn], probabilities[drawn]))
     macro = np.array([metrics.macro_f1(labels[drawn], metrics.predictions(probabilities[drawn]), 3) for drawn in rows])
-    assert result.resampled["macro_f1"] == pytest.approx(macro - macro.mean() + result.values["macro_f1"])
+    assert result.resampled["macro_f1"] == pytest.approx(macro)
 
 
 def test_the_interval_of_macro_f1_lies_about_its_value_where_classes_are_rare():
@@ -176,8 +176,9 @@ def test_the_interval_of_macro_f1_lies_about_its_value_where_classes_are_rare():
     answers = np.where(random.uniform(size=200) < 0.65, labels, random.integers(30, size=200))
     result = bootstrap(outcomes(labels, np.eye(30)[answers] * 0.7 + 0.01, 10), samples=1000)
     estimate, resampled = result.estimate("macro_f1"), result.resampled["macro_f1"]
+    assert (resampled > estimate.value).mean() < 0.35  # as they are
     assert estimate.low < estimate.value < estimate.high
-    assert 0.4 < (resampled > estimate.value).mean() < 0.6
+    assert 0.5 < (estimate.high - estimate.value) / (estimate.value - estimate.low) < 2.0
 
 
 def test_bootstrap_values_are_the_metrics():
@@ -248,6 +249,19 @@ def test_all_right_or_all_wrong_is_no_certainty(right: bool) -> None:
 def test_a_model_does_not_differ_from_itself():
     result = bootstrap(outcomes(*simulated(40, seed=8), 10), 100)
     assert paired_difference(result, result, "macro_f1") == Estimate(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "accuracy", "calibration_error"])
+@pytest.mark.parametrize("already_wrong", [0, 10])
+def test_one_answer_more_that_is_wrong_is_no_certain_loss(metric, already_wrong):
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        labels = random.integers(2, size=200)
+        answers = np.where(np.arange(200) < already_wrong, 1 - labels, labels)
+        worse = np.where(np.arange(200) == 150, 1 - answers, answers)
+        candidate, previous = (bootstrap(outcomes(labels, np.eye(2)[said] * 0.8 + 0.1, 10), 1000, seed) for said in (worse, answers))
+        difference = paired_difference(candidate, previous, metric)
+        assert difference.low <= 0.0 <= difference.high
 
 
 def test_pairing_narrows_the_interval_of_a_difference():

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from trainpipe_assets.storage.scratch import scratch_folder
+from trainpipe_assets.storage.scratch import is_held, scratch_folder
 
 PATIENCE_SECONDS = 60.0
 HOLDER = """
@@ -31,6 +32,20 @@ def test_a_folder_goes_with_all_that_is_in_it_also_after_an_error(tmp_path: Path
     with pytest.raises(ValueError, match="a step failed"):
         step()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_what_is_of_another_user_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / "step-of-another"
+    left.mkdir()
+    (left / "lock").touch()
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    assert is_held(left)
+    monkeypatch.undo()
+    assert not is_held(left)
+
+
+def refused(*_: object, **__: object) -> None:
+    raise PermissionError(13, "Permission denied")
 
 
 def test_what_a_killed_step_left_goes_with_the_next_one_and_what_another_one_uses_stays(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def judged(*content: dict[str, Any], text: str = "some text", label: str = "posi
         ({**RATING, "column": "a\\b"}, {"a\\b": None}, None),
         (NO_LINKS, {"text": "see http://x.org now"}, "text has 'http://', which matches https?://"),
         (NO_LINKS, {"text": "see nothing"}, None),
+        ({**NO_LINKS, "must_not_match": "(?x) b.d # a word"}, {"text": "a bad one"}, "text has 'bad', which matches (?x) b.d # a word"),
         ({"kind": "pattern", "column": "sku", "must_match": "^[A-Z]{2}\\d+$"}, {"sku": "a1"}, "sku 'a1' does not match ^[A-Z]{2}\\d+$"),
         ({"kind": "pattern", "column": "sku", "must_match": "^[A-Z]{2}\\d+$"}, {"sku": "AB1"}, None),
         ({"kind": "allowed", "values": ["negative"]}, {}, "label is 'positive', allowed is one of negative"),

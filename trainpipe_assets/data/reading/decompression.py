@@ -14,7 +14,15 @@ from trainpipe_assets.data.sources import Compression
 
 PIECE = 1 << 16  # bytes asked of a decompressor at once: what is lost with damage, since the whole piece fails
 UTF8 = "utf-8"
-UTF16_BOMS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_MARKS = {  # the longer ones first, since one begins like another
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF8: UTF8,
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_UNMARKED = {"utf-8-sig": UTF8, "utf-16": "utf-16-le", "utf-32": "utf-32-le"}  # what those are that a mark is expected of, without one
+_KEEP_INVALID = "trainpipe_invalid"
 
 
 class BrokenStream(ValueError):
@@ -142,29 +150,31 @@ class Utf8Stream:
     def _open(self) -> None:
         """Read the byte order mark, if there is one."""
         head = b""
-        while len(head) < len(codecs.BOM_UTF8) and (piece := self._source.read(PIECE)):
+        while len(head) < max(map(len, _MARKS)) and (piece := self._source.read(PIECE)):
             head += piece
-        if head.startswith(codecs.BOM_UTF8):
-            self._head = head.removeprefix(codecs.BOM_UTF8)
-            return
-        marked = UTF16_BOMS.get(head[:2])
-        self._head = head[2:] if marked else head
-        encoding = marked or self._encoding
+        mark = next(filter(head.startswith, _MARKS), b"")
+        self._head = head.removeprefix(mark)
+        encoding = _MARKS[mark] if mark else _UNMARKED.get(self._encoding, self._encoding)
         if encoding != UTF8:
-            keep_invalid = "surrogatepass" if encoding.startswith("utf") else "surrogateescape"
-            self._decoder = codecs.getincrementaldecoder(encoding)(errors=keep_invalid)
+            self._decoder = codecs.getincrementaldecoder(encoding)(errors=_KEEP_INVALID)
 
     def _transcode(self, piece: bytes, size: int) -> bytes:
         assert self._decoder is not None
         text = b""
         while not text and not self._finished:
-            try:
-                text = self._decoder.decode(piece, final=not piece).encode("utf-8", "surrogatepass")
-            except UnicodeDecodeError:  # an odd number of bytes, or half a surrogate pair, at the very end
-                text = b"\xff"
+            text = self._decoder.decode(piece, final=not piece).encode("utf-8", "surrogatepass")
             self._finished = not piece
             piece = b"" if self._finished or text else self._source.read(size)
         return text
+
+
+def _invalid(error: UnicodeError) -> tuple[str, int]:
+    """Half a surrogate pair for what cannot be decoded, which is no valid UTF-8, and where to go on behind it."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "\udcff", max(error.end, error.start + 1)
+
+
+codecs.register_error(_KEEP_INVALID, _invalid)
 
 
 def as_utf8(raw: BinaryIO, compression: Compression | None, encoding: str) -> Utf8Stream:

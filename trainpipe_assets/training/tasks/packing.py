@@ -5,7 +5,7 @@ Which of them share a row, and the attention within each. Models whose answers t
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,10 @@ _TRIAL_TOLERANCE = 1e-4  # of logits of the order of 1 in float32
 _PADDING = 16  # tokens by which attention pads a document at most; beyond them a call of its own costs less
 
 
+class NotPacked(TypeError):
+    """A model did not hand a packed row down to its attention, or made a mask of its own."""
+
+
 @dataclass(frozen=True)
 class Packed:
     """Where the documents of a row lie. Attention takes them in groups, each padded to its longest document."""
@@ -33,6 +37,8 @@ class Packed:
     """For each place in the padded groups the token there, or one past the last token, shape [places]."""
     places: torch.Tensor
     """The place of each token in the padded groups, shape [tokens]."""
+    windows: set[int] = field(default_factory=set)
+    """The sliding windows that the model told the attention of its layers."""
 
     def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Packed":
         """The same with its tensors moved."""
@@ -48,7 +54,8 @@ def pack(lengths: Lengths) -> Packed:
     places = positions + np.repeat(np.cumsum(widths) - widths, lengths)
     spread = np.full(widths.sum(), len(positions))
     spread[places] = np.arange(len(positions))
-    return Packed(tuple(groups), *(torch.from_numpy(array) for array in (positions[None], spread, places)))
+    row = (torch.from_numpy(array) for array in (positions[None], spread, places))
+    return Packed(tuple(groups), *row)  # type: ignore[arg-type]  # three of them
 
 
 def plan_packs(lengths: Lengths, budget: int, seed: int, epoch: int) -> list[Indices]:
@@ -77,7 +84,7 @@ def cut_packs(order: Indices, lengths: Lengths, budget: int) -> list[Indices]:
 
 def use_packed_attention(model: PreTrainedModel) -> bool:
     """Have `model` attend within documents; whether it then answers as for each document alone. Where not, it is left as it was."""
-    alone = torch.arange(24, device=model.device).remainder(model.config.vocab_size).view(2, 12)
+    alone = torch.arange(24, device=model.device).remainder(len(model.get_input_embeddings().weight)).view(2, 12)  # type: ignore[arg-type]
     packed = pack(np.array([12, 12])).changed(lambda tensor: tensor.to(model.device))
     with inference(model):
         expected = model(input_ids=alone).logits.flatten(0, 1)
@@ -87,9 +94,19 @@ def use_packed_attention(model: PreTrainedModel) -> bool:
         except TypeError:  # a model that does not hand down what it does not know
             found = torch.zeros(())
     same = found.shape == expected.shape and torch.allclose(found, expected, rtol=_TRIAL_TOLERANCE, atol=_TRIAL_TOLERANCE)
+    same = same and not _depends_on_length(model, packed)
     if not same:
         model.set_attn_implementation("sdpa")
     return bool(same)
+
+
+def _depends_on_length(model: PreTrainedModel, packed: Packed) -> bool:
+    """Whether long documents get another attention than the short ones of a trial, of which packed attention was not told."""
+    config = model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    layers = set(getattr(config, "layer_types", None) or ["unknown"])
+    rope = getattr(config, "rope_parameters", None) or {}
+    return (any(windows) and not packed.windows and layers != {"full_attention"}) or "longrope" in str(rope)
 
 
 def packed_logits(model: Any, input_ids: torch.Tensor, packed: Packed, places: torch.Tensor) -> torch.Tensor:
@@ -112,8 +129,10 @@ def _attend_within_documents(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention of each document by itself; query, key and value have the shape [1, heads, tokens, dimensions]."""
-    assert packed is not None, "packed attention takes packed rows only"
-    assert attention_mask is None, "a packed row has no padding"
+    if packed is None or attention_mask is not None:
+        raise NotPacked("packed attention takes packed rows, without a mask")
+    if sliding_window is not None:
+        packed.windows.add(sliding_window)
     grouped = query.shape[1] != key.shape[1]
     sizes = [count * width for count, width in packed.groups]
     spread = (torch.split(_move(tensor[0].transpose(0, 1), packed.spread, packed.places), sizes) for tensor in (query, key, value))
