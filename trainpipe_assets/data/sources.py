@@ -220,7 +220,7 @@ def _local_file(base: str, entry: os.DirEntry[str]) -> LandedFile | None:
     except FileNotFoundError:
         return None
     if stat.S_ISDIR(status.st_mode):
-        hidden = any(is_ignored(part) for part in os.path.relpath(os.path.realpath(entry.path), base).split("/"))
+        hidden = any(is_ignored(part) for part in os.path.realpath(entry.path).removeprefix(base).split("/"))
         return _barred(base, entry.path, "a link to a hidden folder is not followed: copy the folder itself here") if hidden else None
     if not stat.S_ISREG(status.st_mode):
         return _barred(base, entry.path, "not a regular file but a pipe, socket or device")

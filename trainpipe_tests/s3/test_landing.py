@@ -102,7 +102,7 @@ def test_status_and_sensor_see_what_is_pending(bucket: str, tmp_path: Path) -> N
     assert pipeline_status(lake, "words", settings)["pending_files"] == ["a.csv"]
     uri = lake.table_uri(key)
     landed = list_landed(lake.landing_uri(settings.source), settings.source)
-    ingest(uri, find(uri), landed, frozenset(), settings.source, NOW)[0].commit({})
+    ingest(uri, find(uri), landed, frozenset(), settings.source, NOW).increment.commit({})
     assert pending(landed, find(uri)) == ()
     assert pipeline_status(lake, "words", settings)["tables"]["raw_data"]["rows"] == 2
     assert isinstance(look_for_data(settings, lake, key, now=time.time() + 60), dg.SkipReason)

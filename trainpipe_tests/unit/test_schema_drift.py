@@ -192,9 +192,9 @@ def test_stop_writes_nothing_and_says_what_to_do(plane: DataPlane) -> None:
     landing, uri = str(plane.landing), f"{plane.lake}/raw_data"
     settings = SourceSettings(schema_drift="stop", settle_seconds=0)
     put(plane.landing / "a.csv", PLAIN)
-    ingest(uri, None, list_landed(landing, settings), frozenset(), settings, datetime.now(UTC))[0].commit({})
+    ingest(uri, None, list_landed(landing, settings), frozenset(), settings, datetime.now(UTC)).increment.commit({})
     put(plane.landing / "b.csv", b"label,stars,text\nnegative,5,w5\n")  # another order only
-    ingest(uri, find(uri), list_landed(landing, settings), frozenset(), settings, datetime.now(UTC))[0].commit({})
+    ingest(uri, find(uri), list_landed(landing, settings), frozenset(), settings, datetime.now(UTC)).increment.commit({})
     put(plane.landing / "c.csv", WORDS)
     put(plane.landing / "d.csv", NO_STARS)
     message = r"schema drift in c.csv: column 'stars' was integer and is string, and 1 more file\(s\) differ. Nothing was written"
