@@ -17,6 +17,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from trainpipe_assets.data.documents import ANSWERING
+from trainpipe_assets.data.fast_tokenizer import read_tokenizer_config, special_tokens
 
 OPENS, CLOSES = "\x02", "\x03"  # around what a template marks as generated: control characters, which no clean text holds
 
@@ -60,11 +61,17 @@ class ChatTemplate:
         spans = []
         for number, (role, _) in enumerate(messages):
             if role == ANSWERING:
-                asked, answered = self.render(messages[:number], prompting=True), self.render(messages[: number + 1])
+                asked, answered = self._before(messages, number), self.render(messages[: number + 1])
                 if not (answered.startswith(asked) and marked.startswith(answered)):
                     raise ValueError(self._changes_its_mind(number))
                 spans.append((len(asked), len(answered)))
         return marked, spans
+
+    def _before(self, messages: Sequence[Message], number: int) -> str:
+        """The text up to answer `number`. Before the first message stands what a template, which may want to see one, puts there."""
+        if number:
+            return self.render(messages[:number], prompting=True)
+        return self._render([(ANSWERING, OPENS)]).partition(OPENS)[0]
 
     @cached_property
     def _template(self) -> Template:
@@ -100,26 +107,13 @@ def load_chat_template(folder: str) -> ChatTemplate:
     file = Path(folder) / "chat_template.jinja"
     source = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
     if isinstance(source, list):  # several, by name
-        source = {template["name"]: template["template"] for template in source}.get("default")
+        source = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}.get("default")
     if not isinstance(source, str):
         raise ValueError(
             f"the tokenizer of the base model in {folder} has no chat template, which source.kind chat needs: choose a model that was "
             "tuned to chat, or give it one (chat_template in its tokenizer_config.json)"
         )
     return ChatTemplate(source, special_tokens(config), folder)
-
-
-def read_tokenizer_config(folder: str) -> dict[str, Any]:
-    """What `tokenizer_config.json` in `folder` says; nothing where there is none."""
-    path = Path(folder) / "tokenizer_config.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
-
-
-def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens of a tokenizer's config by name: eos_token, bos_token and so on."""
-    named = {name: value["content"] if isinstance(value, dict) else value for name, value in config.items() if name.endswith("_token")}
-    return {name: value for name, value in named.items() if isinstance(value, str)}
 
 
 class _Generation(Extension):

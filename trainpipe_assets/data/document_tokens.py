@@ -16,15 +16,16 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
 from trainpipe_assets.data.batches import mapped
-from trainpipe_assets.data.chat_template import ChatTemplate, Refused, Spans, load_chat_template, read_tokenizer_config, special_tokens
+from trainpipe_assets.data.chat_template import ChatTemplate, Refused, Spans, load_chat_template
 from trainpipe_assets.data.documents import COMPLETION
+from trainpipe_assets.data.fast_tokenizer import FILE, load_fast_tokenizer, read_tokenizer_config, special_tokens
 from trainpipe_assets.data.list_columns import list_column, offsets
 from trainpipe_assets.schemas import TOKENIZED_DOCUMENTS
 from trainpipe_assets.settings import ModelSettings, SourceKind
 from trainpipe_assets.storage.artifacts import file_sha256
 from trainpipe_assets.storage.increments import Changes, Increment
 
-VERSION = "1"  # raise it when the same document would be tokenized differently: the table is then rebuilt
+VERSION = "2"  # raise it when the same document would be tokenized differently: the table is then rebuilt
 
 BATCH_ROWS = 2_000  # documents tokenized at a time; they can be long
 Tokens = tuple[list[int], list[bool]]
@@ -85,14 +86,9 @@ def load_document_tokenizer(folder: str, kind: SourceKind, model: ModelSettings)
     """The tokenizer of the base model in `folder`, for documents of `kind`.
 
     Raises:
-        ValueError: it is no fast tokenizer, names no end-of-text token, or has no chat template where one is needed.
+        ValueError: there is none that can be read, it names no end-of-text token, or has no chat template where one is needed.
     """
-    path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
-        raise ValueError(f"the base model in {folder} has no tokenizer.json; a fast tokenizer is needed, choose a base model that has one")
-    fast = FastTokenizer.from_file(str(path))
-    fast.no_padding()
-    fast.no_truncation()
+    fast = load_fast_tokenizer(folder)
     named = special_tokens(read_tokenizer_config(folder)).get("eos_token")
     end = fast.token_to_id(named) if named is not None else None
     if end is None:
@@ -101,7 +97,7 @@ def load_document_tokenizer(folder: str, kind: SourceKind, model: ModelSettings)
         )
     chat = load_chat_template(folder) if kind == "chat" else None
     identity = [
-        file_sha256(path),
+        file_sha256(Path(folder) / FILE),
         kind,
         end,
         model.template if kind == "prompt-completion" else None,

@@ -68,13 +68,16 @@ def _chosen(test: pl.Expr, validation: pl.Expr, otherwise: pl.Expr) -> pl.Expr:
 
 def split_sizes(examples: pl.LazyFrame, longest: int) -> pl.DataFrame:
     """One row for each `split` with its number `n` of tokenized examples, how many of them reach the `longest` input, in tokens, and the
-    different `answers` to them, null for documents."""
+    different `answers` to them, null for documents. A chat that was refused has no tokens and is none of them."""
     answers = {
         "label_id": pl.col("label_id").unique(),
         "label_ids": pl.col("label_ids").explode().unique(),
         "target": pl.col("target").unique().head(2),
     }
-    found = [answer for column, answer in answers.items() if column in examples.collect_schema()]
+    columns = examples.collect_schema()
+    found = [answer for column, answer in answers.items() if column in columns]
+    if "loss_mask" in columns:
+        examples = examples.filter(pl.col("n_tokens") > 0)
     counts = {"n": pl.len(), "reaching": (pl.col("n_tokens") >= longest).sum(), "answers": found[0] if found else pl.lit(None)}
     return examples.group_by("split").agg(**counts).collect(engine="streaming")
 
@@ -97,10 +100,11 @@ def require_trainable(counts: pl.DataFrame, task: Task, labels: tuple[str, ...],
         files = [f"split.{split}_files is {', '.join(patterns)}" for split, patterns in settings.files.items() if patterns]
         where = f"; {' and '.join(files)}: the metadata of raw_data says which files these are" if files else ""
         share = " or give the split a larger share" if not all(settings.files.values()) else ""
+        refused = ", and at chats_fit_the_template, a check of tokenized_dataset, for chats that were" if task == "causal-lm" else ""
         raise ValueError(
             f"too few examples in split(s) {', '.join(small)}: found {found}, each needs at least {settings.min_examples} "
-            f"(split.min_examples){where}. Land more data{share}, or look into rejected_rows for what was refused and why. Texts that are "
-            "nearly the same share a split (cleaning.near_duplicates)"
+            f"(split.min_examples){where}. Land more data{share}, or look into rejected_rows for what was refused and why{refused}. Texts "
+            "that are nearly the same share a split (cleaning.near_duplicates)"
         )
     if task == "causal-lm":
         return []

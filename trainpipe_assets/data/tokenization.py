@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from trainpipe_assets.data.batches import mapped
 from trainpipe_assets.data.class_labels import ClassLabels
+from trainpipe_assets.data.fast_tokenizer import FILE, load_fast_tokenizer
 from trainpipe_assets.data.labels import Labels
 from trainpipe_assets.data.list_columns import list_column, offsets
 from trainpipe_assets.data.word_tokens import WordTokens, flat, words_are_independent
@@ -66,18 +67,12 @@ def load_tokenizer(folder: str, max_length: int) -> Tokenizer:
     """The fast tokenizer of the base model in `folder`.
 
     Raises:
-        ValueError: the folder has no tokenizer.json.
+        ValueError: the folder has no tokenizer.json that can be read.
     """
-    path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
-        raise ValueError(f"the base model in {folder} has no tokenizer.json; a fast tokenizer is needed, choose a base model that has one")
-    fast, uncut = (FastTokenizer.from_file(str(path)) for _ in range(2))
-    fast.no_padding()
+    fast, uncut = (load_fast_tokenizer(folder) for _ in range(2))
     fast.enable_truncation(max_length=max_length)
-    uncut.no_padding()
-    uncut.no_truncation()
     words = WordTokens(uncut, max_length) if words_are_independent(uncut) else None
-    return Tokenizer(fast, file_sha256(path), max_length, words)
+    return Tokenizer(fast, file_sha256(Path(folder) / FILE), max_length, words)
 
 
 def tokenize(examples: pl.LazyFrame, tokenizer: Tokenizer, names: tuple[str, ...], labels: Labels = CLASSES) -> pl.LazyFrame:

@@ -138,7 +138,7 @@ def paired_difference(candidate: Bootstrap, previous: Bootstrap, metric: str) ->
     return _percentile_estimate(candidate.values[metric] - previous.values[metric], difference)
 
 
-def proportion(hits: int, total: int) -> Estimate:
+def proportion(hits: float, total: int) -> Estimate:
     """The share `hits / total` with Wilson's score interval; (0, 0, 1) for nothing out of nothing.
 
     Unlike a bootstrap it keeps a width when all or none are hits, as happens in a small class or slice.
@@ -158,6 +158,11 @@ def written(value: float, sign: str = "") -> str:
     if size >= 1e9 or 0.0 < size < 0.001:
         return f"{value:{sign}.4g}"
     return f"{value:{sign}.4f}" if size < 1000.0 else f"{value:{sign},.1f}"
+
+
+def rounded(value: float) -> float:
+    """A number with the digits that `written` shows."""
+    return float(written(value).replace(",", ""))
 
 
 def _percentile_estimate(value: float, resampled: FloatArray) -> Estimate:

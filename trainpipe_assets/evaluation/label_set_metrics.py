@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from trainpipe_assets.evaluation.intervals import Bootstrap, counts_of, resample
+from trainpipe_assets.evaluation.intervals import Bootstrap, Estimate, counts_of, proportion, resample
 from trainpipe_assets.evaluation.metrics import SMALLEST_PROBABILITY, ClassCounts, FloatArray
 
 THRESHOLD = 0.5  # a label is predicted where its probability is above this
@@ -84,18 +84,17 @@ def bootstrap_label_sets(sets: LabelSets, samples: int, seed: int = 0) -> Bootst
     return replace(found, biased=("macro_f1",))
 
 
-def bootstrap_average_precision(sets: LabelSets, samples: int, seed: int = 0) -> Bootstrap:
-    """Average precision of each label by its number, likewise: the mean of the precisions at each of its examples, by probability.
+def average_precision(sets: LabelSets, label: int) -> Estimate | None:
+    """The mean of the precisions at each example of the label, by descending probability; None where no example has the label.
 
-    scikit-learn's `average_precision_score`; 0 where no example has the label.
+    scikit-learn's `average_precision_score`. The interval is that of a share of the label's examples (Boyd, Eng and Page, "Area under the
+    Precision-Recall Curve: Point Estimates and Confidence Intervals", 2013), Wilson's: with a handful of them resampling covers too little.
     """
-    count = len(sets.truth)
-
-    def measured(rows: NDArray[np.int64]) -> dict[str, FloatArray]:
-        weights = counts_of(rows, count).astype(np.float64)
-        return {str(label): _average_precision(sets, label, weights) for label in range(sets.truth.shape[1])}
-
-    return resample(measured, count, samples, seed)
+    order = np.argsort(-sets.probabilities[:, label], kind="stable")
+    probabilities, truth = sets.probabilities[order, label], sets.truth[order, label]
+    ends = np.flatnonzero(np.diff(probabilities, append=-1.0))  # examples of equal probability come together
+    hits, support = np.cumsum(truth)[ends], int(truth.sum())
+    return proportion(float((np.diff(hits, prepend=0) * hits / (ends + 1)).sum()), support) if support else None
 
 
 def roc_auc(sets: LabelSets, label: int) -> float | None:
@@ -125,15 +124,3 @@ def _measured(sets: LabelSets, weights: FloatArray) -> dict[str, FloatArray]:
         "hamming_loss": weights @ wrong / count,
         "log_loss": weights @ sets.losses / count,
     }
-
-
-def _average_precision(sets: LabelSets, label: int, weights: FloatArray) -> FloatArray:
-    order = np.argsort(-sets.probabilities[:, label], kind="stable")
-    probabilities, truth = sets.probabilities[order, label], sets.truth[order, label]
-    ends = np.flatnonzero(np.diff(probabilities, append=-1.0))  # examples of equal probability come together
-    taken = np.cumsum(weights[:, order], axis=1)[:, ends]
-    hits = np.cumsum(weights[:, order] * truth, axis=1)[:, ends]
-    precision = np.divide(hits, taken, out=np.zeros_like(hits), where=taken > 0)
-    gained, total = np.diff(hits, axis=1, prepend=0.0), hits[:, -1]
-    found: FloatArray = np.divide((gained * precision).sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
-    return found

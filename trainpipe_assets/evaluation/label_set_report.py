@@ -27,8 +27,9 @@ def render_label_set_report(evaluation: LabelSetEvaluation, context: ReportConte
 
 def labels_plot(evaluation: LabelSetEvaluation, theme: Theme = LIGHT) -> bytes:
     """Average precision of each label with its interval, the most frequent first, against the micro F1 of all."""
-    shown = sorted(evaluation.rows, key=lambda row: (-row.support, row.label))[:MAX_LABELS]
-    names, estimates = [f"{row.label} ({row.support:,})" for row in shown], [row.average_precision for row in shown]
+    by_support = sorted(evaluation.rows, key=lambda row: (-row.support, row.label))[:MAX_LABELS]
+    shown = {f"{row.label} ({row.support:,})": row.average_precision for row in by_support if row.average_precision is not None}
+    names, estimates = list(shown), list(shown.values())
     return slices_plot(names, estimates, evaluation.metrics["micro_f1"], "average_precision", theme, "micro F1 of all labels")
 
 
@@ -46,8 +47,8 @@ def _labels(evaluation: LabelSetEvaluation) -> Section:
 
 
 def _row(row: LabelRow) -> tuple[Cell, ...]:
-    auc: Cell = "" if row.roc_auc is None else row.roc_auc
-    return row.label, row.support, row.predicted, row.precision, row.recall, row.f1, row.average_precision, auc
+    ranked: list[Cell] = ["" if value is None else value for value in (row.average_precision, row.roc_auc)]
+    return row.label, row.support, row.predicted, row.precision, row.recall, row.f1, *ranked
 
 
 def _slices(evaluation: LabelSetEvaluation) -> Sequence[Section]:

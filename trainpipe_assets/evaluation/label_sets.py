@@ -18,7 +18,7 @@ from trainpipe_assets.evaluation.intervals import Estimate, proportion
 from trainpipe_assets.evaluation.label_set_metrics import (
     THRESHOLD,
     LabelSets,
-    bootstrap_average_precision,
+    average_precision,
     bootstrap_label_sets,
     label_counts,
     multi_hot,
@@ -42,7 +42,7 @@ class LabelRow:
     precision: Estimate
     recall: Estimate
     f1: float
-    average_precision: Estimate
+    average_precision: Estimate | None
     roc_auc: float | None
 
 
@@ -112,7 +112,7 @@ def evaluate_label_sets(
         labels=labels,
         n_examples=examples.height,
         metrics=weighed.metrics,
-        rows=_label_rows(sets, labels, settings, seed),
+        rows=_label_rows(sets, labels),
         calibration=_calibration(sets, settings.calibration_bins),
         slices=_slices(examples, candidate, settings),
         mistakes=_mistakes(table, sets, settings.mistakes),
@@ -142,8 +142,8 @@ def _better_of(baselines: Sequence[Comparison]) -> dict[str, float]:
     return best | {"hamming_loss": min(one.values["hamming_loss"] for one in baselines)}
 
 
-def _label_rows(sets: LabelSets, labels: tuple[str, ...], settings: EvaluationSettings, seed: int) -> tuple[LabelRow, ...]:
-    counts, ranked = label_counts(sets), bootstrap_average_precision(sets, settings.bootstrap_samples, seed)
+def _label_rows(sets: LabelSets, labels: tuple[str, ...]) -> tuple[LabelRow, ...]:
+    counts = label_counts(sets)
     hits, support, predicted, f1 = (values.tolist() for values in (counts.hits, counts.support, counts.predicted, counts.f1()))
     return tuple(
         LabelRow(
@@ -153,7 +153,7 @@ def _label_rows(sets: LabelSets, labels: tuple[str, ...], settings: EvaluationSe
             precision=proportion(hits[i], predicted[i]),
             recall=proportion(hits[i], support[i]),
             f1=f1[i],
-            average_precision=ranked.estimate(str(i)),
+            average_precision=average_precision(sets, i),
             roc_auc=roc_auc(sets, i),
         )
         for i, label in enumerate(labels)

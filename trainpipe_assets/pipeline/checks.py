@@ -15,6 +15,7 @@ from trainpipe_assets.data.conservation import files_of, groups_in_two_splits, p
 from trainpipe_assets.data.document_tokens import refused_chats
 from trainpipe_assets.data.ingestion import find_drift
 from trainpipe_assets.data.validation_findings import Rejections, findings, message, newest_rejections
+from trainpipe_assets.evaluation.intervals import rounded
 from trainpipe_assets.pipeline.failures import explained, retry_policy
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.metadata import markdown_table
@@ -97,7 +98,7 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
             description=None if newest["gate_passed"] else " ".join(found),
             metadata={
                 "reasons": dg.MetadataValue.md(reasons),
-                **({metric: round(measured["value"], 4)} if measured else {}),
+                **({metric: rounded(measured["value"])} if measured else {}),
                 **bound,
                 "model_uri": newest["model_uri"],
             },

@@ -17,7 +17,7 @@ import polars as pl
 from trainpipe_assets.evaluation.candidate import Unseen
 from trainpipe_assets.evaluation.composition import composition
 from trainpipe_assets.evaluation.history import Judged
-from trainpipe_assets.evaluation.intervals import Estimate
+from trainpipe_assets.evaluation.intervals import Estimate, rounded
 from trainpipe_assets.evaluation.plots import history_plot
 from trainpipe_assets.evaluation.report import ReportContext, summary_markdown
 from trainpipe_assets.pipeline.current_model import history_of, passed_models, trained_version
@@ -37,7 +37,6 @@ from trainpipe_assets.storage.uris import is_remote, open_filesystem
 
 EVALUATION = "evaluation_id"
 SHOWN_EVALUATIONS = 12  # in the picture of the history
-DIGITS = 4  # of the numbers shown in the UI; the tables hold them whole
 
 VERSION = "6"  # raise it when the same evaluation would come out differently
 
@@ -280,7 +279,7 @@ def _known_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     """Verdict and metrics of an evaluation, from its row of the history."""
     metrics = json.loads(row["metrics"])
     numbers = {
-        f"{name}{suffix}": round(found[key], DIGITS)
+        f"{name}{suffix}": rounded(found[key])
         for name, found in metrics.items()
         for suffix, key in (("", "value"), ("_low", "low"), ("_high", "high"))
     }

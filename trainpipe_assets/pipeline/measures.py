@@ -13,6 +13,7 @@ from trainpipe_assets.data.tokenization import load_tokenizer
 from trainpipe_assets.evaluation.candidate import Unseen
 from trainpipe_assets.evaluation.classification import Evaluation, evaluate
 from trainpipe_assets.evaluation.history import Judged
+from trainpipe_assets.evaluation.intervals import rounded
 from trainpipe_assets.evaluation.label_set_report import OF_LABELS, labels_plot, render_label_set_report
 from trainpipe_assets.evaluation.label_sets import LabelSetEvaluation, evaluate_label_sets
 from trainpipe_assets.evaluation.language import DocumentSums, LanguageEvaluation, evaluate_language
@@ -139,7 +140,7 @@ def _regression_shown(found: RegressionEvaluation) -> Mapping[str, Any]:
     return {
         "predicted_and_true": picture(prediction_plot(found.numbers, found.target, found.training_mean), "predicted against true"),
         "residuals": picture(residual_plot(found.numbers, found.target), "residuals against predictions"),
-        "baseline_rmse": round(found.baseline["rmse"], 4),
+        "baseline_rmse": rounded(found.baseline["rmse"]),
     }
 
 

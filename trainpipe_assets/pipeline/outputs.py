@@ -9,6 +9,7 @@ import polars as pl
 
 from trainpipe_assets.data.sources import LandedFile
 from trainpipe_assets.data.splitting import named_like_splits, own_split
+from trainpipe_assets.evaluation.intervals import rounded
 from trainpipe_assets.evaluation.plots import loss_curves, phases_plot
 from trainpipe_assets.evaluation.profile import by_label, profile, target_quantiles
 from trainpipe_assets.pipeline.io_managers import TrainedModel
@@ -103,7 +104,7 @@ def model_output(
         "task": model.manifest.get("task", "text-classification"),
         **({"labels": list(model.manifest["labels"])} if model.manifest["labels"] else {}),
         "base_model": model.manifest["base_model"]["name"],
-        "validation_loss": round(best["loss"], 4),
+        "validation_loss": rounded(best["loss"]),
         **_of_task(best),
         "train_seconds": round(timing["seconds"], 1),
         **({"earlier_seconds": round(timing["earlier_seconds"], 1)} if timing.get("earlier_seconds") else {}),
@@ -160,7 +161,7 @@ def _efficiency(found: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "verdict": found["verdict"],
         "model_flops_utilization": round(found["model_flops_utilization"], 4),
-        **({} if found["cost"] is None else {"cost": round(found["cost"], 4)}),
+        **({} if found["cost"] is None else {"cost": rounded(found["cost"])}),
     }
 
 
@@ -179,6 +180,6 @@ def _warnings(warnings: Sequence[str]) -> dict[str, Any]:
 
 def _of_task(best: Mapping[str, Any]) -> dict[str, float]:
     """What a validation says beyond its loss: the metrics of the task."""
-    measured = {f"validation_{name}": round(best[name], 4) for name in VALIDATED if best.get(name) is not None}
-    perplexity = {} if best.get("tokens") is None else {"validation_perplexity": round(math.exp(best["loss"]), 4)}
+    measured = {f"validation_{name}": rounded(best[name]) for name in VALIDATED if best.get(name) is not None}
+    perplexity = {} if best.get("tokens") is None else {"validation_perplexity": rounded(math.exp(best["loss"]))}
     return measured | perplexity

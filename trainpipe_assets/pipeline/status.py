@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trainpipe_assets.data.ingestion import Arrivals, find_arrivals, pending
 from trainpipe_assets.data.sources import list_landed
+from trainpipe_assets.evaluation.intervals import written
 from trainpipe_assets.pipeline.changed import changed
 from trainpipe_assets.pipeline.component import TrainingPipeline, checked_name, component_tree
 from trainpipe_assets.pipeline.current_model import current_model, history_of
@@ -269,7 +270,8 @@ def _drift_lines(drift: dict[str, Any] | None) -> list[str]:
 def measured(evaluation: Mapping[str, Any], metric: str) -> str:
     """What an evaluation found of `metric`, with its interval."""
     found = evaluation["metrics"][metric]
-    return f"{found['value']:.4f} (95% interval {found['low']:.4f} to {found['high']:.4f}, {evaluation['test_examples']:,} test examples)"
+    value, low, high = (written(found[name]) for name in ("value", "low", "high"))
+    return f"{value} (95% interval {low} to {high}, {evaluation['test_examples']:,} test examples)"
 
 
 def _model_lines(name: str, status: dict[str, Any]) -> list[str]:

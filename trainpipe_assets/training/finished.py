@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 
 from trainpipe_assets.storage.objects import sha256_of
 from trainpipe_assets.training.durable import whole_folder
-from trainpipe_assets.training.model import save_tokenizer
 from trainpipe_assets.training.spec import TrainSpec
 
 RECORD, WEIGHTS = "training.json", "model.safetensors"
@@ -36,13 +35,12 @@ def write_finished(
     model: PreTrainedModel,
     base: str,
     record: Mapping[str, Any],
-    save: Callable[[PreTrainedModel, Path], None],
+    save: Callable[[PreTrainedModel, str, Path], None],
 ) -> FinishedModel:
     """Put `model`, by `save`, with the tokenizer of the folder `base` and `record` into the new folder `folder`."""
     with whole_folder(folder) as partial:
-        save(model, partial)
+        save(model, base, partial)
         (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by this user alone
-        save_tokenizer(base, partial)
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return FinishedModel(folder, sha256_of(folder / WEIGHTS), record)
 

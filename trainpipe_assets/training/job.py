@@ -86,7 +86,8 @@ class Job:
         """Count the step of `batch`, and its padding as this process, whose share is like the others', saw it."""
         lengths, own = (self.train.lengths_of(indices) for indices in (batch.effective, batch.share))
         rectangle = sum(micro_batch.input_ids.numel() for micro_batch in batch.micro_batches)
-        self.meter.count(len(lengths), int(lengths.sum()), int(own.sum()), rectangle)
+        examples = len(lengths) * self.train.examples / len(self.train)  # a long document is several sequences
+        self.meter.count(examples, int(lengths.sum()), int(own.sum()), rectangle)
         return self.meter.progress(record, self.total_steps)
 
     def warn(self, **symptoms: str | None) -> None:

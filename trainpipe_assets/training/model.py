@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from trainpipe_assets.training.products import use_fast_products
 
 SHOWN_WEIGHTS = 3
 CAUSAL_TOLERANCE = 1e-4  # of logits in float32, between two forward passes
+PADDING_TOLERANCE = 1e-3  # of the largest logit
 
 Problem = Literal["single_label_classification", "regression", "multi_label_classification"]
 
@@ -42,7 +44,8 @@ def load_classifier(base: str, labels: Sequence[str], seed: int, problem: Proble
     classifier of just these labels in this order: then it is learnt on.
 
     Raises:
-        ValueError: `base` is no model folder, cannot be fetched, has no safetensors, is no text model, or lacks weights beside the head.
+        ValueError: `base` is no model folder, cannot be fetched, has no safetensors, is no text model, lacks weights beside the head, or
+            answers otherwise where a text is padded.
     """
     set_seed(seed)
     model, lost = _load(base, "base model", list(labels))
@@ -50,7 +53,9 @@ def load_classifier(base: str, labels: Sequence[str], seed: int, problem: Proble
     if _answers_otherwise(base, labels):
         _draw_head(model, seed)
     model.config.problem_type = problem
-    return _ready(model, base)
+    _ready(model, base)
+    _require_padding_unseen(model, base)
+    return model
 
 
 def load_language_model(base: str, seed: int) -> PreTrainedModel:
@@ -115,11 +120,11 @@ def load_tokenizer(base: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def save_tokenizer(base: str | Path, folder: Path) -> None:
+def save_tokenizer(base: str | Path, folder: Path, padding: int | None = None) -> None:
     """Put the tokenizer of the model folder `base` into `folder`, where it does what the `tokenizer.json` says by which datasets are made.
 
     transformers makes some kinds anew from their class and their config, which may say something else. Such a one is kept as of no
-    particular kind.
+    particular kind. With `padding`, it fills up the shorter texts of a batch at their end, with the token of that id.
 
     Raises:
         ValueError: there is none.
@@ -134,6 +139,8 @@ def save_tokenizer(base: str | Path, folder: Path) -> None:
             chat_template=tokenizer.chat_template,
             **tokenizer.special_tokens_map,
         )
+    if padding is not None:
+        tokenizer.pad_token, tokenizer.padding_side = tokenizer.convert_ids_to_tokens(padding), "right"
     tokenizer.save_pretrained(folder)
     shutil.copyfile(file, folder / file.name)
 
@@ -144,17 +151,30 @@ def _steps(tokenizer: Tokenizer) -> Mapping[str, Any]:
     return {name: parts[name] for name in ("normalizer", "pre_tokenizer", "model", "post_processor")}
 
 
-def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that fills up a batch: the tokenizer's padding, else its end of text (the attention mask hides it)."""
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if not isinstance(found, int):
-        raise ValueError(f"the tokenizer {tokenizer.name_or_path} has neither a padding nor an end-of-text token; give it a pad_token")
-    return found
+def pad_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that fills up a batch: the tokenizer's padding, else the model's, else the end of a text (the attention mask hides it).
+
+    One that stands for a piece of text is the last resort: where a tokenizer is told to pad with it, it cuts texts otherwise.
+    """
+    configured = getattr(model.config, "pad_token_id", None)
+    special = configured if configured in tokenizer.added_tokens_decoder else None
+    for found in (tokenizer.pad_token_id, special, tokenizer.eos_token_id, configured):
+        if isinstance(found, int) and found in range(vocabulary_size(model)):
+            return found
+    raise ValueError(
+        f"the tokenizer {tokenizer.name_or_path} has neither a padding nor an end-of-text token that the model knows; give it a pad_token"
+    )
 
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The most tokens that the model takes, special ones included."""
+    """The most tokens that the model takes, special ones included.
+
+    Beyond the length of its pretraining, `longrope` turns the tokens of short texts by other angles where a long one is in their batch.
+    """
     positions = int(getattr(model.config, "max_position_embeddings", tokenizer.model_max_length))
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        positions = min(positions, int(rope.get("original_max_position_embeddings", positions)))
     for module in model.modules():
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:  # RoBERTa and its like count from behind it
@@ -186,10 +206,10 @@ def frozen_digest(model: PreTrainedModel) -> str:
 
 
 def _ready(model: PreTrainedModel, source: str | Path) -> PreTrainedModel:
+    """The model with weights of its own, and the padding that those who are given it will pad with."""
     for parameter in model.parameters():  # memory of its own: aligned the same in every run, never a view into a mapped file
         parameter.data = parameter.data.clone()
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = pad_id(load_tokenizer(source))
+    model.config.pad_token_id = pad_id(model, load_tokenizer(source))
     return model
 
 
@@ -234,25 +254,51 @@ def _require_causal(model: PreTrainedModel, base: str) -> None:
         )
 
 
+def _require_padding_unseen(model: PreTrainedModel, base: str) -> None:
+    """Refuse a model whose answer to a text depends on how far it is padded: texts of a batch would change each other's answers.
+
+    What decodes after it has encoded needs whole texts, and is taken at its word.
+    """
+    if model.config.is_encoder_decoder:
+        return
+    padding = int(model.config.pad_token_id)
+    ids = torch.arange(12, device=model.device).add(padding + 1).remainder(vocabulary_size(model))
+    short, long = ids[:5], ids[5:]
+    rows = torch.stack([torch.nn.functional.pad(short, (0, 2), value=padding), long])
+    seen = torch.tensor([[1] * 5 + [0] * 2, [1] * 7], device=model.device)
+    with inference(model):
+        together = model(input_ids=rows, attention_mask=seen).logits
+        alone = torch.cat([model(input_ids=tokens[None]).logits for tokens in (short, long)])
+    if (together - alone).abs().max() > PADDING_TOLERANCE * alone.abs().max():
+        raise ValueError(
+            f"the base model {base} ({model.config.model_type}) answers a text otherwise where it is padded to the length of another, so "
+            "its numbers would depend on what is scored beside it; choose a base of another kind"
+        )
+
+
 def _load(
     source: str, role: str, labels: list[str] | None, kind: Any = AutoModelForSequenceClassification
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model, and the names of the weights that it has not been given."""
     names = {} if labels is None else {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
+    load = partial(
+        kind.from_pretrained,
+        source,
+        output_loading_info=True,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,
+        **names,
+    )
     try:
-        model, found = kind.from_pretrained(
-            source,
-            output_loading_info=True,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-            ignore_mismatched_sizes=True,
-            **names,
-        )
+        try:
+            model, found = load(attn_implementation="sdpa")
+        except ValueError as error:
+            if "scaled_dot_product_attention" not in str(error):
+                raise
+            model, found = load(attn_implementation="eager")  # kinds that have an attention of their own
     except (OSError, ValueError, KeyError, ImportError, AssertionError, SafetensorError) as error:
         hint = "name a local folder with config.json, a tokenizer and model.safetensors, or go online once"
-        if "scaled_dot_product_attention" in str(error):
-            hint = "models of its kind cannot be trained here, as docs/guide/training.md says: choose another base"
         raise ValueError(f"the {role} {source} cannot be loaded: {first_line(error)}; {hint}") from error
     return model, sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})

@@ -37,9 +37,10 @@ class OneDnnLinear(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`input` [..., in] times the weights [out, in], and the bias: [..., out]."""
         plain = input.dtype == self.weight.dtype == torch.float32 and input.device.type == "cpu"
-        if not plain or torch.is_autocast_enabled("cpu"):
+        if not plain or input.ndim == 1 or not input.numel() or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
-        return _Linear.apply(input, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
+        rows: torch.Tensor = _Linear.apply(input.flatten(0, -2), self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return rows.view(*input.shape[:-1], -1)  # what a function of its own gives as a view, some models could not change in place
 
 
 class _Linear(torch.autograd.Function):
@@ -52,11 +53,10 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         (gradient,), (input, weight) = gradients, ctx.saved_tensors
         of_input, of_weight, of_bias = ctx.needs_input_grad
-        rows, seen = (side.reshape(-1, side.shape[-1]) for side in (gradient, input))
         return (
             product(gradient, weight.t()) if of_input else None,
-            _gradient_of_weight(rows, seen) if of_weight else None,
-            rows.sum(0) if of_bias else None,
+            _gradient_of_weight(gradient, input) if of_weight else None,
+            gradient.sum(0) if of_bias else None,
         )
 
 

@@ -53,7 +53,7 @@ class Meter:
         self.timeline = timeline
         self.earlier = earlier
         self.steps = 0
-        self.examples = 0
+        self.examples = 0.0
         self.tokens = 0
         self.own_tokens = 0
         self.rectangle = 0
@@ -69,7 +69,7 @@ class Meter:
                 return
             yield batch
 
-    def count(self, examples: int, tokens: int, own_tokens: int, rectangle: int) -> None:
+    def count(self, examples: float, tokens: int, own_tokens: int, rectangle: int) -> None:
         """Note one step: its examples and tokens, and of this process's share the tokens without and with padding."""
         self.steps += 1
         self.examples += examples

@@ -224,6 +224,30 @@ def test_unmarked_answers_are_what_follows_the_question(tmp_path: Path) -> None:
     assert learnt(tokenizer, row) == "Four.<|im_end|>\nSix, I think.<|im_end|>\n"
 
 
+LOOKING = "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% else %}Be kind.{% endif %}" + CHATML
+
+
+def test_a_chat_may_open_with_an_answer(tmp_path: Path) -> None:
+    tokenizer = loaded(write_tokenizer(tmp_path, LOOKING), "chat")
+    row = tokenizer.encode(["-"], [json.dumps([{"role": "assistant", "content": "Be kind."}, *CHAT[1:3]])]).row(0, named=True)
+    assert tokenizer.fast.decode(row["input_ids"], skip_special_tokens=False).startswith("Be kind.<|endoftext|><|im_start|>assistant\nBe kind.")
+    assert learnt(tokenizer, row) == "Be kind.<|im_end|>\nFour.<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("tokenizer.json", "{", r"tokenizer.json is no fast tokenizer: .*; save the base model's tokenizer anew"),
+        ("tokenizer_config.json", "{'a': 1}", r"tokenizer_config.json is no JSON: .*; save the base model's tokenizer anew"),
+        ("tokenizer_config.json", "[1]", r"tokenizer_config.json holds a list, not an object"),
+    ],
+)
+def test_a_damaged_tokenizer_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (write_tokenizer(tmp_path) / name).write_text(content)
+    with pytest.raises(ValueError, match=said):
+        loaded(tmp_path, "chat")
+
+
 def test_a_template_that_hides_its_answers_is_refused(tmp_path: Path) -> None:
     tokenizer = loaded(write_tokenizer(tmp_path, FORGETFUL), "chat")
     with pytest.raises(ValueError, match=r"which tokens are the answers cannot be told"):

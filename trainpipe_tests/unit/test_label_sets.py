@@ -13,7 +13,7 @@ from trainpipe_assets.data.reading.parquet import read_parquet
 from trainpipe_assets.evaluation.intervals import draws
 from trainpipe_assets.evaluation.label_set_metrics import (
     LabelSets,
-    bootstrap_average_precision,
+    average_precision,
     bootstrap_label_sets,
     measure,
     multi_hot,
@@ -64,17 +64,19 @@ def by_scikit_learn(sets: LabelSets) -> dict[str, float]:
 def test_the_metrics_are_those_of_scikit_learn() -> None:
     sets = simulated(200)
     assert measure(sets) == pytest.approx(by_scikit_learn(sets), rel=1e-9)
-    ranked = bootstrap_average_precision(sets, 100).values
     for label in range(3):
-        assert ranked[str(label)] == pytest.approx(average_precision_score(sets.truth[:, label], sets.probabilities[:, label]))
+        ranked = average_precision(sets, label)
+        assert ranked is not None
+        assert ranked.value == pytest.approx(average_precision_score(sets.truth[:, label], sets.probabilities[:, label]))
+        assert 0.0 <= ranked.low < ranked.value < ranked.high <= 1.0
         assert roc_auc(sets, label) == pytest.approx(roc_auc_score(sets.truth[:, label], sets.probabilities[:, label]))
-    assert ranked["3"] == 0.0
+    assert average_precision(sets, 3) is None
     assert roc_auc(sets, 3) is None
 
 
 def test_each_resample_has_the_metrics_of_the_rows_that_it_drew() -> None:
     sets = simulated(60)
-    found, ranked = bootstrap_label_sets(sets, 10, seed=3).resampled, bootstrap_average_precision(sets, 10, seed=3).resampled
+    found = bootstrap_label_sets(sets, 10, seed=3).resampled
     macro, expected_macro = found.pop("macro_f1"), []
     there = (sets.truth | sets.predicted).any(axis=0)
     for index, rows in enumerate(np.concatenate(list(draws(60, 10, 3)))):
@@ -83,8 +85,6 @@ def test_each_resample_has_the_metrics_of_the_rows_that_it_drew() -> None:
         del expected_metrics["macro_f1"]  # that is of the labels of the sample, whichever were drawn
         expected_macro.append(f1_score(drawn.truth[:, there], drawn.predicted[:, there], average="macro", zero_division=0))
         assert {name: values[index] for name, values in found.items()} == pytest.approx(expected_metrics, rel=1e-9)
-        expected = average_precision_score(drawn.truth[:, 1], drawn.probabilities[:, 1])
-        assert ranked["1"][index] == pytest.approx(expected)
     assert macro == pytest.approx(np.array(expected_macro))
 
 

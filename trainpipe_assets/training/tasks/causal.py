@@ -18,7 +18,7 @@ from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import Indices
 from trainpipe_assets.training.finished import save_weights
 from trainpipe_assets.training.micro_batches import MicroBatch
-from trainpipe_assets.training.model import load_language_model
+from trainpipe_assets.training.model import load_language_model, save_tokenizer
 from trainpipe_assets.training.sequences import padded
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.tasks import lora
@@ -115,9 +115,10 @@ class CausalLM(Task[Pieces]):
         sums, tokens = as_sums(scores).sum(axis=0), int(data.answers.sum())
         return {"loss": float(sums[LOSS] / tokens), "accuracy": float(sums[HITS] / tokens), "tokens": tokens}
 
-    def save(self, model: PreTrainedModel, folder: Path) -> None:
-        """Weights and config; of adapters also themselves."""
+    def save(self, model: PreTrainedModel, base: str, folder: Path) -> None:
+        """Weights, config and tokenizer; of adapters also themselves."""
         save_weights(lora.merge(model, folder), folder)
+        save_tokenizer(base, folder)
 
 
 def logits(model: Any, inputs: MicroBatch) -> torch.Tensor:

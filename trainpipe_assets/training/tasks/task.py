@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import Indices, cut_by_budget, padded_tokens, plan_batches, plan_scoring
-from trainpipe_assets.training.finished import save_weights
 from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.model import longest_input, vocabulary_size
 from trainpipe_assets.training.sequences import Sequences, check_sequences
@@ -86,9 +85,9 @@ class Task(ABC, Generic[Data]):
     def symptom(self, data: Data, scores: torch.Tensor, names: Sequence[str], epoch: int) -> str | None:
         """A sign in the scores of a validation that the training goes wrong, in words; None where there is none."""
 
-    def save(self, model: PreTrainedModel, folder: Path) -> None:
-        """Put the finished model into `folder`."""
-        save_weights(model, folder)
+    @abstractmethod
+    def save(self, model: PreTrainedModel, base: str, folder: Path) -> None:
+        """Put the finished model into `folder`, with the tokenizer of the folder `base`."""
 
 
 def label_losses(log_probabilities: torch.Tensor, labels: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ What is answered, and what the loss is, is in `classification.py`, `multi_label.
 """
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from trainpipe_assets.training.batching import Indices
+from trainpipe_assets.training.finished import save_weights
 from trainpipe_assets.training.first_token import skip_unused_tokens
 from trainpipe_assets.training.micro_batches import MicroBatch
-from trainpipe_assets.training.model import Problem, label_names, load_classifier
+from trainpipe_assets.training.model import Problem, label_names, load_classifier, save_tokenizer
 from trainpipe_assets.training.sequences import padded
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.tasks.examples import Examples
@@ -51,6 +53,11 @@ class TextTask(Task[Examples]):
     def score(self, model: PreTrainedModel, inputs: MicroBatch) -> torch.Tensor:
         """The outputs."""
         return outputs(model, inputs)
+
+    def save(self, model: PreTrainedModel, base: str, folder: Path) -> None:
+        """Weights and config, and a tokenizer that pads as in training: some decoders find the last token of a text by it."""
+        save_weights(model, folder)
+        save_tokenizer(base, folder, padding=model.config.pad_token_id)
 
     @abstractmethod
     def answers(self, model: PreTrainedModel, scores: torch.Tensor) -> NDArray[np.float64]:
