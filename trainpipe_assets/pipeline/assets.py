@@ -194,7 +194,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 labels=encoder.names,
                 base=base,
                 model=settings.model,
-                training=config.settings(),
+                training=config.within(settings),
                 forced_by=context.run_id if config.force else None,
             )
             present = read_manifest(join(lake.models_uri(context.asset_key), plan.fingerprint))

@@ -79,6 +79,7 @@ def examine() -> Iterator[Finding]:
         yield from check_places(lake, pipelines if isinstance(pipelines, dict) else {})
     if isinstance(launcher, LocalLauncher):
         yield check_compute(launcher)
+        yield _guarded("scratch", check_writable, absolute(launcher.scratch))
         yield _guarded("disk for scratch", check_disk, Path(launcher.scratch))
     yield check_dagster_home()
 
@@ -198,9 +199,17 @@ def _check_folder(check: str, folder: Path) -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         return Finding(check, "fail", f"{existing} is not a folder", "correct TRAINPIPE_LAKE or TRAINPIPE_LANDING")
-    if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
-        return Finding(check, "fail", f"{existing}: this user may not write there", "grant it, or name another place")
+    below = _lake_folders(folder) if existing == folder and check == "lake" else ()
+    closed = next((path for path in (existing, *below) if not os.access(path, os.R_OK | os.W_OK | os.X_OK)), None)
+    if closed is not None:
+        return Finding(check, "fail", f"{closed}: this user may not write there", "grant it, or name another place")
     return Finding(check, "ok", f"{folder}: writable" if existing == folder else f"{folder}: not there yet, will be made in {existing}")
+
+
+def _lake_folders(lake: Path) -> Iterator[Path]:
+    """All that is in a lake: tables with their logs, models, and the folders that they are in."""
+    for root, names, _files in os.walk(lake):
+        yield from (Path(root, name) for name in names)
 
 
 def check_landing(check: str, uri: str, source: SourceSettings) -> Finding:

@@ -108,9 +108,10 @@ def one_message() -> Iterator[None]:
         yield
     except Exception as error:  # of whatever kind Dagster makes of it; what no person can mend passes as it came
         cause = _first_cause(error)
-        if not isinstance(cause, ValueError | YAMLError | ResolutionException | dg.DagsterError):
+        told = str(cause).rstrip() if isinstance(cause, YAMLError | ResolutionException | dg.DagsterError) else message_of(cause)
+        if told is None:
             raise
-        raise ValueError(one_line(cause) if isinstance(cause, ValidationError) else str(cause).rstrip()) from None
+        raise ValueError(told) from None
 
 
 @contextmanager
@@ -123,8 +124,8 @@ def ending_with_one_message() -> Iterator[None]:
         end_with(str(error))
 
 
-def _first_cause(error: BaseException) -> BaseException:
-    return error if error.__cause__ is None else _first_cause(error.__cause__)
+def _first_cause(error: Exception) -> Exception:
+    return _first_cause(error.__cause__) if isinstance(error.__cause__, Exception) else error
 
 
 def one_line(error: ValidationError, variables: Mapping[str, str] = MappingProxyType({})) -> str:

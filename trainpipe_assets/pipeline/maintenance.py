@@ -78,14 +78,24 @@ def _is_ours(lake: Lake, keys: PipelineKeys, fingerprint: str) -> bool:
 
 
 def pinned_versions(lake: Lake, keys: PipelineKeys, task: Task) -> defaultdict[str, set[int]]:
-    """The versions of tables, by URI, that models and evaluations came from, and the one that was compared last with the current model."""
+    """The versions of tables, by URI, that models and evaluations came from, and the one that was compared last with the current model.
+
+    Raises:
+        ValueError: models were evaluated, and there is none: their folder may be another disk, which is not there.
+    """
     pinned: defaultdict[str, set[int]] = defaultdict(set)
-    root = absolute(lake.root)
-    for model in list_artifacts(lake.models_uri(keys["fine_tuned_model"])):
+    root, folder = absolute(lake.root), lake.models_uri(keys["fine_tuned_model"])
+    models = list_artifacts(folder)
+    for model in models:
         for table in model.manifest["lake"].values():
             pinned[relocated(table["uri"], root)].add(int(table["version"]))
     history = find(lake.table_uri(keys["eval_report"]))
     if history is not None:
+        if history.rows and not models:
+            raise ValueError(
+                f"{history.rows} model(s) were evaluated, but there is none in {folder}: which versions of the tables they are from cannot "
+                "be told, so nothing was removed. Mount the folder or bring the models back; where they are gone for good, train one anew"
+            )
         for uri, version in history_of(history).select("dataset_uri", "dataset_version").unique().iter_rows():
             pinned[uri].add(version)
     drift_history = find(lake.table_uri(keys["drift_report"]))
@@ -94,7 +104,7 @@ def pinned_versions(lake: Lake, keys: PipelineKeys, task: Task) -> defaultdict[s
         for uri, version in comparisons.sort("compared_at").select("dataset_uri", "dataset_version").tail(1).iter_rows():
             pinned[uri].add(version)
         current = current_model(history, task)
-        drifted = comparisons.filter("drifted", pl.col("model_fingerprint") == (current.fingerprint if current else None))
+        drifted = comparisons.filter("drifted", pl.col("model_fingerprint") == (current.fingerprint if current else ""))
         for uri, *versions in drifted.select("dataset_uri", "since_version", "dataset_version").iter_rows():
             pinned[uri].update(versions)  # by which it is seen whether what drifted is still there
     return pinned

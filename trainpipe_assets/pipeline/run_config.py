@@ -5,7 +5,7 @@ from typing import Any, cast, get_args
 import dagster as dg
 from pydantic import Field, create_model, model_validator
 
-from trainpipe_assets.settings import TrainingSettings
+from trainpipe_assets.settings import PipelineSettings, TrainingSettings
 
 
 class TrainingRunConfig(dg.Config):
@@ -24,13 +24,14 @@ class TrainingRunConfig(dg.Config):
             name: value for name, value in values.items() if value is not None or name not in cls.model_fields or _may_be_null(cls, name)
         }
 
-    def settings(self) -> TrainingSettings:
-        """The hyper-parameters as plain settings.
+    def within(self, settings: PipelineSettings) -> TrainingSettings:
+        """The hyper-parameters as plain settings, which fit the others of the pipeline.
 
         Raises:
-            pydantic.ValidationError: a value is out of bounds.
+            pydantic.ValidationError: a value is out of bounds, or does not go with the rest of `settings`.
         """
-        return TrainingSettings.model_validate(self.model_dump(include=set(TrainingSettings.model_fields)))
+        chosen = TrainingSettings.model_validate(self.model_dump(include=set(TrainingSettings.model_fields)))
+        return PipelineSettings.model_validate({**dict(settings), "training": chosen}).training
 
 
 def _may_be_null(config: type[dg.Config], name: str) -> bool:

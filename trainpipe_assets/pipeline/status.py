@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 import polars as pl
@@ -45,8 +45,8 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
     Raises:
         ValueError: there is no pipeline of that name, or it is not enabled, or a `defs.yaml` has a mistake, or two have one name.
     """
-    files = sorted(pipelines_folder().rglob("defs.yaml"))
-    declared = [path for path in files if TrainingPipeline.__name__ in path.read_text(errors="replace")]
+    with one_message():
+        declared = [path for path in _defs_files() if TrainingPipeline.__name__ in path.read_text(errors="replace")]
     names = [path.parent.name for path in declared]
     for path, name in zip(declared, names, strict=True):
         if names.count(name) > 1:
@@ -63,6 +63,17 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
     if only not in pipelines:
         raise ValueError(f"there is no pipeline {only!r}; there are: {', '.join(pipelines) or 'none'} (folders under {folder})")
     return {only: pipelines[only]}
+
+
+def _defs_files() -> list[Path]:
+    """Every `defs.yaml` below the folder of pipelines; a folder that may not be looked into is an OSError, not one without."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    folder = pipelines_folder()
+    walked = os.walk(folder, onerror=refuse) if folder.exists() else ()
+    return sorted(Path(place, "defs.yaml") for place, _, names in walked if "defs.yaml" in names)
 
 
 def load_pipeline(name: str | None) -> tuple[str, PipelineSettings]:

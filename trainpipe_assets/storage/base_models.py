@@ -41,9 +41,10 @@ def resolve(name: str, models_folder: str, *, download: bool = True) -> BaseMode
     Raises:
         ValueError: it is none of them, the hub cannot be reached, or there are no safetensors in it.
         S3Problem: S3 refuses, and why.
+        OSError: the folder, or a file in it, may not be read.
     """
     folder = _locate(name, models_folder, download)
-    files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
+    files = sorted(path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in _FILES))
     if not any(path.name.endswith(".safetensors") for path in files):
         raise ValueError(f"base model {name!r} in {folder} has no .safetensors file; convert it, other weight formats are not loaded")
     if not (folder / "config.json").is_file():

@@ -13,7 +13,7 @@ from trainpipe_assets.storage.delta import find
 from trainpipe_assets.training.durable import exclusive
 from trainpipe_assets.training.spec import save_spec
 from trainpipe_tests.corpora import as_csv, examples
-from trainpipe_tests.pipelines import Workplace, make_workplace
+from trainpipe_tests.pipelines import Workplace, failure_of, make_workplace
 from trainpipe_tests.unit.training_fixtures import make_spec
 
 
@@ -68,3 +68,14 @@ def test_what_a_training_left_that_nobody_went_on_with_is_removed(place: Workpla
         os.utime(scratch / ("d" * 32) / "checkpoints" / "lock", (long_ago, long_ago))
         assert place.run("maintenance").success
     assert {path.name for path in scratch.iterdir()} == {"b" * 32, "d" * 32, "e" * 32, "mine"}
+
+
+def test_where_the_models_are_not_there_nothing_is_removed(place: Workplace) -> None:
+    place.land("a.csv", as_csv(examples(80)))
+    assert place.run().success
+    models = Path(place.lake.models_uri(dg.AssetKey("fine_tuned_model")))
+    models.rename(models.with_name("unmounted"))
+    result = place.run("maintenance")
+    assert f"1 model(s) were evaluated, but there is none in {models}" in failure_of(result)
+    models.with_name("unmounted").rename(models)
+    assert place.run("maintenance").success

@@ -163,3 +163,10 @@ def test_real_ratings_are_predicted_better_than_by_their_mean(tmp_path: Path, in
     assert found["gate_passed"], found["gate_reasons"]
     assert found["rmse_high"] < found["baseline_rmse"]
     assert found["spearman_low"] > 0.2, found
+
+
+def test_run_config_has_to_go_with_the_rest_of_the_settings(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    place = workplace(tmp_path, instance)
+    place.land("a.csv", as_csv(priced(60)))
+    result = place.run(run_config={"ops": {"fine_tuned_model": {"config": {"label_smoothing": 0.1}}}})
+    assert "training.label_smoothing is for classes; task text-regression learns numbers" in failure_of(result)

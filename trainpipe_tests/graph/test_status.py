@@ -5,9 +5,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from trainpipe_assets.pipeline import status
 from trainpipe_assets.pipeline.status import describe, local_report, pipeline_status
 from trainpipe_tests.corpora import as_csv, examples
 from trainpipe_tests.pipelines import SETTINGS, make_workplace
+from trainpipe_tests.unprivileged import as_nobody, folder_for_everyone
 
 
 def test_a_file_of_which_nothing_can_be_used_is_named_with_its_reason(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -82,3 +84,16 @@ def test_settings_that_were_changed_since_are_named(tmp_path: Path, instance: dg
     assert "  changed    cleaned_features is of other settings: cleaning.min_chars was 2 and is 3\n" in told
     assert place.run().success
     assert pipeline_status(place.lake, "words", place.settings)["changed"] == {}
+
+
+def test_a_folder_of_a_pipeline_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with folder_for_everyone() as folder:
+        monkeypatch.setattr(status, "pipelines_folder", lambda: folder)
+        assert status.load_pipelines() == {}
+        (folder / "reviews").mkdir()
+        (folder / "reviews" / "defs.yaml").write_text("type: trainpipe_assets.TrainingPipeline\n")
+        (folder / "reviews").chmod(0)
+        with pytest.raises(ValueError, match=r"Permission denied: .*/reviews'. Let whoever runs the pipeline read"):
+            as_nobody(status.load_pipelines)
+        (folder / "reviews").chmod(0o755)
+        assert list(status.load_pipelines()) == ["reviews"]

@@ -1,6 +1,7 @@
 """`trainpipe doctor` on a local installation and on one on a real S3 server: what is right, and each thing that may be wrong."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from trainpipe_tests.pipelines import write_stand_in
 from trainpipe_tests.programs import Installation
 from trainpipe_tests.s3.careless_server import careless_server
 from trainpipe_tests.s3_server import S3Server
+from trainpipe_tests.unprivileged import as_nobody, folder_for_everyone
 
 CHECKS = [
     "python",
@@ -23,6 +25,7 @@ CHECKS = [
     "landing of reviews",
     "base model of reviews",
     "compute",
+    "scratch",
     "disk for scratch",
     "DAGSTER_HOME",
 ]
@@ -87,6 +90,18 @@ def test_what_is_wrong_is_named_with_its_remedy(place: Installation) -> None:
     assert checks["base model of reviews"]["remedy"] == "run: trainpipe samples"
     assert "compute.device is 'mps'" in checks["compute"]["found"]
     assert "telemetry" in checks["DAGSTER_HOME"]["found"]
+
+
+def test_a_folder_within_the_lake_that_another_user_made_is_named() -> None:
+    with folder_for_everyone() as lake:
+        lake.chmod(0o777)
+        (lake / "tables" / "raw_data" / "_delta_log").mkdir(parents=True)
+        found = as_nobody(lambda: doctor.check_writable("lake", str(lake)))
+        if os.geteuid() == 0:
+            assert (found.verdict, found.found) == ("fail", f"{lake}/tables: this user may not write there")
+        (lake / "tables").chmod(0)
+        assert as_nobody(lambda: doctor.check_writable("lake", str(lake))).verdict == "fail"
+        (lake / "tables").chmod(0o755)
 
 
 def test_a_bad_variable_stops_no_other_check(place: Installation) -> None:

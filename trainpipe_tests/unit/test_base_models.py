@@ -14,6 +14,7 @@ from trainpipe_assets.storage import base_models
 from trainpipe_assets.storage.model_cache import cache_folder
 from trainpipe_assets.training.model import load_language_model
 from trainpipe_tests.unit.causal_fixtures import LONGEST, write_tiny_language_model
+from trainpipe_tests.unprivileged import as_nobody, folder_for_everyone
 
 MERGE = ["Ġ", "a"]  # a space and the letter behind it
 BLOCK = {
@@ -119,3 +120,11 @@ def test_a_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"broken\.gguf cannot be converted: .*cannot be read as a model"):
         base_models.resolve("broken.gguf", str(tmp_path))
     assert not list(cache_folder().glob("gguf-*"))
+
+
+def test_a_folder_that_may_not_be_listed_is_not_one_without_weights() -> None:
+    with folder_for_everyone() as folder:
+        write_plain(folder / "base")
+        (folder / "base").chmod(0o111)
+        with pytest.raises(PermissionError):
+            as_nobody(lambda: base_models.resolve(str(folder / "base"), str(folder)))

@@ -230,7 +230,9 @@ LOOKING = "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{
 def test_a_chat_may_open_with_an_answer(tmp_path: Path) -> None:
     tokenizer = loaded(write_tokenizer(tmp_path, LOOKING), "chat")
     row = tokenizer.encode(["-"], [json.dumps([{"role": "assistant", "content": "Be kind."}, *CHAT[1:3]])]).row(0, named=True)
-    assert tokenizer.fast.decode(row["input_ids"], skip_special_tokens=False).startswith("Be kind.<|endoftext|><|im_start|>assistant\nBe kind.")
+    assert tokenizer.fast.decode(row["input_ids"], skip_special_tokens=False).startswith(
+        "Be kind.<|endoftext|><|im_start|>assistant\nBe kind."
+    )
     assert learnt(tokenizer, row) == "Be kind.<|im_end|>\nFour.<|im_end|>\n"
 
 

@@ -1,8 +1,6 @@
 """Listing the landing folder: what counts as a file, what its version is, and when it has settled."""
 
-import multiprocessing
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,9 @@ from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, f
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_tests.unit.landed_files import NOW, land_bytes, read_bytes, whole_file_problem
+from trainpipe_tests.unprivileged import as_nobody, folder_for_everyone
 
 SETTINGS = SourceSettings()
-NOBODY = 65534  # the user without privileges
 GOOD = b"text,label\nfine,pos\n"
 
 
@@ -320,34 +318,12 @@ def test_a_column_that_no_file_has_is_a_wrong_setting(tmp_path: Path) -> None:
 
 @pytest.fixture
 def everyones() -> Iterator[Path]:
-    """A folder that a user without privileges may list, unlike those of pytest."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
+    with folder_for_everyone() as folder:
+        yield folder
 
 
 def listed_without_privileges(folder: Path) -> list[LandedFile]:
-    """The listing that a user gets whom permissions stop: the tests may run as root, whom nothing is denied."""
-    if os.geteuid() != 0:
-        return list_landed(str(folder), SETTINGS)
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            theirs.send(list_landed(str(folder), SETTINGS))
-        except ValueError as error:
-            theirs.send(error)
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    found = ours.recv()
-    if isinstance(found, Exception):
-        raise found
-    assert isinstance(found, list)
-    return found
+    return as_nobody(lambda: list_landed(str(folder), SETTINGS))
 
 
 @pytest.mark.parametrize("mode", [0, 0o444, 0o111])
