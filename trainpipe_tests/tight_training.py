@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from trainpipe_assets.training import __main__ as program
+from trainpipe_assets.training.complaint import Complaint
 from trainpipe_assets.training.loop import run
 from trainpipe_assets.training.micro_batches import PreparedBatch
 from trainpipe_assets.training.progress import Progress
@@ -73,7 +74,7 @@ def main() -> int:
     try:
         run(load_spec(Path(path)), thief, processes_here=processes)
     except ValueError as error:
-        return program._complain(str(error), 0, None)
+        return program._complain(Complaint(str(error)), Path(path), 0, None)
     return 0
 
 

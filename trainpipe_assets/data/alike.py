@@ -31,12 +31,12 @@ def alike(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float) -> pl.Dat
 
     `texts` has `number` and `clean_text`; a text that is not there is like none.
     """
-    return _found(pairs, texts, similarity, _all_alike)
+    return _found(pairs, texts, similarity, enough=False)
 
 
 def linked(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float) -> pl.DataFrame:
     """As many of those that `alike` finds as make the same texts hang together, which may be far fewer than all."""
-    return _found(pairs, texts, similarity, _enough_alike)
+    return _found(pairs, texts, similarity, enough=True)
 
 
 def numbers_in(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -53,16 +53,24 @@ def sketches_leave(sketched: NDArray[np.uint64], left: Places, right: Places, si
         yield one[possible], other[possible]
 
 
-def _found(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float, choose: Callable[[Compare, Pairs], Pairs]) -> pl.DataFrame:
+def _found(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float, *, enough: bool) -> pl.DataFrame:
+    """Pairs that are alike: all of them, or `enough` to make the same texts hang together."""
     texts = texts.join(numbers_in(pairs), on="number", how="semi").sort("number")
     pairs = pairs.filter(pl.all_horizontal(pl.all().is_in(texts["number"].implode())))
     numbers, letters = texts["number"].to_numpy(), texts["clean_text"].str.len_chars().to_numpy().astype(np.int64)
     left, right = (np.searchsorted(numbers, pairs[side].to_numpy()) for side in ("left", "right"))
     found = [pairs.clear()]
+    component = np.arange(len(numbers))
     for part in _together(left, right, letters):
+        if enough:
+            part = part[component[left[part]] != component[right[part]]]
+        if not len(part):
+            continue
         places, within = np.unique(np.concatenate([left[part], right[part]]), return_inverse=True)
         together = _Texts(texts["clean_text"].gather(places), similarity)
-        one, other = choose(together.are_alike, together.not_ruled_out(*np.split(within, 2)))
+        possible = together.not_ruled_out(*np.split(within, 2))
+        one, other = (_enough_alike if enough else _all_alike)(together.are_alike, possible)
+        component = _joined(component, places[one], places[other])
         found.append(pl.DataFrame({"left": numbers[places[one]], "right": numbers[places[other]]}, schema=pairs.schema))
     return pl.concat(found)
 
@@ -141,6 +149,16 @@ def _enough_alike(are_alike: Compare, pairs: Pairs) -> Pairs:
     rest = ~first & (component[left] != component[right])
     more, others = _all_alike(are_alike, (left[rest], right[rest]))
     return np.concatenate([one, more]), np.concatenate([other, others])
+
+
+def _joined(component: Places, left: Places, right: Places) -> Places:
+    """The components once the places `left` and `right` are linked."""
+    joined, within = np.unique(np.concatenate([component[left], component[right]]), return_inverse=True)
+    one, other = np.split(within, 2)
+    _, first, of_each = np.unique(components(one, other, len(joined)), return_index=True, return_inverse=True)
+    now = np.arange(len(component))
+    now[joined] = joined[first[of_each]]
+    return now[component]
 
 
 def _without_circles(left: Places, right: Places, size: int) -> NDArray[np.bool_]:

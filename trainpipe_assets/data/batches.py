@@ -103,6 +103,18 @@ def _made_of(batches: Callable[[Choose], Iterator[pl.DataFrame]], schema: pl.Sch
 
 
 def _slices(frame: pl.LazyFrame, rows: int, most_bytes: int) -> Iterator[pl.DataFrame]:
-    for chunk in frame.collect_batches(chunk_size=rows, engine="streaming"):
-        bytes_each = chunk.estimated_size() / max(1, len(chunk))
-        yield from chunk.iter_slices(max(1, min(rows, int(most_bytes / max(1.0, bytes_each)))))
+    for gathered in _gathered(frame.collect_batches(engine="streaming"), rows, most_bytes):
+        bytes_each = gathered.estimated_size() / max(1, len(gathered))
+        yield from gathered.iter_slices(max(1, min(rows, int(most_bytes / max(1.0, bytes_each)))))
+
+
+def _gathered(batches: Iterable[pl.DataFrame], rows: int, most_bytes: int) -> Iterator[pl.DataFrame]:
+    """As many batches together as have `rows` rows or `most_bytes`, whichever comes first, or all that are left."""
+    held: list[pl.DataFrame] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= rows or sum(frame.estimated_size() for frame in held) >= most_bytes:
+            yield pl.concat(held)
+            held = []
+    if held:
+        yield pl.concat(held)

@@ -29,7 +29,7 @@ from trainpipe_assets.schemas import CLEANED_FEATURES, RAW_DATA, REJECTED_ROWS
 from trainpipe_assets.settings import LONGEST_LABELLED, CleaningSettings, PipelineSettings, RecordRule, SourceKind, SplitSettings, Task
 from trainpipe_assets.storage.increments import Changes, Increment
 
-VERSION = f"6-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
+VERSION = f"7-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
 
 LABELLED = ("labelled", "multi-labelled")  # kinds of sources whose texts have labels
 BATCH_ROWS = 50_000  # records normalised and judged at a time
@@ -121,13 +121,14 @@ def _decided(
     scratch: Path,
     labels: Labels | None,
     standing: Standing | None = None,
+    row_bytes: float | None = None,
 ) -> Cleaned:
     passed = pl.col("rule").is_null()
     failed = pl.concat(parts).filter(~passed).with_columns(duplicate_group=pl.lit(None, pl.String))
     rank = split_rank(pl.col("source_file"), split).alias("split_rank")
     candidates = [part.filter(passed).drop("rule", "reason").with_columns(rank) for part in parts]
     differ = labels.differ if labels else pl.Expr.ne
-    decided = decide(candidates, settings, scratch, differ, standing, by_file=split.by_file)
+    decided = decide(candidates, settings, scratch, differ, standing, by_file=split.by_file, row_bytes=row_bytes)
     rejected = decided.rejected.with_columns(pl.coalesce("text", "clean_text"))
     return Cleaned(
         examples=_as_examples(decided.kept, split),
@@ -189,7 +190,7 @@ def clean_changes(
     row_bytes = changes.source.row_bytes
     parts = by_text(_judged(changes.added, judge), n_coming, scratch / "coming", row_bytes)
     if changes.removed is None or examples is None or rejected is None:
-        result = _decided(parts, settings, split, scratch, labels)
+        result = _decided(parts, settings, split, scratch, labels, row_bytes=row_bytes)
         return changes.increment("cleaned_features", result.examples, None), changes.increment("rejected_rows", result.rejected, None)
     decided = DecidedRecords(examples, rejected)
     found = touched(pl.concat(parts), changes.removed, decided, settings.near_duplicates, scratch)
@@ -199,7 +200,7 @@ def clean_changes(
         together = pl.concat([*parts, _judged(records, judge)])
         parts = by_text(together, n_coming + again.height, scratch / "together", row_bytes)
     standing = found.standing(pl.concat(parts), decided) if settings.near_duplicates.action != "off" else None
-    result = _decided(parts, settings, split, scratch, labels, standing)
+    result = _decided(parts, settings, split, scratch, labels, standing, row_bytes)
     gone = pl.concat([changes.removed.select("row_id"), again])
     return (
         _increment(changes, "cleaned_features", result.examples, examples, gone),

@@ -51,6 +51,7 @@ def decide(
     standing: Standing | None = None,
     *,
     by_file: bool = False,
+    row_bytes: float | None = None,
 ) -> Decided:
     """Which of the candidates are kept.
 
@@ -58,7 +59,8 @@ def decide(
     records with the same text and the same label the first is kept; where any label differs from the first one's, by `differ`, none is,
     since nobody can say which one is right, but where the other one is of a higher `split_rank`, which then goes alone. Those with nearly
     the same text share a group, and where they are to be dropped only the first of a group is kept; none is beside one of a lower
-    `split_rank`, which `by_file` says that some have. Of the texts of other records `standing` tells. Files go to `scratch`.
+    `split_rank`, which `by_file` says that some have. Of the texts of other records `standing` tells. Files go to `scratch`; a record has
+    about `row_bytes`, where that is known.
     """
 
     columns = parts[0].collect_schema()
@@ -66,7 +68,7 @@ def decide(
 
     def judge(number: int, repeated: pl.LazyFrame) -> pl.LazyFrame:
         judged = _judge_repeated(repeated.collect(), drop_duplicates=settings.drop_duplicates, differ=differ)
-        return spilled(judged.lazy().select(schema.names()), scratch / "judged" / f"{number}.parquet")
+        return spilled(judged.lazy().select(schema.names()), scratch / "judged" / f"{number}.parquet", row_bytes)
 
     alone, repeated = zip(*concurrently(_divided, parts), strict=True)
     judged = list(concurrently(lambda numbered: judge(*numbered), enumerate(repeated)))
@@ -77,7 +79,7 @@ def decide(
     if near.action != "off":
         texts = ("content_hash", "clean_text", "near_bands", "near_sketch")
         compared = in_turn([part.select(texts) for part in (*alone, *(part.filter("stands") for part in judged))])
-        groups = find_groups(compared, near.similarity, scratch, standing)
+        groups = find_groups(compared, near.similarity, scratch, standing, row_bytes)
     decided = Decided(*(in_turn([_grouped(part, groups) for part in frames]) for frames in (kept, rejected)))
     if groups is None or (near.action == "group" and not by_file):
         return decided

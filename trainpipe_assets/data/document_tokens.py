@@ -5,6 +5,7 @@ A document is one row however long it is, so that a row that goes takes all of i
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -157,11 +158,11 @@ def _roles(messages: str | None) -> list[tuple[str, str]]:
 
 def _mask(encoding: Encoding, spans: Spans) -> list[bool]:
     """Whether each token holds a character of an answer."""
-    mask = [False] * len(encoding.ids)
-    for first, last in spans:
-        for token, (start, end) in enumerate(encoding.offsets):
-            if start < last and end > first:
-                mask[token] = True
+    mask, left = [], deque(spans)
+    for start, end in encoding.offsets:
+        while left and left[0][1] <= start:
+            left.popleft()
+        mask.append(bool(left) and end > left[0][0])
     return mask
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from trainpipe_assets.data.batches import from_batches, runs
-from trainpipe_assets.data.reading.readers import content_id, read_file
-from trainpipe_assets.data.reading.records import delimiter_advice
+from trainpipe_assets.data.reading.readers import content_id, parse_file, read_file
+from trainpipe_assets.data.reading.records import UnreadableFile, delimiter_advice
 from trainpipe_assets.data.schema_drift import QUARANTINED, drift_table, judge, quarantine
 from trainpipe_assets.data.source_schema import UNREADABLE, SourceSchema, from_json, schema_of
 from trainpipe_assets.data.sources import BARRED, UNLISTABLE, UNOPENABLE, FileChangedWhileReading, LandedFile, file_kind
@@ -106,6 +106,7 @@ def ingest(
     Raises:
         ValueError: there is nothing at all to read, no file has a column that every record needs, the schema of a file drifted and that
             is to stop the pipeline, or a file would have to be read anew that cannot be.
+        FileChangedWhileReading: a file would have to be read anew that is being written to.
     """
     if not landed:
         raise ValueError(
@@ -115,7 +116,7 @@ def ingest(
     wanted, made_by = source_fingerprint(settings), determinants(settings)
     current = table if table is not None and table.fingerprint == wanted else None
     if current is None:
-        _require_all_readable(uri, find_arrivals(landed, table, growing).barred)
+        _require_all_there(uri, table, find_arrivals(landed, table, growing).barred, growing)
     arrivals = find_arrivals(landed, current, growing)
     standing = ingested_files(current).filter(~pl.col("source_file").is_in(list(arrivals.withdrawn)))
     schemas = _schemas_of(arrivals.new, settings)
@@ -127,7 +128,7 @@ def ingest(
     schemas |= _schemas_of(again, settings)
     new = tuple(sorted((*arrivals.new, *again), key=lambda file: file.path))
     rows = _records([(file, schemas[file.path], problems.get(file.path)) for file in new], settings, now)
-    row_bytes = _row_bytes(max(new, key=lambda file: file.size), settings, now) if new else None
+    row_bytes = _row_bytes(max(new, key=lambda file: file.size), settings) if new else None
     found = drift_table({path: drift for path, drift in drifts.items() if path in schemas})
     if current is None:
         return Ingestion(Increment(uri, table, rows, None, wanted, upstream=0, made_by=made_by, row_bytes=row_bytes), found, ())
@@ -146,13 +147,19 @@ def ingest(
     return Ingestion(increment, found, arrivals.barred)
 
 
-def _require_all_readable(uri: str, barred: Sequence[str]) -> None:
+def _require_all_there(uri: str, table: Table | None, barred: Sequence[str], growing: frozenset[str]) -> None:
     """To make the table anew takes all that it was made from."""
+    anew = f"{uri} was made by other settings and is to be made anew"
     if barred:
-        shown = ", ".join(barred[:SHOWN_FILES]) + (" …" if len(barred) > SHOWN_FILES else "")
         raise ValueError(
-            f"{uri} was made by other settings and is to be made anew, and {len(barred)} file(s) that it came from cannot be read now, "
-            f"permission denied: {shown}. Let their owner grant it, or move away what is to go"
+            f"{anew}, and {len(barred)} file(s) that it came from cannot be read now, permission denied: {first_of(barred, SHOWN_FILES)}. "
+            "Let their owner grant it, or move away what is to go"
+        )
+    written = sorted(growing.intersection(ingested_files(table)["source_file"]))
+    if written:
+        raise FileChangedWhileReading(
+            f"{anew}, and {len(written)} file(s) that it came from are being written to: {first_of(written, SHOWN_FILES)}. Run again once "
+            "they rest, or move away what is to go"
         )
 
 
@@ -161,7 +168,7 @@ def _require_columns(schemas: Sequence[SourceSchema], settings: SourceSettings) 
     found = sorted({column.name for schema in schemas for column in schema.columns})
     for setting, name in settings.columns.items():
         if schemas and name not in found and name.split(".")[0] not in found:
-            there = ", ".join(found[:SHOWN_COLUMNS]) + (" …" if len(found) > SHOWN_COLUMNS else "")
+            there = first_of(found, SHOWN_COLUMNS)
             advice = delimiter_advice(found) or f"Correct source.{setting}, or land files that have it"
             raise ValueError(
                 f"source.{setting} is {name!r}, and none of the {len(schemas)} file(s) landed has such a column; there are: {there}. "
@@ -225,9 +232,12 @@ def _records(files: Sequence[Reading], settings: SourceSettings, now: datetime) 
     return from_batches(lambda: one_ahead(batches()), RAW_DATA)
 
 
-def _row_bytes(file: LandedFile, settings: SourceSettings, now: datetime) -> float | None:
+def _row_bytes(file: LandedFile, settings: SourceSettings) -> float | None:
     """Bytes of a record of `file` in memory, by the first of them; None where there is none."""
-    first = next(read_file(file, settings, now), None)
+    try:
+        first = next(parse_file(file, settings), None)
+    except UnreadableFile:
+        return None
     return first.estimated_size() / first.height if first is not None and first.height else None
 
 
@@ -236,6 +246,11 @@ def _most_bytes(file: LandedFile, settings: SourceSettings) -> int:
     kind = file_kind(file.path, settings)
     plain = kind is None or (kind.compression is None and kind.format != "parquet")
     return file.size if plain else TOGETHER_BYTES + 1
+
+
+def first_of(names: Sequence[str], shown: int) -> str:
+    """The first of `names`, and a sign that there are more."""
+    return ", ".join(names[:shown]) + (" …" if len(names) > shown else "")
 
 
 def pending(landed: list[LandedFile], table: Table | None) -> tuple[LandedFile, ...]:

@@ -50,7 +50,9 @@ class Standing:
         return lambda left, right: ~(beside[left] | beside[right] | (settled[left] & settled[right]))
 
 
-def find_groups(texts: pl.LazyFrame, similarity: float, scratch: Path, standing: Standing | None = None) -> pl.DataFrame:
+def find_groups(
+    texts: pl.LazyFrame, similarity: float, scratch: Path, standing: Standing | None = None, row_bytes: float | None = None
+) -> pl.DataFrame:
     """The group of each text that is at least `similarity` like another, directly or by way of others; the others are not in it.
 
     A group is named by its smallest content hash, so that it does not depend on the order in which texts arrived. In memory are parts of
@@ -61,14 +63,17 @@ def find_groups(texts: pl.LazyFrame, similarity: float, scratch: Path, standing:
         similarity: from which Jaccard index on two texts are linked.
         scratch: a folder for files.
         standing: what is known already, where not all texts are compared.
+        row_bytes: bytes of a text, about, where that is known.
 
     Returns:
         `content_hash`, `duplicate_group`.
     """
     numbered = with_number(texts)
-    known = spilled(numbered.select("number", "content_hash", "clean_text", "near_sketch"), scratch / _TEXTS)
+    known = spilled(numbered.select("number", "content_hash", "clean_text", "near_sketch"), scratch / _TEXTS, row_bytes)
     pairs = _spill_candidates(numbered.select("number", band="near_bands").explode("band"), known, similarity, scratch, standing)
-    links = pl.concat([_link(part.collect(), known, similarity) for part in pairs])
+    links = pl.DataFrame(schema=PAIRS)
+    for part in pairs:
+        links = pl.concat([links, _link(_apart(part.collect().unique(), links), known, similarity)])
     hashes = _read(known.select("number", "content_hash"), numbers_in(links))
     named = links.join(hashes, left_on="left", right_on="number").join(hashes, left_on="right", right_on="number", suffix="_right")
     links = named.select(left="content_hash", right="content_hash_right")
@@ -145,10 +150,21 @@ def _candidates_in(bands: pl.DataFrame, known: pl.LazyFrame, similarity: float, 
             yield pl.DataFrame({"left": number[one], "right": number[other]}, schema=PAIRS)
 
 
+def _apart(pairs: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
+    """Those of `pairs` whose texts do not hang together by `links` yet."""
+    numbers = numbers_in(links)["number"].sort()
+    left, right = (numbers.search_sorted(links[side]).to_numpy() for side in links.columns)
+    hanging = pl.DataFrame({"number": numbers, "component": components(left, right, len(numbers))})
+    both = pairs.join(hanging, left_on="left", right_on="number", how="left")
+    both = both.join(hanging, left_on="right", right_on="number", how="left", suffix="_right")
+    return both.filter((pl.col("component") != pl.col("component_right")).fill_null(True)).select(pairs.columns)
+
+
 def _link(pairs: pl.DataFrame, known: pl.LazyFrame, similarity: float) -> pl.DataFrame:
-    """Those of `pairs`, each of which may come repeatedly, by which texts that are alike hang together."""
-    different = pairs.unique().sort("left", "right")
-    return linked(different, _read(known.select("number", "clean_text"), numbers_in(different)), similarity)
+    """Those of `pairs`, each of which comes once, by which texts that are alike hang together."""
+    if pairs.is_empty():
+        return pairs
+    return linked(pairs.sort("left", "right"), _read(known.select("number", "clean_text"), numbers_in(pairs)), similarity)
 
 
 def _read(known: pl.LazyFrame, numbers: pl.DataFrame) -> pl.DataFrame:

@@ -213,7 +213,11 @@ def _local_file(base: str, entry: os.DirEntry[str]) -> LandedFile | None:
         target = os.path.realpath(entry.path)
         if target != base and not target.startswith(base.rstrip("/") + "/"):
             return _barred(base, entry.path, "a link that leaves the landing folder is not followed: copy the file itself here")
-        if not os.path.exists(target):  # noqa: PTH110 - what may not be looked at is no error to it
+        try:
+            Path(target).stat()
+        except PermissionError:
+            return _barred(base, entry.path, UNOPENABLE)
+        except OSError:
             return _barred(base, entry.path, "a link to nothing: what it points to does not exist")
     try:
         status = entry.stat()

@@ -38,7 +38,7 @@ from trainpipe_assets.pipeline.outputs import (
     told_of_splits,
     versioned,
 )
-from trainpipe_assets.pipeline.provenance import TRAINING_VERSION, TrainingPlan, dataset_digest, require_made_by, stated
+from trainpipe_assets.pipeline.provenance import TRAINING_VERSION, TrainingPlan, dataset_digest, forced, require_made_by, stated
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.pipeline.run_config import TrainingRunConfig, training_config
 from trainpipe_assets.settings import PipelineSettings
@@ -195,8 +195,9 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 base=base,
                 model=settings.model,
                 training=config.within(settings),
-                forced_by=context.run_id if config.force else None,
             )
+            if config.force:
+                plan = forced(plan, context.run, lake.models_uri(context.asset_key))
             present = read_manifest(join(lake.models_uri(context.asset_key), plan.fingerprint))
             if present is not None:
                 context.log.info(f"nothing to train: this very training made {present.uri} before (force trains it anew)")

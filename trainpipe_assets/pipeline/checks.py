@@ -18,7 +18,7 @@ from trainpipe_assets.data.validation_findings import Rejections, findings, mess
 from trainpipe_assets.evaluation.intervals import rounded
 from trainpipe_assets.pipeline.failures import explained, retry_policy
 from trainpipe_assets.pipeline.keys import PipelineKeys
-from trainpipe_assets.pipeline.metadata import markdown_table
+from trainpipe_assets.pipeline.metadata import bullets, markdown_table
 from trainpipe_assets.pipeline.outputs import described_drift
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.settings import LOWER_IS_BETTER, PipelineSettings, SourceSettings
@@ -87,7 +87,6 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
     def gate(eval_report: Table) -> dg.AssetCheckResult:
         newest = eval_report.scan().sort("evaluated_at").last().collect().row(0, named=True)
         found = json.loads(newest["gate_reasons"])
-        reasons = "\n".join(f"- {reason}" for reason in found)
         gate = settings.evaluation.gate
         metric = gate.metric_of(settings.task)
         measured = json.loads(newest["metrics"]).get(metric)  # not of a model of another task
@@ -97,7 +96,7 @@ def build_checks(settings: PipelineSettings) -> list[dg.AssetChecksDefinition]:
             severity=dg.AssetCheckSeverity.WARN,
             description=None if newest["gate_passed"] else " ".join(found),
             metadata={
-                "reasons": dg.MetadataValue.md(reasons),
+                "reasons": bullets(found),
                 **({metric: rounded(measured["value"])} if measured else {}),
                 **bound,
                 "model_uri": newest["model_uri"],

@@ -43,9 +43,10 @@ class Sides:
 
 @dataclass(frozen=True)
 class NothingToCompare:
-    """Why arrivals are not compared this time."""
+    """Why arrivals are not compared this time, and whether that stays so until a person does something."""
 
     reason: str
+    for_good: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def compare_with_model(
     made_by = fingerprint("drift_report", drift.VERSION)
     empty = history is not None and history.covers(examples) and new.is_empty()
     increment = Increment(history_uri, history, new.lazy(), nothing, made_by, examples.content, examples.identity, empty)
-    return DriftStep(increment, metadata, _verdict(telling(pl.concat([known, new]), examples, split), metadata, settings))
+    blind = isinstance(sides, NothingToCompare) and sides.for_good
+    found = telling(pl.concat([known, new]), examples, split)
+    return DriftStep(increment, metadata, _verdict(found, metadata, settings, blind=blind))
 
 
 def of_model(rows: pl.DataFrame, model_fingerprint: str, settings: DriftSettings) -> pl.DataFrame:
@@ -151,7 +154,8 @@ def _sides(
         return NothingToCompare("no model of this task has passed the gate yet")
     trained_on = trained_version(model, EXAMPLES)
     if not is_of_table(model, EXAMPLES, examples):
-        return NothingToCompare(f"{EXAMPLES} was deleted and made anew since the current model was trained on it")
+        remedy = "arrivals are compared again once a model is trained on the new table (`force` does so at once)"
+        return NothingToCompare(f"{EXAMPLES} was deleted and made anew since the current model was trained on it: {remedy}", for_good=True)
     try:
         reference = find(examples.uri, trained_on)
     except MissingTable as error:
@@ -276,8 +280,16 @@ def _pictures(comparison: DriftComparison) -> dict[str, Any]:
     }
 
 
-def _verdict(found: Mapping[str, Any] | None, metadata: Mapping[str, Any], settings: DriftSettings) -> dg.AssetCheckResult:
-    """Whether any arrival since the current model was trained had drifted from it; `found` is that one, else the newest comparison."""
+def _verdict(found: Mapping[str, Any] | None, metadata: Mapping[str, Any], settings: DriftSettings, *, blind: bool) -> dg.AssetCheckResult:
+    """Whether any arrival since the current model was trained had drifted from it; `found` is that one, else the newest comparison.
+
+    Where that cannot be told, the check warns.
+    """
+    if blind:
+        severity = dg.AssetCheckSeverity.WARN
+        return dg.AssetCheckResult(
+            check_name=CHECK, passed=False, severity=severity, description=metadata["reason"], metadata=dict(metadata)
+        )
     shown = _shown(found) if found else {}
     return dg.AssetCheckResult(
         check_name=CHECK,

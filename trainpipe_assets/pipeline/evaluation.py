@@ -23,7 +23,7 @@ from trainpipe_assets.evaluation.report import ReportContext, summary_markdown
 from trainpipe_assets.pipeline.current_model import history_of, passed_models, trained_version
 from trainpipe_assets.pipeline.launcher import read_training_record
 from trainpipe_assets.pipeline.measures import MEASURES, Trial
-from trainpipe_assets.pipeline.metadata import picture
+from trainpipe_assets.pipeline.metadata import bullets, picture
 from trainpipe_assets.pipeline.provenance import dataset_digest, require_covered
 from trainpipe_assets.schemas import EVAL_REPORT
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings, Task
@@ -290,7 +290,7 @@ def _identification(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         EVALUATION: row["evaluation_id"],
         "gate_passed": bool(row["gate_passed"]),
-        "gate_reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in json.loads(row["gate_reasons"]))),
+        "gate_reasons": bullets(json.loads(row["gate_reasons"])),
         "model_fingerprint": row["model_fingerprint"],
         "test_examples": row["n_examples"],
         "report": dg.MetadataValue.path(row["report_uri"]),  # also on S3: no browser follows an s3:// link, but a person copies it

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -48,6 +48,7 @@ class SigningExecutor(dg.Executor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[Any]:
         """Execute the plan."""
+        _refuse_idle_config(plan_context.job.get_definition(), plan_context.dagster_run)
         sign(plan_context.instance, plan_context.run_id)
         give_up_dead_runs(plan_context.instance)
         alive = _signed_again(plan_context.instance, plan_context.run_id)
@@ -67,6 +68,20 @@ class SigningExecutor(dg.Executor):
         plan_context.instance.event_log_storage.free_concurrency_slots_for_run(plan_context.run_id)
         plan_context.log.warning("interrupted: what was committed stays, and a training goes on from its last checkpoint; run again")
         end_without_stack(dg.DagsterExecutionInterruptedError())  # canceled, or failed where nobody asked for it
+
+
+def _refuse_idle_config(job: dg.JobDefinition, run: dg.DagsterRun) -> None:
+    """Dagster drops the config of an op that is not in a run of chosen assets: what was asked for under a wrong name would not be done."""
+    ops = sorted(node.name for node in job.nodes)
+    asked = cast(Mapping[str, Any], run.run_config).get("ops", {})
+    idle = [name for name in asked if name not in ops]
+    if idle:
+        end_without_stack(
+            dg.DagsterInvariantViolationError(
+                f"the run config has ops.{idle[0]}, which is no op of this run; there are: {', '.join(ops)}. The op of an asset has the "
+                "parts of its key with two underscores between them"
+            )
+        )
 
 
 @contextmanager

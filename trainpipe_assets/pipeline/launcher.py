@@ -19,7 +19,9 @@ from pydantic import Field, field_validator
 
 from trainpipe_assets.settings import ComputeSettings
 from trainpipe_assets.storage.artifacts import Artifact, read_file
+from trainpipe_assets.storage.s3_problems import S3Unreachable
 from trainpipe_assets.storage.uris import is_remote
+from trainpipe_assets.training.complaint import Complaint, taken
 from trainpipe_assets.training.spec import GRACE_SECONDS, TrainSpec, save_spec
 
 
@@ -66,12 +68,13 @@ class LocalLauncher(Launcher):
         path = Path(spec.work_dir) / "spec.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_spec(spec, path)
+        taken(path)  # what an earlier one left
         with dg.open_pipes_session(
             context=context, context_injector=dg.PipesEnvContextInjector(), message_reader=dg.PipesTempFileMessageReader()
         ) as session:
             code = _run_to_end(self._command(path), {**os.environ, **session.get_bootstrap_env_vars()})
         reported: list[Mapping[str, Any]] = [message for message in session.get_custom_messages() if isinstance(message, Mapping)]
-        _require_success(code, reported, output)
+        _require_success(code, taken(path), reported, output, self.processes)
         return output
 
     def _command(self, spec: Path) -> list[str]:
@@ -107,15 +110,22 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _require_success(code: int, reported: list[Mapping[str, Any]], output: Path) -> None:
-    said = next((str(message["error"]) for message in reported if "error" in message), None)
-    if said is not None:
-        raise ValueError(said)
+def _require_success(code: int, complaint: Complaint | None, reported: list[Mapping[str, Any]], output: Path, processes: int) -> None:
+    if complaint is not None:
+        raise (S3Unreachable if complaint.may_pass else ValueError)(complaint.message)
+    interrupted = next((str(message["interrupted"]) for message in reported if "interrupted" in message), None)
+    if interrupted is not None:
+        raise dg.Failure(description=interrupted)
     if code < 0 or code > 128:
         number = -code if code < 0 else code - 128
         name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
         hint = HINTS.get(number, "")
         raise dg.Failure(description=f"the training process was ended by {name}{hint}; run again to go on from its last checkpoint")
+    if code != 0 and processes > 1:  # torchrun does not tell how one of them ended
+        raise dg.Failure(
+            description=f"one of the {processes} training processes failed, with a traceback in the run's stderr, or was killed"
+            f"{HINTS[signal.SIGKILL]}; run again to go on from its last checkpoint"
+        )
     if code != 0:
         raise dg.Failure(description=f"the training process failed with exit code {code}; its traceback is in the run's stderr")
     if not any("output_dir" in message for message in reported) or not (output / "training.json").is_file():

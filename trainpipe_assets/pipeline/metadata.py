@@ -1,7 +1,7 @@
 """What a materialization says of itself in the UI: schema, lineage of columns, previews and pictures."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 import polars as pl
@@ -39,9 +39,17 @@ def markdown_table(frame: pl.DataFrame) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
+def bullets(lines: Iterable[str]) -> dg.MarkdownMetadataValue:
+    """A list with one item a line; what is Markdown in them is shown as it is, for labels and names are anybody's."""
+    return dg.MetadataValue.md("\n".join(f"- {_escaped(line)}" for line in lines))
+
+
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
-    text = text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
+    return _escaped(text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…")
+
+
+def _escaped(text: str) -> str:
     for mark, escaped in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", " "), ("\r", " "), ("`", "\\`"), ("[", "\\["), ("]", "\\]")):
         text = text.replace(mark, escaped)
     return text

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from trainpipe_assets.data.ingestion import first_of
 from trainpipe_assets.data.sources import LandedFile
 from trainpipe_assets.data.splitting import named_like_splits, own_split
 from trainpipe_assets.evaluation.intervals import rounded
@@ -14,7 +15,7 @@ from trainpipe_assets.evaluation.plots import loss_curves, phases_plot
 from trainpipe_assets.evaluation.profile import by_label, profile, target_quantiles
 from trainpipe_assets.pipeline.io_managers import TrainedModel
 from trainpipe_assets.pipeline.launcher import read_training_record
-from trainpipe_assets.pipeline.metadata import PREVIEW, markdown_table, picture
+from trainpipe_assets.pipeline.metadata import PREVIEW, bullets, markdown_table, picture
 from trainpipe_assets.settings import SplitSettings, Task
 from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.increments import Increment
@@ -50,18 +51,16 @@ def told_of_splits(landed: Sequence[LandedFile], split: SplitSettings) -> dict[s
     named = named_like_splits(paths, split)
     if named:
         what_to_do = "name those that are a split of their own in split.test_files or split.validation_files"
-        told["files_named_like_splits"] = f"{_listed(named)}: their examples are split as those of other files are; {what_to_do}"
+        told["files_named_like_splits"] = (
+            f"{first_of(named, SHOWN_FILES)}: their examples are split as those of other files are; {what_to_do}"
+        )
     return told
 
 
 def _matching(found: Sequence[str], patterns: Sequence[str], paths: Sequence[str]) -> str:
     """The files found, and those of the patterns that no path matches."""
     idle = [pattern for pattern in patterns if not any(matches(path, (pattern,)) for path in paths)]
-    return "; ".join([_listed(found)] * bool(found) + [f"none matches {', '.join(idle)}"] * bool(idle))
-
-
-def _listed(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:SHOWN_FILES]) + (" …" if len(paths) > SHOWN_FILES else "")
+    return "; ".join([first_of(found, SHOWN_FILES)] * bool(found) + [f"none matches {', '.join(idle)}"] * bool(idle))
 
 
 def arrival_profile(examples: Increment, task: Task) -> dict[str, Any]:
@@ -175,7 +174,7 @@ def _distribution(found: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _warnings(warnings: Sequence[str]) -> dict[str, Any]:
-    return {"warnings": dg.MetadataValue.md("\n".join(f"- {warning}" for warning in warnings))} if warnings else {}
+    return {"warnings": bullets(warnings)} if warnings else {}
 
 
 def _of_task(best: Mapping[str, Any]) -> dict[str, float]:

@@ -7,11 +7,12 @@ lake and after any maintenance.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 
 from trainpipe_assets import __version__
@@ -19,8 +20,10 @@ from trainpipe_assets.data import cleaning
 from trainpipe_assets.data.encoding import Encoder
 from trainpipe_assets.data.ingestion import source_fingerprint
 from trainpipe_assets.settings import ComputeSettings, ModelSettings, PipelineSettings, Task, TrainingSettings
+from trainpipe_assets.storage.artifacts import read_manifest
 from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.storage.delta import Table, as_json, fingerprint
+from trainpipe_assets.storage.uris import join
 from trainpipe_assets.training.spec import TrainSpec, differences
 
 TRAINING_VERSION = "2"  # raise it when the same spec would train another model
@@ -118,6 +121,13 @@ class TrainingPlan:
             "seed": self.training.seed,
             **{key: record[key] for key in TOLD if key in record},
         }
+
+
+def forced(plan: TrainingPlan, run: dg.DagsterRun, models_uri: str) -> TrainingPlan:
+    """The same training once more, as `run` insists on it. What retries a run goes on with its training until that has made a model."""
+    first = replace(plan, forced_by=run.root_run_id or run.run_id)
+    made = read_manifest(join(models_uri, first.fingerprint))
+    return first if made is None or made.manifest["run_id"] == run.run_id else replace(plan, forced_by=run.run_id)
 
 
 def require_made_by(settings: PipelineSettings, tokens: Table, texts: Table, encoder: Encoder) -> None:

@@ -6,7 +6,7 @@ under way is known to none but the instance.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ import dagster as dg
 import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
-from trainpipe_assets.data.ingestion import Arrivals, find_arrivals, pending
+from trainpipe_assets.data.ingestion import Arrivals, find_arrivals, first_of, pending
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.evaluation.intervals import written
 from trainpipe_assets.pipeline.changed import changed
@@ -239,7 +239,7 @@ def describe(name: str, status: dict[str, Any]) -> str:
         )
     waiting = status["pending_files"]
     nothing = "" if status["withdrawn_files"] else ", nothing new has arrived"
-    named = f": {_first_of(waiting)}" if waiting else nothing
+    named = f": {first_of(waiting, SHOWN_FILES)}" if waiting else nothing
     if not status["landing_exists"]:
         lines.append(f"  landing    {status['landing']} does not exist: land a file, or correct source.uri or TRAINPIPE_LANDING")
     else:
@@ -249,19 +249,16 @@ def describe(name: str, status: dict[str, Any]) -> str:
         lines.append(f"  withdrawn  {len(status['withdrawn_files'])} file(s), {fate}")
     if status["unreadable_files"]:
         barred = status["unreadable_files"]
-        lines.append(f"  unreadable {len(barred)} file(s) now, permission denied; what came from them before stays: {_first_of(barred)}")
+        lines.append(
+            f"  unreadable {len(barred)} file(s) now, permission denied; what came from them before stays: {first_of(barred, SHOWN_FILES)}"
+        )
     if status["unusable_files"]:
-        told = [f"{file} ({problem[:SHOWN_LETTERS]})" for file, problem in list(status["unusable_files"].items())[:SHOWN_FILES]]
-        more = " …" if len(status["unusable_files"]) > SHOWN_FILES else ""
-        lines.append(f"  unusable   {len(status['unusable_files'])} file(s), of which no record can be used: {'; '.join(told)}{more}")
+        told = first_of([f"{file} ({problem[:SHOWN_LETTERS]})" for file, problem in status["unusable_files"].items()], SHOWN_FILES)
+        lines.append(f"  unusable   {len(status['unusable_files'])} file(s), of which no record can be used: {told}")
     if status["unfinished"] and not status["run"]:
         lines.append(f"  unfinished {', '.join(status['unfinished'])}: not of all the data yet; the next run of everything goes on there")
     lines += [*_changed_lines(status["changed"]), *_model_lines(name, status), *_drift_lines(status["drift"])]
     return "\n".join(lines)
-
-
-def _first_of(files: Sequence[str]) -> str:
-    return ", ".join(files[:SHOWN_FILES]) + (" …" if len(files) > SHOWN_FILES else "")
 
 
 def _changed_lines(changed: Mapping[str, list[str]]) -> list[str]:

@@ -15,11 +15,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
 from trainpipe_assets.storage.disk import refused_by_disk
+from trainpipe_assets.storage.s3_problems import S3Unreachable
+from trainpipe_assets.training.complaint import Complaint, note
 from trainpipe_assets.training.cores import threads_of_each
 from trainpipe_assets.training.errors import Interrupted, lack_of_determinism
 from trainpipe_assets.training.progress import Report, bar_report, periodic_log
@@ -72,28 +75,31 @@ def _train(path: Path, rank: int, pipes: PipesContext | None, stop: StopRequest)
 
         finished = loop.run(spec, _report(rank, pipes), stop, processes_here)
     except ValueError as error:
-        return _complain(str(error), rank, pipes)
+        return _complain(Complaint(str(error), may_pass=isinstance(error, S3Unreachable)), path, rank, pipes)
     except Interrupted as error:
         log.warning("%s", error)
+        if pipes is not None:
+            pipes.report_custom_message({"interrupted": str(error)})
         return 128 + (stop.signal or signal.SIGTERM)
     except Exception as error:  # libraries raise what disk and device refuse as errors of many kinds; the others pass as they came
         told = refused_by_disk(error) or lack_of_determinism(error)
         if told is None:
             raise
-        return _complain(told, rank, pipes)
+        return _complain(Complaint(told), path, rank, pipes)
     log.info("finished: %s", finished.folder)
     if pipes is not None:
         pipes.report_custom_message({"output_dir": str(finished.folder), "weights_sha256": finished.weights_sha256})
     return 0
 
 
-def _complain(message: str, rank: int, pipes: PipesContext | None) -> int:
-    """Say one line about a mistake that a person has to correct."""
-    line = " ".join(message.split())
+def _complain(complaint: Complaint, spec: Path, rank: int, pipes: PipesContext | None) -> int:
+    """Say one line about what a person has to correct."""
+    line = " ".join(complaint.message.split())
     print(f"error: {line}" if rank == 0 else f"error (rank {rank}): {line}", file=sys.stderr)
+    if _started_by_dagster():
+        note(replace(complaint, message=line), spec, rank)
     if pipes is not None:
         pipes.log.error(line)
-        pipes.report_custom_message({"error": line})
     return USER_MISTAKE
 
 
@@ -147,12 +153,16 @@ def _has_ended(descriptor: int) -> bool:
 @contextmanager
 def _pipes(rank: int) -> Iterator[PipesContext | None]:
     """Rank 0's session with Dagster, where Dagster started this program; the other ranks inherit its environment but not its voice."""
-    loader = PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]  # its constructor lacks annotations
-    if rank != 0 or not loader.is_dagster_pipes_process():
+    if rank != 0 or not _started_by_dagster():
         yield None
         return
     with open_dagster_pipes() as pipes:
         yield pipes
+
+
+def _started_by_dagster() -> bool:
+    loader = PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]  # its constructor lacks annotations
+    return loader.is_dagster_pipes_process()
 
 
 def _start_logging(rank: int, pipes: PipesContext | None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from trainpipe_assets.storage.artifacts import DamagedArtifact, download, is_whole, seal
+from trainpipe_assets.storage.artifacts import DamagedArtifact, download, is_whole, read_manifest, seal
 from trainpipe_assets.storage.mirror import Mirror
 from trainpipe_assets.training.distribution import Tensors
 from trainpipe_assets.training.durable import PARTIAL, whole_folder
@@ -26,6 +26,7 @@ from trainpipe_assets.training.state import TrainingState
 log = logging.getLogger(__name__)
 
 TENSORS, STATE = "tensors.pt", "state.json"
+BEST = "best_sha256"  # of the tensors of the best model's checkpoint: one of another machine's training may have the same name
 SHRUNK = "shrunk.json"
 
 
@@ -49,6 +50,7 @@ class Checkpoints:
         with whole_folder(place) as partial:
             _write(tensors, partial / TENSORS)
             described = {"state": state.model_dump(), "spec": self.spec.model_dump(mode="json"), "given": self.given, "seconds": seconds}
+            described[BEST] = None if state.best_name == state.name else self._sha256(state.best_name)
             (partial / STATE).write_text(json.dumps(described), encoding="utf-8")
             seal(partial, {"checkpoint": state.name})
         kept = {state.best_name, state.name}
@@ -60,14 +62,19 @@ class Checkpoints:
     def fetch(self) -> None:
         """Have here what the mirror holds, where that is newer: an earlier run of this training went further on another machine.
 
+        The newest comes last, so that one that is interrupted is done again.
+
         Raises:
             S3Problem: S3 refuses, and why.
+            ValueError: what is here belongs to another training; names what differs.
         """
         there = {str(artifact.manifest["checkpoint"]): artifact for artifact in (self.mirror.complete() if self.mirror else [])}
-        here = {path.name for path in self._folders() if is_whole(path)}
-        if not there or max(there) <= max(here, default=""):
+        here = self.newest() if there else None
+        if not there or (here is not None and max(there) <= here.name):
             return
-        for name in there.keys() - here:
+        for name in sorted(there):
+            if is_whole(self.folder / name) and self._sha256(name) == there[name].manifest["files"][TENSORS]["sha256"]:
+                continue
             log.info("checkpoint %s is fetched from %s", name, there[name].uri)
             shutil.rmtree(self.folder / name, ignore_errors=True)
             try:
@@ -89,10 +96,19 @@ class Checkpoints:
             described = json.loads((path / STATE).read_text(encoding="utf-8"))
             self._refuse_other_training(described)
             state = TrainingState.model_validate(described["state"])
-            if state.best_name == state.name or is_whole(self.folder / state.best_name):
+            if state.best_name == state.name or self._has_best(state.best_name, described.get(BEST)):
                 return state
-            log.warning("checkpoint %s is passed over: that of its best model, %s, is not complete", path, state.best_name)
+            log.warning("checkpoint %s is passed over: that of its best model, %s, is not complete or another's", path, state.best_name)
         return None
+
+    def _has_best(self, name: str, sha256: str | None) -> bool:
+        return is_whole(self.folder / name) and (sha256 is None or sha256 == self._sha256(name))
+
+    def _sha256(self, name: str) -> str:
+        """That of the tensors of the checkpoint `name`, which is whole."""
+        artifact = read_manifest(str(self.folder / name))
+        assert artifact is not None
+        return str(artifact.manifest["files"][TENSORS]["sha256"])
 
     def seconds(self, name: str) -> float:
         """What it took all processes of this training, one after the other, to reach the checkpoint `name`."""

@@ -1,5 +1,6 @@
 """A mistake in a `defs.yaml` or a variable, as `dagster` and `trainpipe` tell of it: one message that says where, and no traceback."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -68,6 +69,13 @@ def test_a_variable_with_a_bad_value_is_named(project: Path, command: tuple[str,
     message = said(project, command, TRAINPIPE_LAKE="gs://bucket/lake")
     assert message.splitlines()[-1].endswith("TRAINPIPE_LAKE: found 'gs://bucket/lake', it is neither a local folder nor an s3:// URI")
     assert len(message.splitlines()) == 1
+
+
+def test_run_config_of_an_op_that_is_not_in_the_run_is_refused(project: Path) -> None:
+    config = json.dumps({"ops": {"fine_tuned_modle": {"config": {"epochs": 2}}}})
+    message = said(project, (*MATERIALIZE, "--config-json", config), TRAINPIPE_LAKE=str(project / "lake"))
+    assert "the run config has ops.fine_tuned_modle, which is no op of this run; there are: raw_data" in message
+    assert not (project / "lake").exists()
 
 
 def test_a_device_that_does_not_exist_keeps_the_code_from_loading(project: Path) -> None:

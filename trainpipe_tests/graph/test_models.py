@@ -11,8 +11,12 @@ import polars as pl
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.maintenance import pinned_versions
 from trainpipe_assets.pipeline.models import describe_models, list_models
+from trainpipe_assets.pipeline.provenance import TrainingPlan, forced
 from trainpipe_assets.pipeline.status import describe, pipeline_status
+from trainpipe_assets.storage.artifacts import seal
+from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_tests.corpora import as_csv, examples
+from trainpipe_tests.graph.test_causal import TO_TOKENS
 from trainpipe_tests.pipelines import failure_of, make_workplace
 
 
@@ -84,6 +88,33 @@ def test_a_model_trained_anew_or_never_evaluated_says_so(tmp_path: Path, instanc
     assert anew["differences"] == ["nothing: it was trained anew by `force`"]
     assert (anew["evaluation"], anew["gate"], anew["current"], first["current"]) == (None, None, False, True)
     assert "    not evaluated\n" in describe_models("words", [anew, first], place.settings)
+
+
+def test_what_retries_a_forced_run_goes_on_with_its_training_until_that_has_made_a_model(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    place = make_workplace(tmp_path, instance)
+    place.land("a.csv", as_csv(examples(200, seed=1)))
+    assert place.run(asset_selection=TO_TOKENS).success
+    plan = TrainingPlan(
+        task="text-classification",
+        dataset=place.table("tokenized_dataset"),
+        digest="digest",
+        labels=("a", "b"),
+        base=BaseModel("tiny", "folder", "digest"),
+        model=place.settings.model,
+        training=place.settings.training,
+    )
+    first = dg.DagsterRun("job", run_id="first")
+    retry, later = (dg.DagsterRun("job", run_id=name, root_run_id="first", parent_run_id="first") for name in ("retry", "later"))
+    models = str(tmp_path / "made")
+    begun = forced(plan, first, models)
+    assert begun.fingerprint == forced(plan, retry, models).fingerprint != plan.fingerprint
+    made = tmp_path / "made" / begun.fingerprint
+    made.mkdir(parents=True)
+    seal(made, {"run_id": retry.run_id})
+    assert forced(plan, retry, models).fingerprint == begun.fingerprint, "what retries the step publishes what it has made"
+    assert forced(plan, later, models).fingerprint not in (begun.fingerprint, plan.fingerprint), "it was asked to train anew"
 
 
 def test_the_model_that_stands_is_told_of_whatever_came_between(tmp_path: Path, instance: dg.DagsterInstance) -> None:

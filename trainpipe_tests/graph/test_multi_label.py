@@ -119,13 +119,13 @@ def test_what_is_no_usable_set_is_rejected_with_its_reason(tmp_path: Path, insta
 
 
 def test_a_label_without_an_example_to_learn_from_is_told_of(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    place = workplace(tmp_path, instance, cleaning={**SETTINGS["cleaning"], "labels": [*GENRES, "unheard of"]})
+    place = workplace(tmp_path, instance, cleaning={**SETTINGS["cleaning"], "labels": [*GENRES, "unheard [of]"]})
     place.land("a.jsonl", as_jsonl(films(60)))
     result = place.run()
     assert result.success
     (event,) = [event for event in result.get_asset_materialization_events() if event.asset_key == dg.AssetKey("fine_tuned_model")]
     warnings = event.materialization.metadata["warnings"].value
-    assert "label(s) unheard of have no example in the training split: the model cannot learn them" in warnings
+    assert r"label(s) unheard \[of\] have no example in the training split: the model cannot learn them" in warnings
     assert event.materialization.metadata["train_examples"].value > 30
     report = Path(place.rows("eval_report")["report_uri"][0]).read_text()
-    assert "No training example: <bdi>unheard of</bdi>" in report
+    assert "No training example: <bdi>unheard [of]</bdi>" in report

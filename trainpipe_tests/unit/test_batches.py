@@ -48,6 +48,26 @@ def test_long_rows_come_in_smaller_batches() -> None:
     assert len(sizes) < 20
 
 
+def test_long_rows_are_not_gathered_by_their_number() -> None:
+    texts = [pl.LazyFrame({"text": ["x" * 1_000_000] * 10}) for _ in range(20)]
+    made = []
+
+    def batches() -> Iterator[pl.DataFrame]:
+        for frame in texts:
+            made.append(len(made))
+            yield frame.collect()
+
+    schema = pl.Schema({"text": pl.String})
+    first = []
+
+    def note(batch: pl.DataFrame) -> pl.DataFrame:
+        first.append(len(made))
+        return batch
+
+    assert mapped(from_batches(batches, schema), note, schema, rows=50_000, most_bytes=20_000_000).collect().height == 200
+    assert first[0] < 10, "most rows were there before the first was worked on"
+
+
 def test_parts_hold_all_rows_and_those_of_a_key_together(tmp_path: Path) -> None:
     rows = pl.LazyFrame({"key": [n % 700 for n in range(7000)], "n": range(7000)}, schema={"key": pl.UInt64, "n": pl.Int64})
     before = Process().num_fds()

@@ -12,6 +12,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
+from trainpipe_assets.data import document_tokens
 from trainpipe_assets.data.chat_template import load_chat_template
 from trainpipe_assets.data.document_tokens import DocumentTokenizer, load_document_tokenizer
 from trainpipe_assets.data.documents import BadConversation, parse_messages
@@ -248,6 +249,14 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path, name: str, content: str, s
     (write_tokenizer(tmp_path) / name).write_text(content)
     with pytest.raises(ValueError, match=said):
         loaded(tmp_path, "chat")
+
+
+def test_a_token_is_learnt_where_it_holds_a_letter_of_an_answer(tmp_path: Path) -> None:
+    tokenizer = loaded(write_tokenizer(tmp_path), "chat")
+    encoding = tokenizer.fast.encode("aa bb cc dd", add_special_tokens=False)
+    for spans in ([], [(0, 1)], [(3, 5), (5, 6), (9, 11)], [(0, 11)], [(2, 2), (4, 5)]):
+        expected = [any(start < last and end > first for first, last in spans) for start, end in encoding.offsets]
+        assert document_tokens._mask(encoding, spans) == expected
 
 
 def test_a_template_that_hides_its_answers_is_refused(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Which examples are compared: those that came since the last comparison with the model, by the versions of the table."""
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 
@@ -102,6 +105,20 @@ def test_each_arrival_is_compared_once_and_by_itself(place: Place) -> None:
     again = place.compare(model, same)
     assert not again.metadata["compared"]
     assert len(place.history()) == 2
+
+
+def test_a_table_that_was_made_anew_is_a_check_that_warns_until_a_model_is_trained_on_it(place: Place) -> None:
+    first = place.put("first", SAME[:80])
+    noted = {"uri": "", "version": first.version, "table": f"{first.identity:016x}"}
+    model = replace(place.model("m", first.version), manifest={"fingerprint": "m", "lake": {"cleaned_features": noted}})
+    shutil.rmtree(place.root / "cleaned_features")
+    place.put("first", SAME[:80])
+    anew = place.put("other", OTHER[:40])
+    blind = place.compare(model, anew).check
+    assert (blind.passed, blind.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "once a model is trained on the new table" in str(blind.description)
+    trained = {**noted, "version": anew.version, "table": f"{anew.identity:016x}"}
+    assert place.compare(replace(model, manifest={"fingerprint": "m", "lake": {"cleaned_features": trained}}), anew).check.passed
 
 
 def test_what_is_too_little_waits_for_more(place: Place) -> None:

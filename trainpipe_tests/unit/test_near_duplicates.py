@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainpipe_assets.data import alike as compared
+from trainpipe_assets.data import near_duplicates
 from trainpipe_assets.data.alike import FINE_SKETCH
 from trainpipe_assets.data.buckets import COMPARED, PAIRS
-from trainpipe_assets.data.content_hash import with_number
+from trainpipe_assets.data.content_hash import content_hash, with_number
 from trainpipe_assets.data.minhash import (
     LARGEST_SIGNATURE,
     SKETCH_WORDS,
@@ -150,6 +151,26 @@ def test_long_texts_with_the_same_boilerplate_are_compared_exactly_and_in_portio
     fewer = set(compared.linked(pairs, known, 0.85).iter_rows())
     assert fewer < similar
     assert components(fewer) == components(similar)
+
+
+def test_what_hangs_together_already_is_not_compared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = sentence(random.Random(2), 600)
+    texts = pl.Series("clean_text", [f"{head} {number:04d}" for number in range(60)])
+    frame = texts.to_frame().with_columns(bands_and_sketches(texts, 0.85), content_hash=content_hash(pl.col("clean_text")))
+    expected = find_groups(frame.lazy(), 0.85, tmp_path / "at once").sort("content_hash")
+    taken_apart = []
+    take_apart = compared.shingle_sets
+
+    def counted(part: pl.Series) -> pl.Series:
+        taken_apart.append(len(part))
+        return take_apart(part)
+
+    monkeypatch.setattr(compared, "shingle_sets", counted)
+    monkeypatch.setattr(compared, "TOGETHER_LETTERS", 5 * 4000)
+    monkeypatch.setattr(near_duplicates, "PART_PAIRS", 30)
+    assert find_groups(frame.lazy(), 0.85, tmp_path / "in parts").sort("content_hash").equals(expected)
+    assert (expected["duplicate_group"].n_unique(), expected.height) == (1, 60)
+    assert sum(taken_apart) < 4 * 60, "texts of one group were taken apart again and again"
 
 
 def components(pairs: set[tuple[int, int]]) -> set[frozenset[int]]:

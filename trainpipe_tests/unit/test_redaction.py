@@ -33,6 +33,8 @@ def redacted(text: str, *kinds: str, region: str | None = None) -> tuple[str, in
         ("from 192.168.0.17 and 2001:db8::8a2e:370:7334", "from [IP] and [IP]", 2),
         ("a@b.com +44 20 7946 0958 8.8.8.8", "[EMAIL] [PHONE] [IP]", 3),
         ("é ü 漢字 a@b.com 漢字", "é ü 漢字 [EMAIL] 漢字", 1),
+        ("from addr:192.168.10.20, IP:10.20.30.40 or ::ffff:192.168.10.20", "from addr:[IP], IP:[IP] or ::ffff:[IP]", 3),
+        ("_john@example.com_, ann@example.com- or user@example.xn--p1ai", "[EMAIL]_, [EMAIL]- or [EMAIL]", 3),
     ],
 )
 def test_what_is_personal_is_replaced_and_counted(text: str, expected: str, count: int) -> None:
@@ -68,6 +70,11 @@ def test_only_the_kinds_asked_for_are_replaced() -> None:
 def test_numbers_without_a_country_code_need_a_region() -> None:
     assert redacted("ring 020 7946 0958", "phone") == ("ring 020 7946 0958", 0)
     assert redacted("ring 020 7946 0958", "phone", region="GB") == ("ring [PHONE]", 1)
+
+
+def test_a_number_behind_a_long_table_of_others_is_found() -> None:
+    table = " ".join(["12345678"] * 70_000)  # more than the library tries by default
+    assert redacted(f"{table} call +1 650 253 0000") == (f"{table} call [PHONE]", 1)
 
 
 def test_null_and_plain_texts_among_others_stay_in_place() -> None:

@@ -11,7 +11,16 @@ import pytest
 
 from trainpipe_assets.data import ingestion
 from trainpipe_assets.data.reading.readers import content_id, read_file
-from trainpipe_assets.data.sources import FileChangedWhileReading, LandedFile, file_kind, list_landed, split_settled, wait_until_settled
+from trainpipe_assets.data.sources import (
+    UNLISTABLE,
+    UNOPENABLE,
+    FileChangedWhileReading,
+    LandedFile,
+    file_kind,
+    list_landed,
+    split_settled,
+    wait_until_settled,
+)
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_assets.storage.delta import Table, find
 from trainpipe_tests.unit.landed_files import NOW, land_bytes, read_bytes, whole_file_problem
@@ -332,6 +341,27 @@ def test_a_landing_folder_that_cannot_be_listed_is_not_an_empty_one(everyones: P
     everyones.chmod(mode)
     with pytest.raises(ValueError, match=r"the landing folder .* cannot be listed: permission denied"):
         listed_without_privileges(everyones)
+
+
+def test_a_link_into_a_folder_that_may_not_be_entered_is_none_to_nothing(everyones: Path) -> None:
+    land_bytes(everyones, "sub/b.csv", GOOD)
+    (everyones / "a.csv").symlink_to("sub/b.csv")
+    (everyones / "sub").chmod(0)
+    found = {file.path: file.problem for file in listed_without_privileges(everyones)}
+    (everyones / "sub").chmod(0o755)
+    assert found == {"a.csv": UNOPENABLE, "sub": UNLISTABLE}
+
+
+def test_a_table_is_not_made_anew_without_a_file_that_is_being_written_to(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        land_bytes(tmp_path / "landing", name, GOOD)
+    uri, landed = str(tmp_path / "t"), list_landed(str(tmp_path / "landing"), SETTINGS)
+    ingestion.ingest(uri, None, landed, frozenset(), SETTINGS, NOW).increment.commit({})
+    other, growing = SETTINGS.model_copy(update={"encoding": "latin-1"}), frozenset({"b.csv"})
+    assert ingestion.ingest(uri, find(uri), landed, growing, SETTINGS, NOW).increment.empty
+    with pytest.raises(FileChangedWhileReading, match=r"is to be made anew, and 1 file\(s\) that it came from are being written to: b.csv"):
+        ingestion.ingest(uri, find(uri), landed, growing, other, NOW)
+    assert not ingestion.ingest(uri, find(uri), landed, frozenset(), other, NOW).increment.empty
 
 
 @dataclass(frozen=True)

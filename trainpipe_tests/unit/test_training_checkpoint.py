@@ -1,13 +1,18 @@
 """Checkpoints and finished folders: complete or ignored, two at most, and never another training's."""
 
 import logging
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 
+from trainpipe_assets.storage.artifacts import Artifact, download, read_manifest
+from trainpipe_assets.storage.mirror import Mirror
+from trainpipe_assets.training import checkpoint
 from trainpipe_assets.training.checkpoint import Checkpoints
 from trainpipe_assets.training.distribution import Distribution, Tensors
 from trainpipe_assets.training.durable import exclusive, whole_folder
@@ -94,6 +99,59 @@ def test_a_checkpoint_without_its_best_model_is_no_use(checkpoints: Checkpoints)
         checkpoints.save(state, trained.tensors, 1.0)
     (checkpoints.folder / "step-000000001-0001" / "tensors.pt").unlink()
     assert checkpoints.newest() is None
+
+
+def test_the_best_model_of_another_machine_s_training_is_not_taken_for_this_one_s(checkpoints: Checkpoints) -> None:
+    for state in (validated(1, [0.5]), validated(2, [0.5, 0.6])):
+        checkpoints.save(state, Trained(steps=1).tensors, 1.0)
+    theirs = Checkpoints(checkpoints.folder.with_name("theirs"), checkpoints.spec, checkpoints.given)
+    theirs.save(validated(1, [0.4]), Trained(steps=2).tensors, 1.0)
+    best = validated(1, [0.4]).name
+    shutil.rmtree(checkpoints.folder / best)
+    shutil.copytree(theirs.folder / best, checkpoints.folder / best)
+    assert checkpoints.newest() == validated(1, [0.4])
+
+
+def test_what_another_machine_sent_replaces_what_is_here_and_an_interrupted_fetch_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on(machine: str) -> Checkpoints:
+        return Checkpoints(tmp_path / machine, make_spec(tmp_path), {"examples": "digest"}, Mirror(str(tmp_path / "mirror")))
+
+    here, there = on("here"), on("there")
+    replace(here, mirror=None).save(validated(1, [0.5]), Trained(steps=1).tensors, 1.0)
+    for state in (validated(1, [0.4]), validated(2, [0.4, 0.6])):
+        there.save(state, Trained(steps=2).tensors, 1.0)
+        assert there.mirror is not None
+        assert there.mirror.settle(60.0)
+    fetched = []
+
+    def interrupted(artifact: Artifact, folder: Path) -> None:
+        if fetched:
+            raise KeyboardInterrupt
+        fetched.append(artifact.manifest["checkpoint"])
+        download(artifact, folder)
+
+    monkeypatch.setattr(checkpoint, "download", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        here.fetch()
+    assert fetched == [validated(1, [0.4]).name], "the newest came before what it needs"
+    monkeypatch.setattr(checkpoint, "download", download)
+    here.fetch()
+    newest = validated(2, [0.4, 0.6])
+    assert here.newest() == newest
+    assert torch.equal(here.tensors(newest.best_name)["model"]["weight"], Trained(steps=2).model.weight)
+
+
+def test_a_copy_of_another_machine_s_checkpoint_is_replaced(tmp_path: Path) -> None:
+    mirror = Mirror(str(tmp_path / "mirror"))
+    for machine in ("one", "other"):
+        kept = Checkpoints(tmp_path / machine, make_spec(tmp_path), {"examples": "digest"}, Mirror(mirror.uri))
+        kept.save(validated(1, [0.5]), Trained(steps=len(machine)).tensors, 1.0)
+        assert kept.mirror is not None
+        assert kept.mirror.settle(60.0)
+    (artifact,) = mirror.complete()
+    assert artifact.manifest == read_manifest(str(tmp_path / "other" / validated(1, [0.5]).name)).manifest  # type: ignore[union-attr]
 
 
 def test_checkpoints_of_another_training_are_refused_with_the_difference(tmp_path: Path, checkpoints: Checkpoints) -> None:

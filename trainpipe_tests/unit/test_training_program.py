@@ -11,9 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from dagster_pipes import encode_param
 
+from trainpipe_assets.pipeline import launcher
+from trainpipe_assets.storage.s3_problems import S3Unreachable
+from trainpipe_assets.training.complaint import Complaint, note, taken
 from trainpipe_assets.training.durable import PARTIAL
 from trainpipe_assets.training.loop import run
 from trainpipe_assets.training.spec import TrainSpec, save_spec
@@ -166,12 +170,16 @@ def test_too_little_address_space_is_one_line(root: Path) -> None:
 
 
 def test_a_mistake_reaches_dagster(root: Path) -> None:
-    finished, messages = run_under_pipes(write_spec(root, "mistaken under pipes", base_model="/no/such/model"))
+    spec = write_spec(root, "mistaken under pipes", base_model="/no/such/model")
+    finished, messages = run_under_pipes(spec)
     assert finished.returncode == 2
     assert [line for line in finished.stderr.splitlines() if "/no/such/model" in line] == finished.stderr.splitlines()
-    errors = [message["params"]["payload"]["error"] for message in messages if message["method"] == "report_custom_message"]
-    assert len(errors) == 1
-    assert "/no/such/model" in errors[0]
+    logged = [message["params"]["message"] for message in messages if message["method"] == "log"]
+    assert sum("/no/such/model" in line for line in logged) == 1
+    complaint = taken(Path(spec.output_dir).with_name("spec.json"))
+    assert complaint is not None
+    assert "/no/such/model" in complaint.message
+    assert not complaint.may_pass
 
 
 def test_two_processes_take_the_steps_of_one_and_dagster_hears_of_it_once(root: Path) -> None:
@@ -213,3 +221,22 @@ def run_under_pipes(spec: TrainSpec, launcher: tuple[str, ...] = ()) -> tuple[su
     }
     finished = run_program(spec, launcher, environment)
     return finished, [json.loads(line) for line in messages.read_text().splitlines()]
+
+
+def test_what_any_rank_has_to_say_reaches_whoever_started_the_training(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    assert taken(spec) is None
+    note(Complaint("one example of 11 tokens does not fit the memory"), spec, 11)
+    note(Complaint("no S3 server answers", may_pass=True), spec, 2)
+    complaint = taken(spec)
+    assert complaint == Complaint("no S3 server answers", may_pass=True)
+    assert taken(spec) is None
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(S3Unreachable, match="no S3 server answers"):
+        launcher._require_success(1, complaint, [], tmp_path, 2)
+    with pytest.raises(ValueError, match="does not fit the memory"):
+        launcher._require_success(1, Complaint("it does not fit the memory"), [], tmp_path, 2)
+    with pytest.raises(dg.Failure, match=r"one of the 2 training processes failed, .*, or was killed \(by hand, or because memory ran out"):
+        launcher._require_success(1, None, [], tmp_path, 2)
+    with pytest.raises(dg.Failure, match="stopped after step 3"):
+        launcher._require_success(1, None, [{"interrupted": "stopped after step 3 of 9"}], tmp_path, 2)
