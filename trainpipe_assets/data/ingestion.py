@@ -22,7 +22,8 @@ from trainpipe_assets.data.sources import BARRED, UNLISTABLE, UNOPENABLE, FileCh
 from trainpipe_assets.prefetching import one_ahead
 from trainpipe_assets.schemas import RAW_DATA
 from trainpipe_assets.settings import SourceSettings
-from trainpipe_assets.storage.delta import Table, fingerprint
+from trainpipe_assets.storage.delta import Table
+from trainpipe_assets.storage.identity import fingerprint
 from trainpipe_assets.storage.increments import Increment
 
 VERSION = "5"  # raise it when the same file would be read differently: the table is then rebuilt

@@ -93,7 +93,7 @@ def build_assets(name: str, settings: PipelineSettings) -> list[dg.AssetsDefinit
                 key=keys[output],
                 is_required=False,
                 io_manager_key="delta_io_manager",
-                code_version=stated(cleaning.VERSION, settings.cleaning, settings.split, settings.validation),
+                code_version=stated(cleaning.VERSION, cleaning.determinants(settings)),
                 **common,
                 **descriptions.clean(output, keys, private=private),
             )

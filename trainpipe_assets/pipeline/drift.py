@@ -22,8 +22,9 @@ from trainpipe_assets.pipeline.metadata import markdown_table, picture
 from trainpipe_assets.schemas import DRIFT_REPORT
 from trainpipe_assets.settings import DriftSettings, PipelineSettings, SplitSettings
 from trainpipe_assets.storage.artifacts import Artifact
-from trainpipe_assets.storage.delta import MissingTable, Table, find, fingerprint
+from trainpipe_assets.storage.delta import MissingTable, Table, find
 from trainpipe_assets.storage.differences import difference
+from trainpipe_assets.storage.identity import fingerprint
 from trainpipe_assets.storage.increments import Increment
 
 CHECK, COMPARISON = "no_drift", "comparison_id"

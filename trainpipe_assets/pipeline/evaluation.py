@@ -29,7 +29,8 @@ from trainpipe_assets.schemas import EVAL_REPORT
 from trainpipe_assets.settings import ComputeSettings, EvaluationSettings, Task
 from trainpipe_assets.storage.artifacts import Artifact, has_all_files
 from trainpipe_assets.storage.base_models import BaseModel
-from trainpipe_assets.storage.delta import MissingTable, Table, find, fingerprint
+from trainpipe_assets.storage.delta import MissingTable, Table, find
+from trainpipe_assets.storage.identity import fingerprint
 from trainpipe_assets.storage.increments import Increment
 from trainpipe_assets.storage.objects import stored
 from trainpipe_assets.storage.s3 import explained as explained_s3

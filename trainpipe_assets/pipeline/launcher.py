@@ -74,7 +74,8 @@ class LocalLauncher(Launcher):
         ) as session:
             code = _run_to_end(self._command(path), {**os.environ, **session.get_bootstrap_env_vars()})
         reported: list[Mapping[str, Any]] = [message for message in session.get_custom_messages() if isinstance(message, Mapping)]
-        _require_success(code, taken(path), reported, output, self.processes)
+        said = [Complaint(**message) for message in reported if "message" in message]
+        _require_success(code, next(iter(said), None) or taken(path), reported, output, self.processes)
         return output
 
     def _command(self, spec: Path) -> list[str]:

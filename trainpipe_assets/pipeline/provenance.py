@@ -22,7 +22,8 @@ from trainpipe_assets.data.ingestion import source_fingerprint
 from trainpipe_assets.settings import ComputeSettings, ModelSettings, PipelineSettings, Task, TrainingSettings
 from trainpipe_assets.storage.artifacts import read_manifest
 from trainpipe_assets.storage.base_models import BaseModel
-from trainpipe_assets.storage.delta import Table, as_json, fingerprint
+from trainpipe_assets.storage.delta import Table
+from trainpipe_assets.storage.identity import as_json, fingerprint
 from trainpipe_assets.storage.uris import join
 from trainpipe_assets.training.spec import TrainSpec, differences
 

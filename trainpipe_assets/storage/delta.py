@@ -4,7 +4,6 @@ Every commit is a compare-and-swap on the table's version and carries, in Delta'
 what the table was made by and from. Which assets exist, and what their rows mean, is not known here.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from trainpipe_assets.storage import s3
 from trainpipe_assets.storage.data_files import FILE, FILE_BYTES, PACKED, data_files, read_files
+from trainpipe_assets.storage.identity import data_version, fingerprint
 from trainpipe_assets.storage.s3_problems import S3Problem
 from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_filesystem
 from trainpipe_assets.storage.writing import Written, write_replacement, write_rows
@@ -39,27 +39,6 @@ class ConcurrentWrite(RuntimeError):
 
 class MissingTable(ValueError):
     """A table, or a version of it, that cannot be read."""
-
-
-def fingerprint(*determinants: Any) -> int:
-    """A stable 63-bit identity of what determines a table's content, small enough for a Delta transaction."""
-    return int.from_bytes(hashlib.sha256(as_json(determinants).encode()).digest()[:8], "big") >> 1
-
-
-def as_json(value: Any) -> str:
-    """A value of which settings may be part, always spelt the same way."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    raise TypeError(f"cannot take the fingerprint of a {type(value).__name__}")
-
-
-def data_version(made_by: int | None, content: int) -> str:
-    """Identity of a table's rows: what determines them, and the commit that last changed them."""
-    return f"{made_by or 0:016x}-{content}"
 
 
 @dataclass(frozen=True)

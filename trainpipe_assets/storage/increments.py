@@ -10,8 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from trainpipe_assets.storage.delta import KEY, MADE_BY, Commit, ConcurrentWrite, Table, as_json, commit, data_version, find, fingerprint
+from trainpipe_assets.storage.delta import KEY, MADE_BY, Commit, ConcurrentWrite, Table, commit, find
 from trainpipe_assets.storage.differences import difference
+from trainpipe_assets.storage.identity import as_json, data_version, fingerprint
 
 
 @dataclass(frozen=True)

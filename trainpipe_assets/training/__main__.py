@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
@@ -96,10 +96,12 @@ def _complain(complaint: Complaint, spec: Path, rank: int, pipes: PipesContext |
     """Say one line about what a person has to correct."""
     line = " ".join(complaint.message.split())
     print(f"error: {line}" if rank == 0 else f"error (rank {rank}): {line}", file=sys.stderr)
-    if _started_by_dagster():
-        note(replace(complaint, message=line), spec, rank)
+    told = replace(complaint, message=line)
     if pipes is not None:
         pipes.log.error(line)
+        pipes.report_custom_message(asdict(told))
+    elif _started_by_dagster():
+        note(told, spec, rank)
     return USER_MISTAKE
 
 

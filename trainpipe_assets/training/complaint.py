@@ -1,9 +1,10 @@
 """What a process of a training says that a person has to mend, or that may pass by itself, for whoever started the training.
 
-Only rank 0 speaks with Dagster, so each puts it beside the spec. It imports no torch, so that a launcher can use it too.
+Rank 0 speaks with Dagster; the others put it beside the spec. It imports no torch, so that a launcher can use it too.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,8 +22,12 @@ def _file(spec: Path, rank: int | str) -> Path:
 
 
 def note(complaint: Complaint, spec: Path, rank: int) -> None:
-    """Put down what `rank` of the training of the file `spec` has to say."""
-    _file(spec, rank).write_text(json.dumps(asdict(complaint)), encoding="utf-8")
+    """Put down what `rank` of the training of the file `spec` has to say, if the disk takes it."""
+    file = _file(spec, rank)
+    partial = file.with_suffix(".partial")
+    with suppress(OSError):
+        partial.write_text(json.dumps(asdict(complaint)), encoding="utf-8")
+        partial.replace(file)
 
 
 def taken(spec: Path) -> Complaint | None:

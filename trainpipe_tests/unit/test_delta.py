@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from trainpipe_assets.storage.delta import Commit, ConcurrentWrite, MissingTable, Table, commit, find, fingerprint, scan
+from trainpipe_assets.storage.delta import Commit, ConcurrentWrite, MissingTable, Table, commit, find, scan
 from trainpipe_assets.storage.differences import difference
+from trainpipe_assets.storage.identity import fingerprint
 from trainpipe_assets.storage.maintenance import maintain
 
 SCHEMA = {"row_id": pl.String, "ids": pl.List(pl.Int32), "note": pl.String}

@@ -176,10 +176,10 @@ def test_a_mistake_reaches_dagster(root: Path) -> None:
     assert [line for line in finished.stderr.splitlines() if "/no/such/model" in line] == finished.stderr.splitlines()
     logged = [message["params"]["message"] for message in messages if message["method"] == "log"]
     assert sum("/no/such/model" in line for line in logged) == 1
-    complaint = taken(Path(spec.output_dir).with_name("spec.json"))
-    assert complaint is not None
-    assert "/no/such/model" in complaint.message
-    assert not complaint.may_pass
+    (reported,) = [Complaint(**message["params"]["payload"]) for message in messages if message["method"] == "report_custom_message"]
+    assert "/no/such/model" in reported.message
+    assert not reported.may_pass
+    assert taken(Path(spec.output_dir).with_name("spec.json")) is None
 
 
 def test_two_processes_take_the_steps_of_one_and_dagster_hears_of_it_once(root: Path) -> None:
