@@ -81,7 +81,7 @@ class PipelineSettings(Settings):
         if metric not in METRICS[self.task]:
             raise ValueError(f"the gate of task {self.task} looks at {' or '.join(METRICS[self.task])}, found {metric}")
         if metric not in UNBOUNDED and gate.max_regression > 1.0:
-            raise ValueError(f"evaluation.gate.max_regression is {gate.max_regression:g}, but {metric} lies between 0 and 1")
+            raise ValueError(f"evaluation.gate.max_regression is {gate.max_regression:g}, but {metric} is 1 at most: name a smaller one")
         if metric in LOWER_IS_BETTER and gate.min_value:
             raise ValueError(f"evaluation.gate.min_value is a floor, but lower is better for {metric}: set max_value instead")
         if metric not in LOWER_IS_BETTER and gate.max_value is not None:

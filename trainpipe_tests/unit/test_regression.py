@@ -203,7 +203,7 @@ def test_numbers_come_back_in_their_own_units() -> None:
     with pytest.raises(ValueError, match="was not trained for text-regression"):
         scale_from_config({}, "m")
     with pytest.raises(ValueError, match="cannot be standardized"):
-        scale_of_targets(np.full(3, 7.0))
+        scale_of_targets(np.full(3, 7.0) + [0.0, 0.0, 1e-14])
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_numbers_come_back_in_their_own_units() -> None:
         ({"task": "text-classification", "cleaning": {"target_range": [0, 1]}}, "are for task text-regression"),
         ({"training": {"label_smoothing": 0.1}}, "label_smoothing is for classes"),
         ({"evaluation": {"gate": {"metric": "accuracy"}}}, "looks at rmse or mae or r2"),
-        ({"evaluation": {"gate": {"metric": "r2", "max_regression": 2}}}, "r2 lies between 0 and 1"),
+        ({"evaluation": {"gate": {"metric": "r2", "max_regression": 2}}}, "r2 is 1 at most: name a smaller one"),
         ({"evaluation": {"gate": {"metric": "rmse", "min_value": 0.9}}}, "lower is better for rmse: set max_value"),
         ({"evaluation": {"gate": {"min_value": 0.9}}}, "lower is better for rmse: set max_value"),
         ({"evaluation": {"gate": {"metric": "r2", "max_value": 0.9}}}, "higher is better for r2: set min_value"),

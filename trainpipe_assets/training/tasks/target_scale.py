@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MEAN, STD = "target_mean", "target_std"  # keys of the model's config
+ROUNDING = 1e-12  # of the largest number
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ def scale_of_targets(targets: NDArray[np.float64]) -> TargetScale:
     """The scale of the training split's numbers.
 
     Raises:
-        ValueError: they are all the same, or too large to be told apart.
+        ValueError: they are all the same, but for rounding, or too large to be told apart.
     """
     std = float(targets.std())
-    if not np.isfinite(std) or std == 0.0:
+    if not np.isfinite(std) or std <= ROUNDING * np.abs(targets).max():
         raise ValueError(f"the numbers of the training split have the standard deviation {std:g}: they cannot be standardized; land others")
     return TargetScale(float(targets.mean()), std)
 
