@@ -203,7 +203,7 @@ def test_numbers_come_back_in_their_own_units() -> None:
     with pytest.raises(ValueError, match="was not trained for text-regression"):
         scale_from_config({}, "m")
     with pytest.raises(ValueError, match="cannot be standardized"):
-        scale_of_targets(np.full(3, 7.0) + [0.0, 0.0, 1e-14])
+        scale_of_targets(np.array([7.0, 7.0, 7.0 + 1e-14]))
 
 
 @pytest.mark.parametrize(
