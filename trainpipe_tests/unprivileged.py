@@ -37,8 +37,9 @@ def as_nobody(action: Callable[[], Result]) -> Result:
             theirs.send((None, error))
         finally:
             os._exit(0)
-    os.waitpid(child, 0)
+    theirs.close()  # so that nothing is waited for where the child says nothing
     found, error = ours.recv()
+    os.waitpid(child, 0)
     if error is not None:
         raise error
     return found  # type: ignore[no-any-return]

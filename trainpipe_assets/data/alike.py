@@ -70,7 +70,8 @@ def _found(pairs: pl.DataFrame, texts: pl.DataFrame, similarity: float, *, enoug
         together = _Texts(texts["clean_text"].gather(places), similarity)
         possible = together.not_ruled_out(*np.split(within, 2))
         one, other = (_enough_alike if enough else _all_alike)(together.are_alike, possible)
-        component = _joined(component, places[one], places[other])
+        if enough:
+            component = _joined(component, places[one], places[other])
         found.append(pl.DataFrame({"left": numbers[places[one]], "right": numbers[places[other]]}, schema=pairs.schema))
     return pl.concat(found)
 

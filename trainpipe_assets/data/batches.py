@@ -111,10 +111,12 @@ def _slices(frame: pl.LazyFrame, rows: int, most_bytes: int) -> Iterator[pl.Data
 def _gathered(batches: Iterable[pl.DataFrame], rows: int, most_bytes: int) -> Iterator[pl.DataFrame]:
     """As many batches together as have `rows` rows or `most_bytes`, whichever comes first, or all that are left."""
     held: list[pl.DataFrame] = []
+    n_rows, n_bytes = 0, 0.0
     for batch in batches:
         held.append(batch)
-        if sum(map(len, held)) >= rows or sum(frame.estimated_size() for frame in held) >= most_bytes:
+        n_rows, n_bytes = n_rows + len(batch), n_bytes + batch.estimated_size()
+        if n_rows >= rows or n_bytes >= most_bytes:
             yield pl.concat(held)
-            held = []
+            held, n_rows, n_bytes = [], 0, 0.0
     if held:
         yield pl.concat(held)

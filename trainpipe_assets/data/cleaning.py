@@ -31,6 +31,7 @@ from trainpipe_assets.storage.increments import Changes, Increment
 
 VERSION = f"7-{minhash.ALGORITHM}"  # raise it when the same records would be cleaned differently: the tables are then rebuilt
 
+_NOT_OF_SPLITTING = {"min_examples"}  # which the training asks for
 LABELLED = ("labelled", "multi-labelled")  # kinds of sources whose texts have labels
 BATCH_ROWS = 50_000  # records normalised and judged at a time
 
@@ -42,8 +43,6 @@ _JUDGED = pl.Schema(  # `text` is null where a record passed and `clean_text` is
     | {"near_sketch": minhash.SKETCH}
 )
 
-
-_NOT_OF_SPLITTING = {"min_examples"}  # which the training asks for
 
 # What other records decide of a row.
 _BECAME = {"cleaned_features": ("split", "duplicate_group"), "rejected_rows": ("rule", "reason", "duplicate_group")}

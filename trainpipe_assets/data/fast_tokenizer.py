@@ -14,13 +14,14 @@ def load_fast_tokenizer(folder: str) -> Tokenizer:
     """The tokenizer in `folder`, which neither pads nor cuts a text.
 
     Raises:
-        ValueError: there is none, or none that can be read.
+        ValueError: there is none, or what is there is none.
     """
     path = Path(folder) / FILE
     if not path.is_file():
         raise ValueError(f"the base model in {folder} has no {FILE}; a fast tokenizer is needed, choose a base model that has one")
+    content = path.read_bytes()
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_buffer(content)
     except Exception as error:  # the library has no kind of its own
         raise ValueError(f"{path} is no fast tokenizer: {error}; save the base model's tokenizer anew") from error
     tokenizer.no_padding()

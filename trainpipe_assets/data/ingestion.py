@@ -249,9 +249,9 @@ def _most_bytes(file: LandedFile, settings: SourceSettings) -> int:
     return file.size if plain else TOGETHER_BYTES + 1
 
 
-def first_of(names: Sequence[str], shown: int) -> str:
+def first_of(names: Sequence[str], shown: int, between: str = ", ") -> str:
     """The first of `names`, and a sign that there are more."""
-    return ", ".join(names[:shown]) + (" …" if len(names) > shown else "")
+    return between.join(names[:shown]) + (" …" if len(names) > shown else "")
 
 
 def pending(landed: list[LandedFile], table: Table | None) -> tuple[LandedFile, ...]:

@@ -69,11 +69,12 @@ def _named(path: Path) -> Iterator[tuple[str, Path]]:
         yield path.name, path
         return
     folder = path.resolve() if ".." in path.parts else path.absolute()  # a link has the name that it has here
-    folders = sorted(Path(root, name) for root, names, _ in os.walk(folder) for name in names)
+    walked = list(os.walk(folder, onerror=_refuse))
+    folders = sorted(Path(root, name) for root, names, _ in walked for name in names)
     linked = next((one for one in folders if one.is_symlink() and not any(map(is_ignored, one.relative_to(folder).parts))), None)
     if linked is not None:
         raise ValueError(f"{_shown(path)} cannot be landed: {_shown(linked)} is a link to a folder. Land what it points to by itself")
-    below = sorted(Path(root, name).relative_to(folder) for root, _, names in os.walk(folder, onerror=_refuse) for name in names)
+    below = sorted(Path(root, name).relative_to(folder) for root, _, names in walked for name in names)
     read = [file for file in below if not any(is_ignored(part) for part in file.parts)]
     if not read:
         raise ValueError(f"{path} cannot be landed: no file is in this folder that would be read")

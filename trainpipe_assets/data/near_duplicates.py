@@ -79,7 +79,7 @@ def find_groups(
     links = named.select(left="content_hash", right="content_hash_right")
     if standing is not None:
         links = pl.concat([links, standing.groups.select(left="content_hash", right="duplicate_group")])
-    return _components(links)
+    return _components(links).rename({"name": "content_hash", "component": "duplicate_group"})
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,9 @@ def _candidates_in(bands: pl.DataFrame, known: pl.LazyFrame, similarity: float, 
 
 def _apart(pairs: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
     """Those of `pairs` whose texts do not hang together by `links` yet."""
-    numbers = numbers_in(links)["number"].sort()
-    left, right = (numbers.search_sorted(links[side]).to_numpy() for side in links.columns)
-    hanging = pl.DataFrame({"number": numbers, "component": components(left, right, len(numbers))})
-    both = pairs.join(hanging, left_on="left", right_on="number", how="left")
-    both = both.join(hanging, left_on="right", right_on="number", how="left", suffix="_right")
+    hanging = _components(links)
+    both = pairs.join(hanging, left_on="left", right_on="name", how="left")
+    both = both.join(hanging, left_on="right", right_on="name", how="left", suffix="_right")
     return both.filter((pl.col("component") != pl.col("component_right")).fill_null(True)).select(pairs.columns)
 
 
@@ -173,9 +171,9 @@ def _read(known: pl.LazyFrame, numbers: pl.DataFrame) -> pl.DataFrame:
 
 
 def _components(links: pl.DataFrame) -> pl.DataFrame:
-    """The smallest name in the connected component of each name in `links`: `content_hash`, `duplicate_group`."""
+    """Each `name` in `links`, and the smallest one in its connected `component`."""
     names = pl.concat([links["left"], links["right"]]).unique().sort().alias("name")
     numbers = names.to_frame().with_row_index("number")
     left, right = (links.select(name=side).join(numbers, on="name", maintain_order="left")["number"].to_numpy() for side in links.columns)
     _, first, of_each = np.unique(components(left, right, len(names)), return_index=True, return_inverse=True)
-    return pl.DataFrame({"content_hash": names, "duplicate_group": names.gather(first[of_each])})
+    return pl.DataFrame({"name": names, "component": names.gather(first[of_each])})

@@ -152,7 +152,7 @@ def check_places(lake: Lake, pipelines: dict[str, PipelineSettings]) -> Iterator
     landings = {name: lake.landing_uri(settings.source) for name, settings in pipelines.items()}
     if any(map(is_s3, (root, *landings.values()))):
         yield _guarded("credentials", check_credentials)
-    yield _guarded("lake", check_writable, root)
+    yield _guarded("lake", check_lake, root)
     if is_s3(root):
         yield _guarded("conditional puts", check_conditional_puts, root)
         yield _guarded("disk for model cache", check_disk, cache_folder())
@@ -183,6 +183,16 @@ def check_conditional_puts(check: str, root: str) -> Finding:
     return Finding(check, "ok", f"honoured by {proof.endpoint}, proven {proof.proven_at}")
 
 
+def check_lake(check: str, uri: str) -> Finding:
+    """Whether a lake can be written to; on local disk also every table, log and model that is in it, which another user may have made."""
+    found = check_writable(check, uri)
+    if is_s3(uri) or found.verdict != "ok":
+        return found
+    folders = (Path(root, name) for root, names, _ in os.walk(uri) for name in names)
+    closed = next((folder for folder in folders if not _is_open(folder)), None)
+    return found if closed is None else _closed(check, closed)
+
+
 def check_writable(check: str, uri: str) -> Finding:
     """Whether a file can be written to a place, read back and removed."""
     if not is_s3(uri):
@@ -199,17 +209,17 @@ def _check_folder(check: str, folder: Path) -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         return Finding(check, "fail", f"{existing} is not a folder", "correct TRAINPIPE_LAKE or TRAINPIPE_LANDING")
-    below = _lake_folders(folder) if existing == folder and check == "lake" else ()
-    closed = next((path for path in (existing, *below) if not os.access(path, os.R_OK | os.W_OK | os.X_OK)), None)
-    if closed is not None:
-        return Finding(check, "fail", f"{closed}: this user may not write there", "grant it, or name another place")
+    if not _is_open(existing):
+        return _closed(check, existing)
     return Finding(check, "ok", f"{folder}: writable" if existing == folder else f"{folder}: not there yet, will be made in {existing}")
 
 
-def _lake_folders(lake: Path) -> Iterator[Path]:
-    """All that is in a lake: tables with their logs, models, and the folders that they are in."""
-    for root, names, _files in os.walk(lake):
-        yield from (Path(root, name) for name in names)
+def _is_open(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+
+
+def _closed(check: str, folder: Path) -> Finding:
+    return Finding(check, "fail", f"{folder}: this user may not write there", "grant it, or name another place")
 
 
 def check_landing(check: str, uri: str, source: SourceSettings) -> Finding:

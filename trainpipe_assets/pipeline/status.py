@@ -253,7 +253,7 @@ def describe(name: str, status: dict[str, Any]) -> str:
             f"  unreadable {len(barred)} file(s) now, permission denied; what came from them before stays: {first_of(barred, SHOWN_FILES)}"
         )
     if status["unusable_files"]:
-        told = first_of([f"{file} ({problem[:SHOWN_LETTERS]})" for file, problem in status["unusable_files"].items()], SHOWN_FILES)
+        told = first_of([f"{file} ({problem[:SHOWN_LETTERS]})" for file, problem in status["unusable_files"].items()], SHOWN_FILES, "; ")
         lines.append(f"  unusable   {len(status['unusable_files'])} file(s), of which no record can be used: {told}")
     if status["unfinished"] and not status["run"]:
         lines.append(f"  unfinished {', '.join(status['unfinished'])}: not of all the data yet; the next run of everything goes on there")

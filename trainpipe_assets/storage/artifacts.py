@@ -77,6 +77,12 @@ def seal(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return complete
 
 
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """What `seal` wrote into the local `folder`."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    return manifest
+
+
 def _as_json(manifest: Mapping[str, Any]) -> str:
     return json.dumps(dict(manifest), indent=2, sort_keys=True) + "\n"
 
@@ -129,7 +135,7 @@ def publish(folder: Path, uri: str) -> Artifact:
 
 
 def _publish_remotely(folder: Path, uri: str) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = manifest_of(folder)
     for name, entry in manifest["files"].items():
         send(folder / name, f"{uri}/{name}", entry["sha256"])
     verify(Artifact(uri, manifest))

@@ -5,11 +5,10 @@ What the folders are, and which of them matter, is the caller's.
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from trainpipe_assets.storage.artifacts import Artifact, DamagedArtifact, list_artifacts, publish, read_manifest
+from trainpipe_assets.storage.artifacts import Artifact, DamagedArtifact, list_artifacts, manifest_of, publish
 from trainpipe_assets.storage.s3 import explained
 from trainpipe_assets.storage.uris import is_remote, join, open_filesystem
 
@@ -71,7 +70,7 @@ class Mirror:
     def _send(self, folder: Path) -> None:
         uri = join(self.uri, folder.name)
         try:
-            same = publish(folder, uri).manifest == _manifest_of(folder)
+            same = publish(folder, uri).manifest == manifest_of(folder)
         except DamagedArtifact:
             same = False
         if not same:  # another machine's of the same name, whole or half overwritten
@@ -84,12 +83,6 @@ class Mirror:
         for artifact in self.complete():
             if artifact.uri.rsplit("/", 1)[-1] not in names:
                 discard(artifact.uri)
-
-
-def _manifest_of(folder: Path) -> Mapping[str, Any]:
-    sealed = read_manifest(str(folder))
-    assert sealed is not None
-    return sealed.manifest
 
 
 def discard(uri: str) -> None:

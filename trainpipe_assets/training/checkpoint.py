@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from trainpipe_assets.storage.artifacts import DamagedArtifact, download, is_whole, read_manifest, seal
+from trainpipe_assets.storage.artifacts import DamagedArtifact, download, is_whole, manifest_of, seal
 from trainpipe_assets.storage.mirror import Mirror
 from trainpipe_assets.training.distribution import Tensors
 from trainpipe_assets.training.durable import PARTIAL, whole_folder
@@ -106,9 +106,7 @@ class Checkpoints:
 
     def _sha256(self, name: str) -> str:
         """That of the tensors of the checkpoint `name`, which is whole."""
-        artifact = read_manifest(str(self.folder / name))
-        assert artifact is not None
-        return str(artifact.manifest["files"][TENSORS]["sha256"])
+        return str(manifest_of(self.folder / name)["files"][TENSORS]["sha256"])
 
     def seconds(self, name: str) -> float:
         """What it took all processes of this training, one after the other, to reach the checkpoint `name`."""

@@ -96,11 +96,11 @@ def test_a_folder_within_the_lake_that_another_user_made_is_named() -> None:
     with folder_for_everyone() as lake:
         lake.chmod(0o777)
         (lake / "tables" / "raw_data" / "_delta_log").mkdir(parents=True)
-        found = as_nobody(lambda: doctor.check_writable("lake", str(lake)))
+        found = as_nobody(lambda: doctor.check_lake("lake", str(lake)))
         if os.geteuid() == 0:
             assert (found.verdict, found.found) == ("fail", f"{lake}/tables: this user may not write there")
         (lake / "tables").chmod(0)
-        assert as_nobody(lambda: doctor.check_writable("lake", str(lake))).verdict == "fail"
+        assert as_nobody(lambda: doctor.check_lake("lake", str(lake))).verdict == "fail"
         (lake / "tables").chmod(0o755)
 
 
