@@ -68,6 +68,7 @@ def source_fingerprint(settings: SourceSettings) -> int:
     return fingerprint("raw_data", *determinants(settings).values())
 
 
+@lru_cache(maxsize=4)  # a tick of a sensor asks several times, and most ticks find the table as it was
 def ingested_files(table: Table | None) -> pl.DataFrame:
     """The file versions that the table holds, and the schema and the problem of the first record of each."""
     columns = ("source_file", "file_id", "file_version", "source_schema", "problem", "ingested_at")

@@ -23,6 +23,7 @@ _OF_PHONES = (
 _WORTH_A_LOOK = rf"@|\d[\d\s.:()/~\[\]{_OF_PHONES}{_BETWEEN}]{{5,}}|:[0-9A-Fa-f]*:|\b[A-Za-z]{{2}}\d{{2}}"
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.)+(?:xn--[A-Za-z0-9-]{1,59}|[^\W\d_]{2,63})(?![^\W_])")
+_PLUS = re.compile("[+\uff0b]")
 _IBAN = re.compile(rf"(?<!\w)[A-Za-z]{{2}}\d{{2}}(?:{_GAP}[A-Za-z0-9]{{4}}){{2,7}}(?:{_GAP}[A-Za-z0-9]{{1,4}})?(?!\w)")
 _CARD = re.compile(rf"(?<![\w.-])\d{{4}}(?:{_GAP}\d{{4}}{_GAP}\d{{4}}{_GAP}\d{{1,7}}|{_GAP}\d{{6}}{_GAP}\d{{4,5}})(?!\w|[.-]\d)")
 _IP = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|(?<![\w.:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]|\.\d)")
@@ -77,6 +78,8 @@ def _without(text: str, kind: PersonalData) -> tuple[str, int]:
 
 
 def _without_phones(text: str, region: str | None) -> tuple[str, int]:
+    if region is None and not _PLUS.search(text):  # a country code is behind one, and the library takes long to find none
+        return text, 0
     parts, end, number = [], 0, 0
     for match in PhoneNumberMatcher(text, region, leniency=Leniency.VALID, max_tries=len(text) + 1):  # by default it gives up in a table
         parts += [text[end : match.start], "[PHONE]"]

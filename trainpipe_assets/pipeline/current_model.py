@@ -10,6 +10,7 @@ import polars as pl
 from trainpipe_assets.settings import Task
 from trainpipe_assets.storage.artifacts import Artifact, read_manifest
 from trainpipe_assets.storage.delta import Table
+from trainpipe_assets.storage.identity import as_hex
 from trainpipe_assets.storage.uris import lake_of, relocated
 
 
@@ -46,7 +47,7 @@ def trained_version(model: Artifact, table: str) -> int:
 def is_of_table(model: Artifact, name: str, table: Table) -> bool:
     """Whether what a model came from, called `name`, is a version of just this `table`, as far as its manifest says."""
     noted = model.manifest["lake"][name].get("table")
-    return noted is None or bool(noted == f"{table.identity:016x}")
+    return noted is None or bool(noted == as_hex(table.identity))
 
 
 def newest_trained_version(history: Table | None, table: str) -> int | None:

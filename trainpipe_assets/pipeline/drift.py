@@ -17,6 +17,7 @@ from trainpipe_assets.data.splitting import RANKS, split_rank
 from trainpipe_assets.evaluation import drift
 from trainpipe_assets.evaluation.drift import TEXT_CHARS, DriftComparison, compare
 from trainpipe_assets.evaluation.drift_plot import drift_plot
+from trainpipe_assets.evaluation.intervals import rounded
 from trainpipe_assets.pipeline.current_model import history_of, is_of_table, newest_trained_version, trained_version
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
 from trainpipe_assets.schemas import DRIFT_REPORT
@@ -24,12 +25,11 @@ from trainpipe_assets.settings import DriftSettings, PipelineSettings, SplitSett
 from trainpipe_assets.storage.artifacts import Artifact
 from trainpipe_assets.storage.delta import MissingTable, Table, find
 from trainpipe_assets.storage.differences import difference
-from trainpipe_assets.storage.identity import fingerprint
+from trainpipe_assets.storage.identity import as_hex, fingerprint
 from trainpipe_assets.storage.increments import Increment
 
 CHECK, COMPARISON = "no_drift", "comparison_id"
 EXAMPLES = "cleaned_features"
-DIGITS = 4  # of the numbers shown in the UI; the table holds them whole
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def unanswered_drift(
 
 def _judge(settings: DriftSettings) -> str:
     """Identity of what decides a verdict."""
-    return f"{fingerprint(drift.VERSION, settings.model_dump(mode='json', exclude={'enabled', 'severity'})):016x}"
+    return as_hex(fingerprint(drift.VERSION, settings.model_dump(mode="json", exclude={"enabled", "severity"})))
 
 
 def _sides(
@@ -223,7 +223,7 @@ def _row(
         "dataset_version": examples.version,
     }
     return {
-        "comparison_id": f"{fingerprint(judge, model.fingerprint, examples.uri, versions):016x}",
+        "comparison_id": as_hex(fingerprint(judge, model.fingerprint, examples.uri, versions)),
         "compared_at": now,
         "model_uri": model.uri,
         "model_fingerprint": model.fingerprint,
@@ -253,13 +253,13 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         for name, test in tests.items()
     ]
     columns = ("test", "statistic", "threshold", "p-value", "95% from", "to", "drifted")
-    numbers = {name: round(test["statistic"], DIGITS) for name, test in tests.items()}
+    numbers = {name: rounded(test["statistic"]) for name, test in tests.items()}
     return {
         **_named(row),
         "drifted": row["drifted"],
         "tests": markdown_table(pl.DataFrame(lines, schema=dict.fromkeys(columns, pl.String), orient="row")),
         **numbers,
-        "vocabulary_coverage": round(row["vocabulary_coverage"], DIGITS),
+        "vocabulary_coverage": rounded(row["vocabulary_coverage"]),
         "trained_on": f"{EXAMPLES} version {row['reference_version']}",
         "arrived": f"{row['n_arrived']:,} examples after version {row['since_version']}, up to version {row['dataset_version']}",
         "examples_compared": f"{row['n_compared']:,} with {row['n_reference']:,}",

@@ -30,7 +30,7 @@ from trainpipe_assets.settings import ComputeSettings, EvaluationSettings, Task
 from trainpipe_assets.storage.artifacts import Artifact, has_all_files
 from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.storage.delta import MissingTable, Table, find
-from trainpipe_assets.storage.identity import fingerprint
+from trainpipe_assets.storage.identity import as_hex, fingerprint
 from trainpipe_assets.storage.increments import Increment
 from trainpipe_assets.storage.objects import stored
 from trainpipe_assets.storage.s3 import explained as explained_s3
@@ -110,12 +110,12 @@ def evaluate_model(
 def _is_trained_on(model: Artifact, tokens: Table) -> bool:
     """Whether `tokens` are what the model was trained and validated on."""
     trained_on = model.manifest["dataset"]
-    same = trained_on.get("table") == f"{tokens.identity:016x}" and trained_on["version"] >= tokens.content
+    same = trained_on.get("table") == as_hex(tokens.identity) and trained_on["version"] >= tokens.content
     return same or bool(trained_on["digest"] == dataset_digest(tokens))
 
 
 def _require_same_dataset(model: Artifact, tokens: Table) -> None:
-    made_by = f"{tokens.fingerprint or 0:016x}"
+    made_by = as_hex(tokens.fingerprint or 0)
     trained_on = model.manifest["dataset"]["fingerprint"]
     if made_by != trained_on:
         raise ValueError(
@@ -179,7 +179,7 @@ def _unseen(model: Artifact, tokens: Table, texts: Table, examples: pl.DataFrame
 def _identity(model: Artifact, previous: Artifact | None, examples: pl.DataFrame, settings: EvaluationSettings) -> str:
     rows = hashlib.sha256("\n".join(examples["row_id"].to_list()).encode()).hexdigest()
     against = previous.fingerprint if previous else None
-    return f"{fingerprint(VERSION, model.fingerprint, against, rows, settings):016x}"
+    return as_hex(fingerprint(VERSION, model.fingerprint, against, rows, settings))
 
 
 def determinants(settings: EvaluationSettings) -> Mapping[str, Any]:

@@ -71,7 +71,7 @@ def explained() -> Iterator[None]:
         yield
     except Exception as error:  # libraries raise what disks and servers refuse as errors of many kinds; what no person can mend passes
         cause = s3.problem_of(error) or error
-        told = message_of(cause)
+        told = _told(cause)
         if told is None:
             raise
         if _Stacks.hidden_when_explained:
@@ -81,7 +81,10 @@ def explained() -> Iterator[None]:
 
 def message_of(error: Exception) -> str | None:
     """What a person has to mend, in one message; None where it is nothing of the kind."""
-    cause = s3.problem_of(error) or error
+    return _told(s3.problem_of(error) or error)
+
+
+def _told(cause: Exception) -> str | None:
     if isinstance(cause, ValidationError):
         return one_line(cause)
     return str(cause) if isinstance(cause, (ValueError, *_MAY_PASS)) else refused_by_disk(cause)

@@ -19,6 +19,7 @@ from trainpipe_assets.pipeline.metadata import PREVIEW, column_schema, preview
 from trainpipe_assets.pipeline.resources import Lake
 from trainpipe_assets.storage.artifacts import Artifact, list_artifacts, publish, read_manifest, seal, verify
 from trainpipe_assets.storage.delta import Commit, Table, find
+from trainpipe_assets.storage.identity import as_hex
 from trainpipe_assets.storage.increments import Increment, Upstream
 from trainpipe_assets.storage.mirror import discard
 from trainpipe_assets.storage.uris import join
@@ -89,7 +90,7 @@ def keep(increment: Increment, key: dg.AssetKey, run_id: str, log: dg.DagsterLog
         dagster.Failure: another run moved the table meanwhile, or it cannot be written.
     """
     name = key.to_user_string()
-    note = {"run_id": run_id, "asset": name, "fingerprint": f"{increment.fingerprint:016x}", "upstream_version": str(increment.upstream)}
+    note = {"run_id": run_id, "asset": name, "fingerprint": as_hex(increment.fingerprint), "upstream_version": str(increment.upstream)}
     with explained():
         done = increment.commit(note)
     table, update = done.table, _kind_of(increment, done)
@@ -103,7 +104,7 @@ def keep(increment: Increment, key: dg.AssetKey, run_id: str, log: dg.DagsterLog
         "rows_removed": done.removed,
         "size_bytes": table.size_bytes,
         "update": update,
-        "fingerprint": f"{increment.fingerprint:016x}",
+        "fingerprint": as_hex(increment.fingerprint),
         PREVIEW: _HIDDEN if hidden else preview(table),
     }
 

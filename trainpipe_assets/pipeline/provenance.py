@@ -23,7 +23,7 @@ from trainpipe_assets.settings import ComputeSettings, ModelSettings, PipelineSe
 from trainpipe_assets.storage.artifacts import read_manifest
 from trainpipe_assets.storage.base_models import BaseModel
 from trainpipe_assets.storage.delta import Table
-from trainpipe_assets.storage.identity import as_json, fingerprint
+from trainpipe_assets.storage.identity import as_hex, as_json, fingerprint
 from trainpipe_assets.storage.uris import join
 from trainpipe_assets.training.spec import TrainSpec, differences
 
@@ -49,7 +49,7 @@ def settings_of_result(task: Task, model: ModelSettings, training: TrainingSetti
 
 def stated(version: str, *settings: Any) -> str:
     """The version of an asset's code as Dagster knows it, with the settings that it goes by: when either changes, the asset is stale."""
-    return f"{version}-{fingerprint(*settings):016x}"
+    return f"{version}-{as_hex(fingerprint(*settings))}"
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,12 @@ class TrainingPlan:
             "dataset": {
                 "uri": self.dataset.uri,
                 "version": self.dataset.version,
-                "table": f"{self.dataset.identity:016x}",
-                "fingerprint": f"{self.dataset.fingerprint or 0:016x}",
+                "table": as_hex(self.dataset.identity),
+                "fingerprint": as_hex(self.dataset.fingerprint or 0),
                 "digest": self.digest,
                 "made_by": made_by_table(self.dataset.made_by),
             },
-            "lake": {
-                name: {"uri": table.uri, "version": table.version, "table": f"{table.identity:016x}"} for name, table in tables.items()
-            },
+            "lake": {name: {"uri": table.uri, "version": table.version, "table": as_hex(table.identity)} for name, table in tables.items()},
             "base_model": {"name": self.base.name, "digest": self.base.digest},
             "settings": {"model": self.model.model_dump(mode="json"), "training": self.training.model_dump(mode="json")},
             "seed": self.training.seed,

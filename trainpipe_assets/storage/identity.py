@@ -10,6 +10,11 @@ def fingerprint(*determinants: Any) -> int:
     return int.from_bytes(hashlib.sha256(as_json(determinants).encode()).digest()[:8], "big") >> 1
 
 
+def as_hex(identity: int) -> str:
+    """A fingerprint as manifests, histories and the UI have it, 16 hexadecimal digits."""
+    return f"{identity:016x}"
+
+
 def as_json(value: Any) -> str:
     """A value of which settings may be part, always spelt the same way."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
@@ -23,4 +28,4 @@ def _plain(value: Any) -> Any:
 
 def data_version(made_by: int | None, content: int) -> str:
     """Identity of a table's rows: what determines them, and the commit that last changed them."""
-    return f"{made_by or 0:016x}-{content}"
+    return f"{as_hex(made_by or 0)}-{content}"

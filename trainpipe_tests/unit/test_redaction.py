@@ -20,6 +20,7 @@ def redacted(text: str, *kinds: str, region: str | None = None) -> tuple[str, in
         ("write to Ann.Lee+news@mail.example.co.uk, please", "write to [EMAIL], please", 1),
         ("<a@b.io> and (c_d@e-f.org).", "<[EMAIL]> and ([EMAIL]).", 2),
         ("call +44 20 7946 0958 today", "call [PHONE] today", 1),
+        ("call \uff0b44 20 7946 0958 today", "call [PHONE] today", 1),
         ("call +1 (650) 253-0000 or +49 30 901820", "call [PHONE] or [PHONE]", 2),
         ("call +81ー3ー1234ー5678 or +1\u00ad650\u00ad253\u00ad0000 or +1∼650∼253∼0000", "call [PHONE] or [PHONE] or [PHONE]", 3),
         ("card 4111 1111 1111 1111.", "card [CARD].", 1),
