@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from trainpipe_assets.pipeline.provenance import dataset_digest
 from trainpipe_assets.settings import Task
 from trainpipe_assets.storage.artifacts import Artifact, read_manifest
-from trainpipe_assets.storage.delta import Table
+from trainpipe_assets.storage.delta import FIRST_COMMIT, MissingTable, Table, find
 from trainpipe_assets.storage.identity import as_hex
 from trainpipe_assets.storage.uris import lake_of, relocated
 
@@ -50,10 +51,21 @@ def is_of_table(model: Artifact, name: str, table: Table) -> bool:
     return noted is None or bool(noted == as_hex(table.identity))
 
 
-def newest_trained_version(history: Table | None, table: str) -> int | None:
-    """The version of `table` that the newest evaluated model was trained on, whatever its gate said; None where that is not known."""
-    if history is None:
+def version_in(model: Artifact, examples: Table) -> int | None:
+    """The version of `examples` (cleaned_features) that a model was trained on, by its manifest or by its content; None where it has none.
+
+    A table that was deleted and made anew of the same files has that content in its first commit, and the model is not trained again.
+    """
+    if is_of_table(model, "cleaned_features", examples):
+        return trained_version(model, "cleaned_features")
+    try:
+        first = find(examples.uri, FIRST_COMMIT)
+    except MissingTable:
         return None
-    newest = history_of(history).sort("evaluated_at").select("model_uri").tail(1)
-    model = read_manifest(newest.item()) if newest.height else None
-    return trained_version(model, table) if model else None
+    return FIRST_COMMIT if first is not None and dataset_digest(first) == model.manifest["dataset"]["digest"] else None
+
+
+def newest_evaluated(evaluations: Table | None) -> Artifact | None:
+    """The model that was evaluated last, whatever its gate said; None where there is none any more."""
+    newest = history_of(evaluations).sort("evaluated_at").select("model_uri").tail(1) if evaluations else pl.DataFrame()
+    return read_manifest(newest.item()) if newest.height else None

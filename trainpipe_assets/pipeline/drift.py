@@ -18,7 +18,7 @@ from trainpipe_assets.evaluation import drift
 from trainpipe_assets.evaluation.drift import TEXT_CHARS, DriftComparison, compare
 from trainpipe_assets.evaluation.drift_plot import drift_plot
 from trainpipe_assets.evaluation.intervals import rounded
-from trainpipe_assets.pipeline.current_model import history_of, is_of_table, newest_trained_version, trained_version
+from trainpipe_assets.pipeline.current_model import history_of, newest_evaluated, version_in
 from trainpipe_assets.pipeline.metadata import markdown_table, picture
 from trainpipe_assets.schemas import DRIFT_REPORT
 from trainpipe_assets.settings import DriftSettings, PipelineSettings, SplitSettings
@@ -30,14 +30,16 @@ from trainpipe_assets.storage.increments import Increment
 
 CHECK, COMPARISON = "no_drift", "comparison_id"
 EXAMPLES = "cleaned_features"
+COMPARED = ("model_fingerprint", "settings", "reference_version", "since_version", "dataset_version")  # by which a comparison is known
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Samples of what the model was trained on and of what has arrived; `arrived` is how many examples that are in all."""
+    """Samples of what the model was trained on, version `trained_on`, and of what has arrived since `since`: `arrived` examples in all."""
 
     reference: pl.DataFrame
     arrival: pl.DataFrame
+    trained_on: int
     arrived: int
     since: int
 
@@ -68,7 +70,7 @@ def compare_with_model(
     """
     history = find(history_uri)
     rows = history_of(history) if history else pl.DataFrame(schema=DRIFT_REPORT)
-    known = of_model(rows, model.fingerprint if model else "", settings)
+    known = of_model(rows, model.fingerprint if model else "", examples, settings)
     newest = next(_standing(known, examples, split), None)
     sides = _sides(model, examples, newest, settings, split)
     metadata: dict[str, Any] = {"compared": isinstance(sides, Sides), **({"model_fingerprint": model.fingerprint} if model else {})}
@@ -89,13 +91,19 @@ def compare_with_model(
     return DriftStep(increment, metadata, _verdict(found, metadata, settings, blind=blind))
 
 
-def of_model(rows: pl.DataFrame, model_fingerprint: str, settings: DriftSettings) -> pl.DataFrame:
-    """The comparisons with a model by these very settings, the oldest first."""
-    mine = (pl.col("model_fingerprint") == model_fingerprint) & (pl.col("settings") == _judge(settings))
-    return rows.filter(mine).sort("dataset_version", "compared_at")
+def of_model(rows: pl.DataFrame, model_fingerprint: str, examples: Table, settings: DriftSettings) -> pl.DataFrame:
+    """The comparisons of just this table with a model by these very settings, the oldest first."""
+    mine = rows.filter(pl.col("model_fingerprint") == model_fingerprint, pl.col("settings") == _judge(settings))
+    ids = [_comparison_id(row, examples) for row in mine.iter_rows(named=True)]
+    return mine.filter(pl.col("comparison_id") == pl.Series(ids, dtype=pl.String)).sort("dataset_version", "compared_at")
 
 
-def telling(comparisons: pl.DataFrame, examples: Table | None, split: SplitSettings) -> dict[str, Any] | None:
+def _comparison_id(row: Mapping[str, Any], examples: Table) -> str:
+    """Identity of a row of the history, which is of `examples` and not of a table that was there before."""
+    return as_hex(fingerprint(examples.identity, *(row[name] for name in COMPARED)))
+
+
+def telling(comparisons: pl.DataFrame, examples: Table, split: SplitSettings) -> dict[str, Any] | None:
     """Of comparisons with one model the newest that found drift in what is still there, else the newest; None where there is none."""
     found = _standing(comparisons, examples, split)
     newest = next(found, None)
@@ -104,10 +112,10 @@ def telling(comparisons: pl.DataFrame, examples: Table | None, split: SplitSetti
     return next((row for row in found if row["drifted"]), newest)
 
 
-def _standing(comparisons: pl.DataFrame, examples: Table | None, split: SplitSettings) -> Iterator[dict[str, Any]]:
+def _standing(comparisons: pl.DataFrame, examples: Table, split: SplitSettings) -> Iterator[dict[str, Any]]:
     """Those that still tell of `examples`, the newest first: a drift does not, of which most examples were withdrawn since."""
     for row in comparisons.reverse().iter_rows(named=True):
-        if examples is None or not row["drifted"] or not _was_withdrawn(row, examples, split):
+        if not row["drifted"] or not _was_withdrawn(row, examples, split):
             yield row
 
 
@@ -134,12 +142,13 @@ def unanswered_drift(
     drift_history: Table | None, evaluations: Table | None, model: Artifact, settings: PipelineSettings, examples: Table | None
 ) -> str | None:
     """Id of a comparison that found drift from `model`, the current one, in examples that no evaluated model was trained on yet."""
-    if drift_history is None:
+    if drift_history is None or examples is None:
         return None
-    newest = telling(of_model(history_of(drift_history), model.fingerprint, settings.drift), examples, settings.split)
+    newest = telling(of_model(history_of(drift_history), model.fingerprint, examples, settings.drift), examples, settings.split)
     if newest is None or not newest["drifted"]:
         return None
-    trained_on = newest_trained_version(evaluations, EXAMPLES)
+    evaluated = newest_evaluated(evaluations)
+    trained_on = version_in(evaluated, examples) if evaluated else None
     return None if trained_on is not None and trained_on >= newest["dataset_version"] else str(newest["comparison_id"])
 
 
@@ -153,8 +162,8 @@ def _sides(
 ) -> Sides | NothingToCompare:
     if model is None:
         return NothingToCompare("no model of this task has passed the gate yet")
-    trained_on = trained_version(model, EXAMPLES)
-    if not is_of_table(model, EXAMPLES, examples):
+    trained_on = version_in(model, examples)
+    if trained_on is None:
         remedy = "arrivals are compared again once a model is trained on the new table (`force` does so at once)"
         return NothingToCompare(f"{EXAMPLES} was deleted and made anew since the current model was trained on it: {remedy}", for_good=True)
     try:
@@ -177,7 +186,7 @@ def _sampled(reference: Table, arrivals: pl.LazyFrame, since: int, settings: Dri
     trained = sample(reference.scan().filter(pl.col("split") == "train"), reference.rows, settings.sample_rows)
     if trained.height < drift.FOLDS:
         return NothingToCompare(f"the current model was trained on {trained.height} example(s), too few to compare with")
-    return Sides(trained, sample(arrivals, arrived, settings.sample_rows), arrived, since)
+    return Sides(trained, sample(arrivals, arrived, settings.sample_rows), reference.version, arrived, since)
 
 
 def _arrivals(examples: Table, since: int, split: SplitSettings) -> pl.LazyFrame | None:
@@ -216,19 +225,14 @@ def _smallest(rows: pl.LazyFrame, count: int) -> pl.DataFrame:
 def _row(
     comparison: DriftComparison, sides: Sides, model: Artifact, examples: Table, settings: DriftSettings, now: datetime
 ) -> dict[str, Any]:
-    judge = _judge(settings)
-    versions = {
-        "reference_version": trained_version(model, EXAMPLES),
-        "since_version": sides.since,
-        "dataset_version": examples.version,
-    }
-    return {
-        "comparison_id": as_hex(fingerprint(judge, model.fingerprint, examples.uri, versions)),
+    row = {
         "compared_at": now,
         "model_uri": model.uri,
         "model_fingerprint": model.fingerprint,
         "dataset_uri": examples.uri,
-        **versions,
+        "reference_version": sides.trained_on,
+        "since_version": sides.since,
+        "dataset_version": examples.version,
         "n_reference": sides.reference.height,
         "n_arrived": sides.arrived,
         "n_compared": sides.arrival.height,
@@ -236,8 +240,9 @@ def _row(
         "vocabulary_coverage": comparison.vocabulary_coverage,
         "drifted": comparison.drifted,
         "tests": json.dumps({shift.name: shift.as_dict() for shift in comparison.shifts}),
-        "settings": judge,
+        "settings": _judge(settings),
     }
+    return {"comparison_id": _comparison_id(row, examples), **row}
 
 
 def _named(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from trainpipe_assets.pipeline.current_model import current_model, history_of
+from trainpipe_assets.pipeline.current_model import current_model, history_of, version_in
 from trainpipe_assets.pipeline.failures import explained
 from trainpipe_assets.pipeline.keys import TABLES, PipelineKeys
 from trainpipe_assets.pipeline.resources import Lake
@@ -78,7 +78,7 @@ def _is_ours(lake: Lake, keys: PipelineKeys, fingerprint: str) -> bool:
 
 
 def pinned_versions(lake: Lake, keys: PipelineKeys, task: Task) -> defaultdict[str, set[int]]:
-    """The versions of tables, by URI, that models and evaluations came from, and the one that was compared last with the current model.
+    """The versions of tables, by URI, that models and evaluations are of, and those by which arrivals are compared with the current model.
 
     Raises:
         ValueError: models were evaluated, and there is none: their folder may be another disk, which is not there.
@@ -107,6 +107,10 @@ def pinned_versions(lake: Lake, keys: PipelineKeys, task: Task) -> defaultdict[s
         drifted = comparisons.filter("drifted", pl.col("model_fingerprint") == (current.fingerprint if current else ""))
         for uri, *versions in drifted.select("dataset_uri", "since_version", "dataset_version").iter_rows():
             pinned[uri].update(versions)  # by which it is seen whether what drifted is still there
+        examples = find(lake.table_uri(keys["cleaned_features"]))
+        trained_on = version_in(current, examples) if current and examples else None
+        if examples and trained_on is not None:
+            pinned[examples.uri].add(trained_on)
     return pinned
 
 

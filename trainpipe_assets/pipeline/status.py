@@ -208,9 +208,10 @@ def describe_gate(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def describe_drift(tables: Mapping[str, Table | None], model_fingerprint: str, settings: PipelineSettings) -> dict[str, Any] | None:
     """The newest comparison with a model that found drift, else the newest; None where nothing was compared with it."""
-    table = tables["drift_report"]
-    comparisons = of_model(history_of(table), model_fingerprint, settings.drift) if table else None
-    found = telling(comparisons, tables["cleaned_features"], settings.split) if comparisons is not None else None
+    table, examples = tables["drift_report"], tables["cleaned_features"]
+    if table is None or examples is None:
+        return None
+    found = telling(of_model(history_of(table), model_fingerprint, examples, settings.drift), examples, settings.split)
     if found is None:
         return None
     return {

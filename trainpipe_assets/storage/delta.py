@@ -25,6 +25,7 @@ from trainpipe_assets.storage.uris import absolute, is_remote, is_s3, open_files
 from trainpipe_assets.storage.writing import Written, write_replacement, write_rows
 
 KEY = "row_id"  # the key of every table
+FIRST_COMMIT = 1  # the version with the first rows; version 0 is the creation of the table
 
 _FINGERPRINT, _UPSTREAM, _CONTENT = "trainpipe/fingerprint", "trainpipe/upstream", "trainpipe/content"
 _UPSTREAM_IDENTITY = "trainpipe/upstream_identity"

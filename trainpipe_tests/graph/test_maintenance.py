@@ -1,15 +1,19 @@
 """The maintenance job: what it leaves is the same pipeline, with nothing to do and with models that can still be traced."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from trainpipe_assets.pipeline.drift import CHECK
 from trainpipe_assets.pipeline.keys import PipelineKeys
 from trainpipe_assets.pipeline.maintenance import pinned_versions
-from trainpipe_assets.storage.delta import find
+from trainpipe_assets.storage.artifacts import list_artifacts
+from trainpipe_assets.storage.delta import FIRST_COMMIT, find
+from trainpipe_assets.storage.identity import as_hex
 from trainpipe_assets.training.durable import exclusive
 from trainpipe_assets.training.spec import save_spec
 from trainpipe_tests.corpora import as_csv, examples
@@ -42,6 +46,23 @@ def test_maintenance_changes_no_row_and_makes_no_work(place: Workplace) -> None:
     assert again.success
     updates = [event.materialization.metadata.get("update") for event in again.get_asset_materialization_events()]
     assert {update.value for update in updates if update is not None} == {"nothing new"}
+
+
+def test_of_a_table_that_was_made_anew_of_the_same_files_the_version_that_the_model_is_compared_by_is_pinned(place: Workplace) -> None:
+    for number in range(2):
+        place.land(f"{number}.csv", as_csv(examples(80, seed=number)))
+        assert place.run("retrain" if number else "ingest").success
+    (model,) = list_artifacts(place.lake.models_uri(dg.AssetKey("fine_tuned_model")))
+    shutil.rmtree(place.table("cleaned_features").uri)
+    again = place.run()
+    assert again.success
+    table = place.table("cleaned_features")
+    assert model.manifest["lake"]["cleaned_features"]["table"] != as_hex(table.identity)
+    assert table.version == FIRST_COMMIT
+    (reason,) = [found.metadata["reason"].value for found in again.get_asset_check_evaluations() if found.check_name == CHECK]
+    assert reason == "nothing has arrived that was not trained on or compared before"
+    pinned = pinned_versions(place.lake, PipelineKeys(place.settings.key_prefix), place.settings.task)
+    assert FIRST_COMMIT in pinned[table.uri]
 
 
 def test_maintenance_of_a_pipeline_that_never_ran_does_nothing(place: Workplace) -> None:

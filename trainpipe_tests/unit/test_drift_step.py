@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ import pytest
 from trainpipe_assets.data.content_hash import content_hash
 from trainpipe_assets.pipeline.current_model import current_model
 from trainpipe_assets.pipeline.drift import CHECK, DriftStep, compare_with_model, sample, unanswered_drift
+from trainpipe_assets.pipeline.provenance import dataset_digest
 from trainpipe_assets.schemas import CLEANED_FEATURES, EVAL_REPORT
 from trainpipe_assets.settings import DriftSettings, PipelineSettings, SplitSettings
 from trainpipe_assets.storage.artifacts import Artifact, read_manifest, seal
 from trainpipe_assets.storage.delta import Table, commit, find
+from trainpipe_assets.storage.identity import as_hex
 from trainpipe_assets.storage.maintenance import maintain
 from trainpipe_tests.corpora import examples
 
@@ -51,7 +52,15 @@ class Place:
         """A model that was trained on `version` and evaluated after those before it."""
         folder = self.root / "models" / name
         folder.mkdir(parents=True)
-        seal(folder, {"fingerprint": name, "run_id": run_id, "lake": {"cleaned_features": {"uri": "", "version": version}}})
+        noted: dict[str, Any] = {"uri": "", "version": version}
+        manifest: dict[str, Any] = {"fingerprint": name, "run_id": run_id, "lake": {"cleaned_features": noted}}
+        table = find(str(self.root / "cleaned_features"))
+        if table is not None and version <= table.version:
+            made_of = find(table.uri, version)
+            assert made_of is not None
+            noted["table"] = as_hex(table.identity)
+            manifest["dataset"] = {"digest": dataset_digest(made_of)}
+        seal(folder, manifest)
         self.now += timedelta(minutes=1)
         row = {"evaluation_id": name, "evaluated_at": self.now, "model_uri": str(folder), "model_fingerprint": name, "gate_passed": passed}
         frame = pl.DataFrame([row], schema={column: EVAL_REPORT[column] for column in row})
@@ -107,18 +116,37 @@ def test_each_arrival_is_compared_once_and_by_itself(place: Place) -> None:
     assert len(place.history()) == 2
 
 
-def test_a_table_that_was_made_anew_is_a_check_that_warns_until_a_model_is_trained_on_it(place: Place) -> None:
-    first = place.put("first", SAME[:80])
-    noted = {"uri": "", "version": first.version, "table": f"{first.identity:016x}"}
-    model = replace(place.model("m", first.version), manifest={"fingerprint": "m", "lake": {"cleaned_features": noted}})
+def made_anew(place: Place, texts: Sequence[str]) -> Table:
+    """`cleaned_features` deleted, and made once more of other files."""
     shutil.rmtree(place.root / "cleaned_features")
-    place.put("first", SAME[:80])
+    return place.put("first", texts)
+
+
+def test_a_table_that_was_made_anew_is_a_check_that_warns_until_a_model_is_trained_on_it(place: Place) -> None:
+    model = place.model("m", place.put("first", SAME[:80]).version)
+    made_anew(place, SAME[:79])
     anew = place.put("other", OTHER[:40])
     blind = place.compare(model, anew).check
     assert (blind.passed, blind.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "once a model is trained on the new table" in str(blind.description)
-    trained = {**noted, "version": anew.version, "table": f"{anew.identity:016x}"}
-    assert place.compare(replace(model, manifest={"fingerprint": "m", "lake": {"cleaned_features": trained}}), anew).check.passed
+    assert told(place, model, anew) is None
+    assert place.compare(place.model("newer", anew.version), anew).check.passed
+
+
+def test_arrivals_are_compared_on_where_a_table_was_made_anew_of_the_same_files(place: Place) -> None:
+    model = place.model("m", place.put("first", SAME[:80]).version)
+    before = place.put("gone", OTHER[:40])
+    assert not place.compare(model, before).check.passed
+    first = made_anew(place, SAME[:80])
+    step = place.compare(model, first)
+    assert step.check.passed  # what was compared before is of another table
+    assert "nothing has arrived" in step.metadata["reason"]
+    drifted = place.put("other", OTHER[40:80])
+    assert not place.compare(model, drifted).check.passed
+    assert [place.history()[-1][name] for name in ("reference_version", "since_version", "n_arrived")] == [first.version] * 2 + [40]
+    assert told(place, model, drifted) == place.history()[-1]["comparison_id"]
+    place.model("newer", drifted.version, passed=False)
+    assert told(place, model, drifted) is None
 
 
 def test_what_is_too_little_waits_for_more(place: Place) -> None:
