@@ -7,6 +7,7 @@ import dagster as dg
 
 from trainpipe_assets.pipeline.automation import run_failure_alert
 from trainpipe_assets.pipeline.component import component_tree
+from trainpipe_assets.pipeline.declared import pipeline_files
 from trainpipe_assets.pipeline.executor import signing_in_process_executor
 from trainpipe_assets.pipeline.failures import ending_with_one_message
 from trainpipe_assets.pipeline.io_managers import DeltaIOManager, ModelIOManager
@@ -53,7 +54,9 @@ def _pipelines() -> dg.Definitions:
     """What the folder of pipelines defines.
 
     `dg.load_from_defs_folder` would also import every component type of every installed package, to list them to Dagster+: half
-    the time of loading.
+    the time of loading. Nor does it say well, or at all, which files cannot live together.
     """
-    tree = component_tree(pipelines_folder())
+    folder = pipelines_folder()
+    pipeline_files(folder)
+    tree = component_tree(folder)
     return dg.Definitions.merge(tree.build_defs(tree.defs_module_path), dg.Definitions(component_tree=tree))

@@ -26,7 +26,7 @@ from trainpipe_assets.storage.delta import Table
 from trainpipe_assets.storage.identity import fingerprint
 from trainpipe_assets.storage.increments import Increment
 
-VERSION = "5"  # raise it when the same file would be read differently: the table is then rebuilt
+VERSION = "6"  # raise it when the same file would be read differently: the table is then rebuilt
 OPENED_AT_ONCE = 8
 TOGETHER_BYTES, TOGETHER_FILES = 1 << 20, 500  # of small files that are read at the same time, and held at once
 SHOWN_COLUMNS, SHOWN_FILES = 20, 5

@@ -2,10 +2,8 @@
 
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel
@@ -13,7 +11,9 @@ from pydantic import BaseModel
 from trainpipe_assets.pipeline.assets import build_assets
 from trainpipe_assets.pipeline.automation import build_automation
 from trainpipe_assets.pipeline.checks import build_checks
+from trainpipe_assets.pipeline.failures import shortened
 from trainpipe_assets.pipeline.maintenance import build_maintenance
+from trainpipe_assets.pipeline.templates import Key, filled
 from trainpipe_assets.settings import NAME, PipelineSettings
 
 PACKAGE = "trainpipe_pipelines"
@@ -36,8 +36,15 @@ class TrainingPipeline(dg.Component, dg.Resolvable):
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> "TrainingPipeline":
         """The component with the templates of its attributes filled in."""
-        values: Mapping[str, Any] = context.resolve_value(model.model_dump(exclude_unset=True))
-        return cls(PipelineSettings.model_validate(values))
+
+        def where(path: tuple[Key, ...]) -> str:
+            key, tree = ".".join(map(str, path)), context.source_position_tree
+            if tree is None:
+                return key
+            position, _ = tree.lookup_closest_and_path([*context.path, *path], trace=None)
+            return f"{shortened(position.filename)}:{position.start.line}: {key}"
+
+        return cls(PipelineSettings.model_validate(filled(model.model_dump(exclude_unset=True), context.scope, where)))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Assets, checks, jobs, sensor and schedules of the pipeline, named after its folder; nothing of one that is not enabled."""

@@ -32,6 +32,7 @@ SILENCE_SECONDS = 15 * SIGN_SECONDS  # after so long the process of a run on ano
 AGAIN_SECONDS = 0.1  # after which an interrupt that was thrown away comes again
 LOOK_SECONDS = 0.5  # how often a wait looks whether its run was canceled
 GONE = "the process of this run is gone without a word (killed, or out of memory); run again to go on"
+ASSET_JOB = "__ASSET_JOB"  # Dagster's name for the job of whatever assets are chosen
 UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -48,6 +49,7 @@ class SigningExecutor(dg.Executor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[Any]:
         """Execute the plan."""
+        _refuse_empty_selection(plan_context.dagster_run)
         _refuse_idle_config(plan_context.job.get_definition(), plan_context.dagster_run)
         sign(plan_context.instance, plan_context.run_id)
         give_up_dead_runs(plan_context.instance)
@@ -68,6 +70,17 @@ class SigningExecutor(dg.Executor):
         plan_context.instance.event_log_storage.free_concurrency_slots_for_run(plan_context.run_id)
         plan_context.log.warning("interrupted: what was committed stays, and a training goes on from its last checkpoint; run again")
         end_without_stack(dg.DagsterExecutionInterruptedError())  # canceled, or failed where nobody asked for it
+
+
+def _refuse_empty_selection(run: dg.DagsterRun) -> None:
+    """Dagster takes a selection that matches nothing, such as a misspelt group, for all assets of all pipelines."""
+    if run.job_name.startswith(ASSET_JOB) and not run.asset_selection and not run.asset_check_selection:
+        end_without_stack(
+            dg.DagsterInvariantViolationError(
+                "the selection matches no asset, so nothing was done; `dagster asset list -m trainpipe_assets.definitions` shows all, and "
+                "--select '*' takes them"
+            )
+        )
 
 
 def _refuse_idle_config(job: dg.JobDefinition, run: dg.DagsterRun) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -20,6 +20,7 @@ from trainpipe_assets.evaluation.intervals import written
 from trainpipe_assets.pipeline.changed import changed
 from trainpipe_assets.pipeline.component import TrainingPipeline, checked_name, component_tree
 from trainpipe_assets.pipeline.current_model import current_model, history_of
+from trainpipe_assets.pipeline.declared import pipeline_files
 from trainpipe_assets.pipeline.drift import of_model, telling
 from trainpipe_assets.pipeline.failures import one_message, shortened
 from trainpipe_assets.pipeline.keys import TABLES, PipelineKeys
@@ -43,15 +44,10 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
     Only the files that declare pipelines are read: beside them there may be all that a Dagster project has.
 
     Raises:
-        ValueError: there is no pipeline of that name, or it is not enabled, or a `defs.yaml` has a mistake, or two have one name.
+        ValueError: there is no pipeline of that name, or it is not enabled, or a `defs.yaml` has a mistake, or two cannot live together.
     """
     with one_message():
-        declared = [path for path in _defs_files() if TrainingPipeline.__name__ in path.read_text(errors="replace")]
-    names = [path.parent.name for path in declared]
-    for path, name in zip(declared, names, strict=True):
-        if names.count(name) > 1:
-            raise ValueError(f"{shortened(str(path))}: there is another pipeline in a folder of the name {name!r}; rename one of them")
-    with one_message():
+        declared = pipeline_files(pipelines_folder())
         found = {path.parent.name: component_tree(path.parent).load_component(Path()) for path in declared}
     known = {name: component.settings for name, component in found.items() if isinstance(component, TrainingPipeline)}
     pipelines = {checked_name(name): settings for name, settings in known.items() if settings.enabled}
@@ -63,17 +59,6 @@ def load_pipelines(only: str | None = None) -> dict[str, PipelineSettings]:
     if only not in pipelines:
         raise ValueError(f"there is no pipeline {only!r}; there are: {', '.join(pipelines) or 'none'} (folders under {folder})")
     return {only: pipelines[only]}
-
-
-def _defs_files() -> list[Path]:
-    """Every `defs.yaml` below the folder of pipelines; a folder that may not be looked into is an OSError, not one without."""
-
-    def refuse(error: OSError) -> NoReturn:
-        raise error
-
-    folder = pipelines_folder()
-    walked = os.walk(folder, onerror=refuse) if folder.exists() else ()
-    return sorted(Path(place, "defs.yaml") for place, _, names in walked if "defs.yaml" in names)
 
 
 def load_pipeline(name: str | None) -> tuple[str, PipelineSettings]:

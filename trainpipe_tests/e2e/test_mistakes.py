@@ -71,6 +71,13 @@ def test_a_variable_with_a_bad_value_is_named(project: Path, command: tuple[str,
     assert len(message.splitlines()) == 1
 
 
+@pytest.mark.parametrize("selection", ["group:revews", "key:reviews/raw_data", "tag:nope"])
+def test_a_selection_that_matches_nothing_does_nothing(project: Path, selection: str) -> None:
+    message = said(project, (*MATERIALIZE[:-1], selection), TRAINPIPE_LAKE=str(project / "lake"))
+    assert "the selection matches no asset, so nothing was done" in message
+    assert not (project / "lake").exists()
+
+
 def test_run_config_of_an_op_that_is_not_in_the_run_is_refused(project: Path) -> None:
     config = json.dumps({"ops": {"fine_tuned_modle": {"config": {"epochs": 2}}}})
     message = said(project, (*MATERIALIZE, "--config-json", config), TRAINPIPE_LAKE=str(project / "lake"))

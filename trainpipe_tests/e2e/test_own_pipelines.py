@@ -88,5 +88,5 @@ def test_a_pipeline_lies_beside_the_other_assets_of_a_dagster_project(tmp_path: 
     assert "tickets" in status
     write(tmp_path / "company" / "defs" / "elsewhere" / "tickets" / "defs.yaml", PIPELINE)
     twice = run(tmp_path, "trainpipe", "status", fails=True, TRAINPIPE_PIPELINES="company/defs")
-    assert "company/defs/elsewhere/tickets/defs.yaml: there is another pipeline in a folder of the name 'tickets'" in twice
+    assert "company/defs/elsewhere/tickets/defs.yaml and company/defs/tickets/defs.yaml have the same name, 'tickets'" in twice
     assert "Traceback" not in twice

@@ -19,7 +19,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trainpipe_assets.data.reading import delimited
 from trainpipe_assets.data.reading.readers import read_file
+from trainpipe_assets.data.reading.records import Window
 from trainpipe_assets.settings import SourceSettings
 from trainpipe_tests.unit.landed_files import HEADER, NOW, good, land_bytes, ordinals, problems, read_bytes, whole_file_problem
 
@@ -103,13 +105,42 @@ def test_the_limit_is_exact_and_line_breaks_do_not_count(tmp_path: Path, termina
     assert len(problems(rows)) == (length != 64)
 
 
-def test_a_quoted_record_over_the_limit_costs_its_first_line_and_reading_goes_on_with_the_next(tmp_path: Path) -> None:
-    rows = read_bytes(tmp_path, "a.csv", HEADER + b'"' + b"x" * 40 + b"\n" + b"y" * 40 + b'",pos,\nafter,neg\n', max_record_bytes=64)
-    assert good(rows) == [(4, *AFTER)]
-    assert problems(rows) == [
-        (2, "a quote opens in field 1 and does not close within 64 bytes; double a quote that is text"),
-        (3, "the record has 3 fields; the header has 2"),
-    ]
+LONG_QUOTED = b'"' + b"x" * 40 + b"\n" + b"y" * 40 + b'",'  # of 84 bytes
+
+
+@pytest.mark.parametrize("terminator", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("rest", [b"pos", b"pos,", b'"p\n,""s"', b"z" * 100])
+def test_a_quoted_record_over_the_limit_is_rejected_with_all_its_lines(tmp_path: Path, terminator: bytes, rest: bytes) -> None:
+    bad = LONG_QUOTED + rest
+    rows = read_bytes(tmp_path, "a.csv", terminator.join([b"text,label", bad, b"after,neg", b""]), max_record_bytes=64)
+    assert good(rows) == [(4 + rest.count(b"\n"), *AFTER)]
+    assert problems(rows) == [(2, f"the record is {len(bad)} bytes long; at most 64 are read (source.max_record_bytes)")]
+
+
+@pytest.mark.parametrize(("rest", "further"), [(b"pos,", 15), (b'"pos', 1 << 20), (b'"p"os', 1 << 20)])
+def test_where_a_long_quoted_record_does_not_end_its_first_line_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: bytes, further: int
+) -> None:
+    monkeypatch.setattr(delimited, "FURTHER_BYTES", further)
+    rows = read_bytes(tmp_path, "a.csv", HEADER + LONG_QUOTED + rest + b"\nafter,neg\n", max_record_bytes=64)
+    assert good(rows)[-1] == (4, *AFTER)
+    assert problems(rows)[0] == (2, "a quote opens in field 1 and does not close within 64 bytes; double a quote that is text")
+
+
+def test_a_window_that_is_asked_for_much_is_not_copied_for_each_record() -> None:
+    content, asked = io.BytesIO(b"x" * 40_000_000), list[int]()
+
+    class Stream:
+        def read(self, size: int) -> bytes:
+            asked.append(size)
+            return content.read(size)
+
+    window = Window(Stream())
+    for _ in range(20_000):
+        window.fill(5_000_000)
+        assert len(window) >= 5_000_000
+        window.advance(window.start + 1000, 0)
+    assert len(asked) <= 6
 
 
 @pytest.mark.parametrize("terminator", [b"\n", b"\r\n", b"\r"])
@@ -482,7 +513,9 @@ def test_memory_stays_bounded_however_long_a_record_or_small_its_compressed_form
     program = """
 import resource, sys
 from datetime import UTC, datetime
+from trainpipe_assets.data.reading import delimited
 from trainpipe_assets.data.reading.readers import read_file
+from trainpipe_assets.data.reading.records import Window
 from trainpipe_assets.data.sources import list_landed
 from trainpipe_assets.settings import SourceSettings
 (file,) = list_landed(sys.argv[1], SourceSettings())

@@ -27,6 +27,7 @@ from trainpipe_assets.data.reading.records import (
 from trainpipe_assets.settings import SourceSettings
 
 LINE_BREAKS = re.compile(rb"[\r\n]+")
+FURTHER_BYTES = 1 << 24  # how far beyond the most that is read the end of a quoted record is looked for
 CAREFUL_BYTES = 1 << 14  # how far the record-by-record way goes before the quick one is tried again
 SIGNATURES = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard", b"PAR1": "Parquet", b"PK\x03\x04": "ZIP (or a spreadsheet)"}
 
@@ -45,11 +46,15 @@ class BrokenQuoting(ValueError):
     """The quotes of a record do not balance."""
 
 
+class Unended(BrokenQuoting):
+    """A quoted record does not end within the most that is read."""
+
+
 def read_delimited(window: Window, settings: SourceSettings, *, tabs: bool) -> Iterator[pl.DataFrame]:
     """The records of a CSV file, or with `tabs` of a TSV file, in batches of the schema `PARSED`.
 
     The first record is the header. Blank lines are not records. Where a quote does not close, only the line where it opens is
-    given up, and reading goes on with the next line.
+    given up, and reading goes on with the next line; of a record that is too long, but does end, all lines are.
 
     Raises:
         UnreadableFile: the header cannot be used, or the stream breaks off after the records delivered.
@@ -192,16 +197,21 @@ def _skip_blank_lines(window: Window) -> None:
 
 def _record_at(window: Window, dialect: Dialect, line_end: int, limit: int) -> Record:
     """The record that starts in the current line, which ends at `line_end`."""
-    start, first, end, problem = window.start, window.line_number, line_end, None
-    raw = window.data[start:line_end]
+    first, length, problem = window.line_number, line_end - window.start, None
+    raw = window.data[window.start : line_end]
     fields = []
     if dialect.quote is None or dialect.quote not in raw:
         fields = raw.split(dialect.delimiter)
     else:
         try:
             fields, end = _split_quoted(window, dialect, limit)
+            length = end - window.start
+        except Unended as error:
+            whole = _length_further_down(window, dialect)
+            length, problem = (length, str(error)) if whole is None else (whole, over_long(whole, dialect.max_record_bytes))
         except BrokenQuoting as error:
             problem = str(error)
+    start, end = window.start, window.start + length
     if end == len(window.data):
         window.check_whole(window.data[start:end])
     raw = window.data[start:end]
@@ -209,11 +219,22 @@ def _record_at(window: Window, dialect: Dialect, line_end: int, limit: int) -> R
     return _decoded(Record(first, raw, [], problem), fields)
 
 
+def _length_further_down(window: Window, dialect: Dialect) -> int | None:
+    """Bytes of the quoted record at the window's start, which is too long; None where its quotes never come to an end in a proper way."""
+    most = dialect.max_record_bytes + FURTHER_BYTES
+    window.fill(most + 2)
+    try:
+        return _split_quoted(window, dialect, window.start + most)[1] - window.start
+    except (BrokenQuoting, UnreadableFile):
+        return None
+
+
 def _split_quoted(window: Window, dialect: Dialect, limit: int) -> tuple[list[bytes], int]:
     """The fields of the record at the window's start, and where it ends.
 
     Raises:
-        BrokenQuoting: a quote does not close before `limit`, or a field goes on after its closing quote.
+        Unended: a quote does not close before `limit`, or the record goes on there.
+        BrokenQuoting: a quote does not close before the end of the file, or a field goes on after its closing quote.
         UnreadableFile: the stream breaks off within the record.
     """
     assert dialect.quote is not None
@@ -223,10 +244,11 @@ def _split_quoted(window: Window, dialect: Dialect, limit: int) -> tuple[list[by
         if data[at : at + 1] == quote:
             closing = _closing_quote(data, quote, at + 1, limit)
             if closing < 0:
-                if len(data) < limit:
-                    window.check_whole(data[window.start :])
-                within = "before the end of the file" if len(data) < limit else f"within {dialect.max_record_bytes:,} bytes"
-                raise BrokenQuoting(f"a quote opens in field {len(fields) + 1} and does not close {within}; double a quote that is text")
+                opened = f"a quote opens in field {len(fields) + 1} and does not close"
+                if len(data) >= limit:
+                    raise Unended(f"{opened} within {dialect.max_record_bytes:,} bytes; double a quote that is text")
+                window.check_whole(data[window.start :])
+                raise BrokenQuoting(f"{opened} before the end of the file; double a quote that is text")
             fields.append(data[at + 1 : closing].replace(quote + quote, quote))
             at = closing + 1
         else:
@@ -235,7 +257,7 @@ def _split_quoted(window: Window, dialect: Dialect, limit: int) -> tuple[list[by
             fields.append(data[at:end])
             at = end
         if at >= limit:
-            raise BrokenQuoting(f"the record is longer than {dialect.max_record_bytes:,} bytes (source.max_record_bytes)")
+            raise Unended(f"the record is longer than {dialect.max_record_bytes:,} bytes (source.max_record_bytes)")
         following = data[at : at + 1]
         if following != dialect.delimiter:
             if following in (b"\n", b"\r", b""):

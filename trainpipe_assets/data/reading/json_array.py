@@ -6,6 +6,7 @@ the next line that begins as its own did.
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Iterator
 
@@ -17,7 +18,7 @@ from trainpipe_assets.settings import SourceSettings
 
 EXPECTED = "an array of objects, or one object a line, is expected"
 BATCH_RECORDS = 20_000
-FORGOTTEN_CHARS = 1 << 14
+FORGOTTEN = 12  # times the root of what is held: about where the lines that are counted cost as much as what is copied
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR = re.compile(r'[^ \t\r\n,\[\]{}"]+')
@@ -200,8 +201,8 @@ class _Text:
         return bool(piece)
 
     def _forget(self) -> None:
-        """Drop what was left behind, where it is much: each message of a failed decoding counts its lines, which adds up."""
-        if self._at > FORGOTTEN_CHARS:
+        """Drop what was left behind, where it is much: each message of a failed decoding counts its lines, which adds up, as copies do."""
+        if self._at > FORGOTTEN * math.isqrt(len(self._text)):
             self._text, self._at = self._text[self._at :], 0
 
 

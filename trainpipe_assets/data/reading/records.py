@@ -124,7 +124,8 @@ class Window:
         """Have at least `size` bytes, or all that are left."""
         if len(self) >= size or self.ended:
             return
-        pieces, missing = [self.data[self.start :]], max(size, FILL_BYTES) - len(self)
+        wanted = FILL_BYTES if size <= FILL_BYTES else 2 * size  # what is asked for again and again is copied once for so much
+        pieces, missing = [self.data[self.start :]], wanted - len(self)
         try:
             while missing > 0 and (piece := self._stream.read(missing)):
                 pieces.append(piece)
