@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from trainpipe_assets.evaluation.drift import DriftComparison, Shift, labelled
-from trainpipe_assets.evaluation.figures import LIGHT, Theme, new_figure, png, short, style
+from trainpipe_assets.evaluation.figures import LIGHT, Theme, edges_of, new_figure, png, short, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +105,7 @@ def _edges_of_lengths(lengths: np.ndarray) -> np.ndarray:
 
 def _edges_of_numbers(numbers: np.ndarray) -> np.ndarray:
     """Around nearly all of the numbers."""
-    return np.asarray(np.histogram_bin_edges(np.clip(numbers, *np.quantile(numbers, (0.005, 0.995))), BINS))
+    return edges_of(np.clip(numbers, *np.quantile(numbers, (0.005, 0.995))), BINS)
 
 
 def label_shares(reference: pl.Series, arrival: pl.Series) -> tuple[list[str], np.ndarray]:

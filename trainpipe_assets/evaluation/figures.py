@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from trainpipe_assets.evaluation.metrics import FloatArray
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -95,3 +99,12 @@ def fonts() -> list[str]:
 
     installed = {font.name for font in fontManager.ttflist}
     return [FONT, *(name for name in OTHER_SCRIPTS if name in installed)]
+
+
+def edges_of(values: FloatArray, bins: int) -> FloatArray:
+    """The edges of `bins` bins; of one where the values lie so close that there are not so many numbers between them."""
+    edges = np.linspace(values.min(), values.max(), bins + 1)
+    if len(np.unique(edges)) == bins + 1:
+        return edges
+    margin = max(0.5, float(np.abs(values).max()) / 100)
+    return np.array([values.min() - margin, values.max() + margin])

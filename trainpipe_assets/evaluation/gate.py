@@ -6,7 +6,7 @@ Judges numbers that `candidate.py` took; it measures nothing and stores nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainpipe_assets.evaluation.intervals import Estimate, written
+from trainpipe_assets.evaluation.intervals import Estimate, signed_interval, written, written_apart
 from trainpipe_assets.settings import LOWER_IS_BETTER, GateSettings, Task
 
 BASELINES: Mapping[Task, str] = {
@@ -55,7 +55,8 @@ def judge(
 def _above_floor(settings: GateSettings, metric: str, value: float) -> tuple[bool, str]:
     passed = value >= settings.min_value
     verb = "reaches" if passed else "is below"
-    return passed, f"{metric} {written(value)} {verb} the floor of {written(settings.min_value)}."
+    found, floor = written_apart(value, settings.min_value)
+    return passed, f"{metric} {found} {verb} the floor of {floor}."
 
 
 def _below_ceiling(settings: GateSettings, metric: str, value: float) -> tuple[bool, str]:
@@ -63,7 +64,8 @@ def _below_ceiling(settings: GateSettings, metric: str, value: float) -> tuple[b
         return True, f"{metric} {written(value)} has no ceiling."
     passed = value <= settings.max_value
     verb = "stays within" if passed else "is above"
-    return passed, f"{metric} {written(value)} {verb} the ceiling of {written(settings.max_value)}."
+    found, ceiling = written_apart(value, settings.max_value)
+    return passed, f"{metric} {found} {verb} the ceiling of {ceiling}."
 
 
 def _beats_baseline(metric: str, value: float, baseline: float, ahead: Estimate, what: str, *, lower: bool) -> tuple[bool, str]:
@@ -71,19 +73,15 @@ def _beats_baseline(metric: str, value: float, baseline: float, ahead: Estimate,
     side = "below" if lower else "above"
     verb = f"is {side}" if passed else f"is not {side}"
     may_be_chance = passed and ahead.low <= 0.0 <= ahead.high
-    doubt = f", which may be chance: the 95% interval of the difference is {_interval(ahead)}" if may_be_chance else ""
-    return passed, f"{metric} {written(value)} {verb} the {written(baseline)} of {what}{doubt}."
+    doubt = f", which may be chance: the 95% interval of the difference is {signed_interval(ahead)}" if may_be_chance else ""
+    found, beside = written_apart(value, baseline)
+    return passed, f"{metric} {found} {verb} the {beside} of {what}{doubt}."
 
 
 def _no_regression(settings: GateSettings, metric: str, difference: Estimate | None, note: str, *, lower: bool) -> tuple[bool, str]:
     if difference is None:
         return True, f"The previous model is not compared with{note}." if note else "There is no previous model to compare with."
     passed = difference.low <= settings.max_regression if lower else difference.high >= -settings.max_regression
-    found = f"{metric} differs from the previous model's by {written(difference.value, '+')} (95% interval {_interval(difference)})"
+    found = f"{metric} differs from the previous model's by {written(difference.value, '+')} (95% interval {signed_interval(difference)})"
     verdict = f"which {'shows no' if passed else 'is a'} loss beyond the {written(settings.max_regression)} allowed"
     return passed, f"{found}, {verdict}{note}."
-
-
-def _interval(estimate: Estimate) -> str:
-    """The interval of a difference, signed: `-0.0120 to +0.0310`."""
-    return f"{written(estimate.low, '+')} to {written(estimate.high, '+')}"

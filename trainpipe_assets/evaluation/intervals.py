@@ -160,6 +160,17 @@ def written(value: float, sign: str = "") -> str:
     return f"{value:{sign}.4f}" if size < 1000.0 else f"{value:{sign},.1f}"
 
 
+def written_apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers for people who are told that they differ: with all digits where `written` shows none that does."""
+    shown = written(one), written(other)
+    return (repr(float(one)), repr(float(other))) if shown[0] == shown[1] and one != other else shown
+
+
+def signed_interval(estimate: Estimate) -> str:
+    """The interval of a difference: `-0.0120 to +0.0310`."""
+    return f"{written(estimate.low, '+')} to {written(estimate.high, '+')}"
+
+
 def rounded(value: float) -> float:
     """A number with the digits that `written` shows."""
     return float(written(value).replace(",", ""))

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from trainpipe_assets.evaluation.figures import LIGHT, Theme, new_figure, png, style
+from trainpipe_assets.evaluation.figures import LIGHT, Theme, edges_of, new_figure, png, style
 from trainpipe_assets.evaluation.metrics import FloatArray
 from trainpipe_assets.evaluation.regression_metrics import Numbers
 
@@ -44,22 +44,13 @@ def residual_plot(numbers: Numbers, target: str, theme: Theme = LIGHT) -> bytes:
     top.set_xlabel(f"predicted {target}")
     top.set_ylabel("predicted minus true")
     top.legend(loc="upper right", frameon=False, labelcolor=theme.ink, fontsize=9)
-    bottom.hist(residuals, bins=_edges(residuals, min(40, max(8, len(residuals) // 8))), color=theme.first)
+    bottom.hist(residuals, bins=edges_of(residuals, min(40, max(8, len(residuals) // 8))), color=theme.first)
     bottom.axvline(0.0, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
     bottom.set_xlabel("predicted minus true")
     bottom.set_ylabel("examples")
     for axes in (top, bottom):
         style(axes, theme)
     return png(figure)
-
-
-def _edges(values: FloatArray, bins: int) -> FloatArray:
-    """The edges of `bins` bins; of one where the values lie so close that there are not so many numbers between them."""
-    edges = np.linspace(values.min(), values.max(), bins + 1)
-    if len(np.unique(edges)) == bins + 1:
-        return edges
-    margin = max(0.5, float(np.abs(values).max()) / 100)
-    return np.array([values.min() - margin, values.max() + margin])
 
 
 def _thinned(targets: FloatArray) -> NDArray[np.intp]:

@@ -20,7 +20,7 @@ from trainpipe_assets.evaluation.classification import Evaluation, SliceRow
 from trainpipe_assets.evaluation.composition import Composition
 from trainpipe_assets.evaluation.figures import DARK, LIGHT, Theme
 from trainpipe_assets.evaluation.history import Judged
-from trainpipe_assets.evaluation.intervals import HEADLINE_METRICS, Estimate, written
+from trainpipe_assets.evaluation.intervals import HEADLINE_METRICS, Estimate, signed_interval, written
 from trainpipe_assets.evaluation.language import LanguageEvaluation
 from trainpipe_assets.settings import LOWER_IS_BETTER
 
@@ -176,7 +176,7 @@ def _summary_row(name: str, estimate: Estimate, comparison: Comparison | None) -
     if comparison is None:
         return row
     difference = comparison.differences[name]
-    return f"{row} {written(comparison.metrics[name].value)} | {written(difference.value, '+')} ({_signed_interval(difference)}) |"
+    return f"{row} {written(comparison.metrics[name].value)} | {written(difference.value, '+')} ({signed_interval(difference)}) |"
 
 
 def comparison_rows(metrics: Mapping[str, Estimate], comparison: Comparison | None) -> list[dict[str, Any]]:
@@ -274,7 +274,7 @@ def _environment() -> Environment:
         "number": written,
         "signed_number": lambda value: written(value, "+"),
         "interval": _interval,
-        "signed_interval": _signed_interval,
+        "signed_interval": signed_interval,
         "shortened": _shortened,
         "shown": _shown,
         "picture": _picture_markup,
@@ -284,10 +284,6 @@ def _environment() -> Environment:
 
 def _interval(estimate: Estimate) -> str:
     return f"{written(estimate.low)} to {written(estimate.high)}"
-
-
-def _signed_interval(estimate: Estimate) -> str:
-    return f"{written(estimate.low, '+')} to {written(estimate.high, '+')}"
 
 
 def _shortened(text: str) -> str:

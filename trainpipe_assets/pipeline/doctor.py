@@ -208,7 +208,7 @@ def check_writable(check: str, uri: str) -> Finding:
 def _check_folder(check: str, folder: Path) -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
-        return Finding(check, "fail", f"{existing} is not a folder", "correct TRAINPIPE_LAKE or TRAINPIPE_LANDING")
+        return Finding(check, "fail", f"{existing} is not a folder", "correct the variable that names it: a folder is expected")
     if not _is_open(existing):
         return _closed(check, existing)
     return Finding(check, "ok", f"{folder}: writable" if existing == folder else f"{folder}: not there yet, will be made in {existing}")
@@ -224,7 +224,10 @@ def _closed(check: str, folder: Path) -> Finding:
 
 def check_landing(check: str, uri: str, source: SourceSettings) -> Finding:
     """Whether a landing folder is there and can be read; writing to it is only `trainpipe land`'s need."""
-    if not is_s3(uri) and not Path(uri).exists():
+    if not is_s3(uri) and not Path(uri).is_dir():
+        found = _check_folder(check, Path(uri))
+        if found.verdict != "ok":
+            return found
         return Finding(check, "warn", f"{uri} is not there yet", "land a file: trainpipe land FILE")
     files = f"{uri}: {len(list_landed(uri, source)):,} file(s)"
     try:
@@ -258,7 +261,7 @@ def check_compute(launcher: LocalLauncher) -> Finding:
     if done.returncode:
         said = done.stderr.strip().splitlines()
         return Finding("compute", "fail", said[-1] if said else f"exit code {done.returncode}", "correct TRAINPIPE_DEVICE and its like")
-    found = json.loads(done.stdout)
+    found = json.loads(done.stdout.splitlines()[-1])
     each = f" each, {launcher.processes} processes" if launcher.processes > 1 else ""
     return Finding("compute", "ok", f"{found['device']}, {found['precision']}, {found['threads']} thread(s){each}")
 

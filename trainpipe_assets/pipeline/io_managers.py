@@ -131,6 +131,16 @@ def kept_together(context: dg.AssetExecutionContext, *outputs: dg.Output[Increme
         context.log_event(dg.AssetMaterialization(key, metadata=metadata, tags=version))
 
 
+def _require_lake(manifest: Mapping[str, Any]) -> None:
+    """A lake whose tables are gone, such as a disk that is mounted no more, would get a model that nobody finds again."""
+    for table in manifest["lake"].values():
+        if find(table["uri"]) is None:
+            raise ValueError(
+                f"{table['uri']}, which the model was trained on, is not there any more, so the model was not published; it is in the "
+                "scratch folder. Bring the lake back, or mount it, and run again"
+            )
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A finished model folder on local disk, what its manifest is to say of it, and the scratch to remove once it is published."""
@@ -175,6 +185,7 @@ class ModelIOManager(dg.ConfigurableIOManager):
                 verify(obj)
                 artifact = obj
             else:
+                _require_lake(obj.manifest)
                 seal(obj.folder, obj.manifest)
                 artifact = publish(obj.folder, join(self.lake.models_uri(context.asset_key), obj.manifest["fingerprint"]))
                 shutil.rmtree(obj.scratch, ignore_errors=True)

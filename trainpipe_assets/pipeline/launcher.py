@@ -11,10 +11,12 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 from pydantic import Field, field_validator
 
 from trainpipe_assets.settings import ComputeSettings
@@ -79,10 +81,10 @@ class LocalLauncher(Launcher):
         return output
 
     def _command(self, spec: Path) -> list[str]:
-        program = ["-m", "trainpipe_assets.training", str(spec), "--stop-with-parent"]
+        program = [str(spec), "--stop-with-parent"]
         if self.processes == 1:
-            return [sys.executable, *program]
-        return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", *program]
+            return [sys.executable, "-m", "trainpipe_assets.training", *program]
+        return [sys.executable, "-m", "trainpipe_assets.training.ranks", str(self.processes), *program]
 
 
 HINTS: Mapping[int, str] = {
@@ -103,12 +105,14 @@ def _run_to_end(command: list[str], environment: Mapping[str, str]) -> int:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask for a stop, and kill what is left after the time for it: torchrun's ranks, too, which are in sessions of their own."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(timeout=GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
+    for one in alive:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
 
 
 def _require_success(code: int, complaint: Complaint | None, reported: list[Mapping[str, Any]], output: Path, processes: int) -> None:
@@ -117,18 +121,14 @@ def _require_success(code: int, complaint: Complaint | None, reported: list[Mapp
     interrupted = next((str(message["interrupted"]) for message in reported if "interrupted" in message), None)
     if interrupted is not None:
         raise dg.Failure(description=interrupted)
+    who = "the training process" if processes == 1 else f"one of the {processes} training processes"
     if code < 0 or code > 128:
         number = -code if code < 0 else code - 128
         name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
         hint = HINTS.get(number, "")
-        raise dg.Failure(description=f"the training process was ended by {name}{hint}; run again to go on from its last checkpoint")
-    if code != 0 and processes > 1:  # torchrun does not tell how one of them ended
-        raise dg.Failure(
-            description=f"one of the {processes} training processes failed, with a traceback in the run's stderr, or was killed"
-            f"{HINTS[signal.SIGKILL]}; run again to go on from its last checkpoint"
-        )
+        raise dg.Failure(description=f"{who} was ended by {name}{hint}; run again to go on from its last checkpoint")
     if code != 0:
-        raise dg.Failure(description=f"the training process failed with exit code {code}; its traceback is in the run's stderr")
+        raise dg.Failure(description=f"{who} failed with exit code {code}; its traceback is in the run's stderr")
     if not any("output_dir" in message for message in reported) or not (output / "training.json").is_file():
         raise dg.Failure(
             description=f"the training process ended without reporting a model in {output}; look into the run's stdout and stderr"

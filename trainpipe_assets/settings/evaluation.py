@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trainpipe_assets.settings.base import Fraction, Settings, Task
 
@@ -46,7 +46,10 @@ class GateSettings(Settings):
     )
     min_value: Fraction = Field(default=0.0, description="Floor for the metric's value on the test split, where higher is better.")
     max_value: float | None = Field(
-        default=None, gt=0.0, description="Ceiling for the metric's value on the test split, where lower is better; null for none."
+        default=None,
+        gt=0.0,
+        allow_inf_nan=False,
+        description="Ceiling for the metric's value on the test split, where lower is better; null for none.",
     )
     max_regression: float = Field(
         default=0.0,
@@ -72,6 +75,13 @@ class EvaluationSettings(Settings):
     batch_tokens: int = Field(default=2048, ge=16, description="Token budget of one scoring batch.")
     generations: int = Field(default=5, ge=0, le=100, description="causal-lm: how many test documents the report has the model go on with.")
     generation_tokens: int = Field(default=64, ge=1, le=4096, description="causal-lm: longest such continuation, in tokens.")
+
+    @field_validator("slices")
+    @classmethod
+    def _once(cls, slices: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(slices)) < len(slices):
+            raise ValueError("each breakdown is shown once; name it once")
+        return slices
 
 
 class DriftSettings(Settings):

@@ -98,9 +98,10 @@ class ComputeSettings(Settings):
         default="auto",
         description="auto is bf16 where the device computes it natively, else float32; for the figures of a report it is always float32.",
     )
-    threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; by default the cores shared out.")
+    threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads of each process; by default the cores shared out.")
     price_per_hour: float | None = Field(
         default=None,
         ge=0.0,
+        allow_inf_nan=False,
         description="Price of an hour of all that a training occupies, in any currency: each training then says its cost.",
     )

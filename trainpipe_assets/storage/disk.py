@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 from pathlib import Path
 
 from trainpipe_assets.storage.uris import TABLES
@@ -25,6 +26,8 @@ def refused_by_disk(error: Exception) -> str | None:
 
     Native libraries give the number of the error in words, and so does the copying of a folder.
     """
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        error = OSError(str(error.args[0][0][-1]))  # of what a copy failed for, the first
     words = str(error).partition(" (set POLARS_VERBOSE")[0].partition(" - Server returned")[0]
     named = re.search(r"(?:os error |\[Errno )(\d+)", words)
     number = error.errno if isinstance(error, OSError) and error.errno else int(named[1]) if named else None

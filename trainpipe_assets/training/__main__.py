@@ -24,13 +24,17 @@ from trainpipe_assets.storage.disk import refused_by_disk
 from trainpipe_assets.storage.s3_problems import S3Unreachable
 from trainpipe_assets.training.complaint import Complaint, note
 from trainpipe_assets.training.cores import threads_of_each
-from trainpipe_assets.training.errors import Interrupted, lack_of_determinism
+from trainpipe_assets.training.errors import Interrupted, lack_of_determinism, lack_of_memory
 from trainpipe_assets.training.progress import Report, bar_report, periodic_log
 from trainpipe_assets.training.spec import GRACE_SECONDS, TrainSpec, load_spec
 
 USER_MISTAKE = 2  # exit code for a message that a person has to act on
 LOOK_AGAIN_SECONDS = 0.5
-LEAST_ADDRESS_SPACE = 5 * 2**29  # what the threads of the libraries reserve; with 2.1 GiB they hang, with 2.5 a tiny model is trained
+LEAST_MEMORY = (
+    (resource.RLIMIT_AS, "address space (ulimit -v)", 5 * 2**29),  # with 2.1 GiB it hangs, with 2.5 a tiny model is trained
+    (resource.RLIMIT_DATA, "private memory (ulimit -d)", 3 * 2**29),  # with 1.2 GiB it hangs, with 1.4 a library aborts
+)
+"""What the libraries and their threads take or reserve, whatever the model."""
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 
 log = logging.getLogger("trainpipe_assets.training")
@@ -70,7 +74,8 @@ def _train(path: Path, rank: int, pipes: PipesContext | None, stop: StopRequest)
         spec = load_spec(path)
         _require_address_space()
         _prepare_environment(spec, processes_here)
-        _keep_freed_memory()
+        if processes_here == 1 or spec.compute.sharding == "none":  # layers that are put together would be kept as often as there are
+            _keep_freed_memory()
         from trainpipe_assets.training import loop  # with transformers, which must see the environment above
 
         finished = loop.run(spec, _report(rank, pipes), stop, processes_here)
@@ -82,7 +87,7 @@ def _train(path: Path, rank: int, pipes: PipesContext | None, stop: StopRequest)
             pipes.report_custom_message({"interrupted": str(error)})
         return 128 + (stop.signal or signal.SIGTERM)
     except Exception as error:  # libraries raise what disk and device refuse as errors of many kinds; the others pass as they came
-        told = refused_by_disk(error) or lack_of_determinism(error)
+        told = refused_by_disk(error) or lack_of_determinism(error) or lack_of_memory(error)
         if told is None:
             raise
         return _complain(Complaint(told), path, rank, pipes)
@@ -106,13 +111,14 @@ def _complain(complaint: Complaint, spec: Path, rank: int, pipes: PipesContext |
 
 
 def _require_address_space() -> None:
-    """Libraries that cannot start their threads for lack of address space wait for ever, or end the process without a word."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
-        raise ValueError(
-            f"this process may have {limit / 2**30:.1f} GiB of address space (ulimit -v), and a training takes "
-            f"{LEAST_ADDRESS_SPACE / 2**30:.1f} GiB before its model is loaded: raise the limit, or bound the memory by a container"
-        )
+    """Libraries that cannot start their threads for lack of memory wait for ever, or end the process without a word."""
+    for kind, what, least in LEAST_MEMORY:
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY and limit < least:
+            raise ValueError(
+                f"this process may have {limit / 2**30:.1f} GiB of {what}, and a training takes {least / 2**30:.1f} GiB before its model "
+                "is loaded: raise the limit, or bound the memory by a container"
+            )
 
 
 def _prepare_environment(spec: TrainSpec, processes_here: int) -> None:

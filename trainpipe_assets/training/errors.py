@@ -20,6 +20,16 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_IS_OUT)
 
 
+def lack_of_memory(error: Exception) -> str | None:
+    """What to do where memory ran out beside the examples that could be fewer at a time; None for any other error."""
+    if not isinstance(error, RuntimeError | MemoryError) or not is_out_of_memory(error):
+        return None
+    return (
+        f"memory does not suffice ({first_line(error)}): free some, or raise the limit of this process or container; a smaller base model "
+        "and a lower training.batch_tokens take less. Run again to go on from the last checkpoint"
+    )
+
+
 def lack_of_determinism(error: Exception) -> str | None:
     """What to do where torch has no kernel for this device that gives the same bits every time; None for any other error."""
     if "does not have a deterministic implementation" not in str(error):

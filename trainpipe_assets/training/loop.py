@@ -134,8 +134,11 @@ def _validate(job: Job) -> None:
         budget = VALIDATION_TOKENS * (job.state.micro_batch_tokens or job.spec.training.batch_tokens)
         batches = job.task.plan_scoring(job.validation, budget)
         own, first = (share_of(batches, rank, job.accelerator.num_processes) for rank in (job.accelerator.process_index, 0))
-        idle = batches[-1:] * (len(first) - len(own)) if job.distribution.in_step else None
-        scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_alone(job), job.task, idle)
+        fewer = len(first) - len(own)
+        idle = batches[-1:] * fewer if job.distribution.in_step else None
+        scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_asked(job), job.task, idle)
+        for _ in range(fewer if idle is None else 0):
+            _leave_if_asked(job)  # as often as the others ask
         everything = job.accelerator.reduce(scores, "sum")
         found = job.task.summarize(job.validation, everything, job.state.step, job.epoch + 1)
         job.warn(
@@ -146,9 +149,10 @@ def _validate(job: Job) -> None:
     log.info("epoch %d: validation %s", found.epoch, found)
 
 
-def _leave_if_alone(job: Job) -> None:
-    """Stop within a validation, where no other process waits for this one's scores; several stop at the next step instead."""
-    if job.accelerator.num_processes == 1 and job.stop():
+def _leave_if_asked(job: Job) -> None:
+    """Stop within a validation, after the same batch on each process, when any of them was asked to."""
+    _, (any_stop,) = agree(job.accelerator, None, job.stop())
+    if any_stop:
         _leave(job, f"stopped in the validation after step {job.state.step}")
 
 

@@ -38,23 +38,25 @@ def score(
         ValueError: memory does not suffice, of processes that have to stay in step.
     """
     scores = torch.zeros(len(examples), task.columns(model), device=model.device)
-    left = deque(batches)
     with inference(model):
         for batch in idle or ():
             with autocast():
                 task.score(model, task.micro_batch(examples, batch, model.config.pad_token_id).to(model.device))
-        while left:
-            batch = left.popleft()
-            try:
-                inputs = task.micro_batch(examples, batch, model.config.pad_token_id).to(model.device)
-                with autocast():
-                    scores[torch.from_numpy(batch).to(model.device)] = task.score(model, inputs)
-            except (RuntimeError, MemoryError) as error:
-                if len(batch) == 1 or not is_out_of_memory(error):
-                    raise
-                if idle is not None:
-                    advice = "set a lower training.micro_batch_tokens and run again to go on from the last checkpoint"
-                    raise ValueError(f"{len(batch)} examples of a validation do not fit the memory; {advice}") from error
-                left.extendleft((batch[len(batch) // 2 :], batch[: len(batch) // 2]))
+            after_batch()
+        for batch in batches:
+            left = deque([batch])
+            while left:
+                part = left.popleft()
+                try:
+                    inputs = task.micro_batch(examples, part, model.config.pad_token_id).to(model.device)
+                    with autocast():
+                        scores[torch.from_numpy(part).to(model.device)] = task.score(model, inputs)
+                except (RuntimeError, MemoryError) as error:
+                    if len(part) == 1 or not is_out_of_memory(error):
+                        raise
+                    if idle is not None:
+                        advice = "set a lower training.micro_batch_tokens and run again to go on from the last checkpoint"
+                        raise ValueError(f"{len(part)} examples of a validation do not fit the memory; {advice}") from error
+                    left.extendleft((part[len(part) // 2 :], part[: len(part) // 2]))
             after_batch()
     return scores

@@ -13,6 +13,7 @@ WINDOW = 20
 """Recorded steps that a loss is compared with; before there are so many, nothing is called a spike."""
 SPIKE = 2.0
 """A spike is so many times the largest loss of the window, and above the mean of the first one, with which the training began."""
+TINY = 1e-30  # stands for the size of weights that are all 0
 MOVED = 1e-4
 """Relative change of the weights below which they have not moved; usual fine-tuning changes them by some percent."""
 SAME = 1e-3
@@ -67,7 +68,7 @@ def weights_sample(model: torch.nn.Module) -> torch.Tensor:
 
 def unmoved(began: torch.Tensor, now: torch.Tensor, steps: int, learning_rate: float) -> str | None:
     """Whether `steps` left the sampled weights as they were when the training `began`."""
-    change = float(torch.linalg.vector_norm(now - began) / torch.linalg.vector_norm(began))
+    change = float(torch.linalg.vector_norm(now - began) / torch.linalg.vector_norm(began).clamp(min=TINY))
     if change >= MOVED:
         return None
     return f"step {steps}: the weights have changed by {change:.1e} of their size only; raise training.learning_rate ({learning_rate:.1e})"

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from trainpipe_assets.evaluation import drift
 from trainpipe_assets.evaluation.drift import DriftComparison, compare
 from trainpipe_assets.evaluation.drift_plot import drift_plot
-from trainpipe_assets.evaluation.figures import DARK, LIGHT
+from trainpipe_assets.evaluation.figures import DARK, LIGHT, edges_of
 from trainpipe_assets.evaluation.profile import profile
 from trainpipe_assets.settings import DriftSettings, PipelineSettings
 from trainpipe_tests.sample_corpora import read_corpora
@@ -189,3 +189,8 @@ def test_texts_without_labels_are_a_label_of_their_own():
         (shift,) = [one for one in found.shifts if one.name == "label_shift"]
         assert shift.statistic == pytest.approx(expected)
         drift_plot(found)
+
+
+def test_numbers_that_lie_too_close_for_bins_are_one() -> None:
+    assert len(edges_of(np.array([0.3, 0.1 + 0.2]), 20)) == 2
+    assert len(edges_of(np.array([0.3, 0.4]), 20)) == 21

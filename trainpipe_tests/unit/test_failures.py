@@ -2,12 +2,14 @@
 
 import errno
 import shutil
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from trainpipe_assets.data.sources import FileChangedWhileReading
 from trainpipe_assets.pipeline.failures import explained
+from trainpipe_assets.pipeline.io_managers import _require_lake
 from trainpipe_assets.storage.disk import refused_by_disk
 
 
@@ -62,3 +64,15 @@ def test_other_faults_pass_as_they_came(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, explained():
         raise error
     assert caught.value is error
+
+
+def test_of_a_folder_that_the_disk_does_not_take_the_first_reason_is_told() -> None:
+    reasons = [("a/x", "b/x", "[Errno 28] No space left on device: 'b/x'"), ("a/y", "b/y", "[Errno 28] No space left on device: 'b/y'")]
+    told = refused_by_disk(shutil.Error(reasons))
+    assert told is not None
+    assert told.startswith("[Errno 28] No space left on device: 'b/x'. The disk is full: free some space and run again")
+
+
+def test_no_model_is_published_into_a_lake_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="/lake/tables/tokenized_dataset, which the model was trained on, is not there any more"):
+        _require_lake({"lake": {"tokenized_dataset": {"uri": str(tmp_path / "lake" / "tables" / "tokenized_dataset")}}})

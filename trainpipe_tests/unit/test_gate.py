@@ -103,3 +103,14 @@ def test_a_model_that_may_beat_the_baseline_by_chance_passes_and_says_so():
     assert verdict.reasons[1].endswith(
         "most frequent label, which may be chance: the 95% interval of the difference is -0.0100 to +0.2600."
     )
+
+
+def test_numbers_that_differ_are_told_apart() -> None:
+    ahead = Estimate(1e-6, 1e-7, 2e-6)
+    verdict = judge(GateSettings(metric="accuracy", min_value=0.75), {"accuracy": Estimate(0.749999, 0.7, 0.8)}, None, 0.749998, ahead)
+    assert verdict.reasons[:2] == (
+        "accuracy 0.749999 is below the floor of 0.75.",
+        "accuracy 0.749999 is above the 0.749998 of always predicting the most frequent label.",
+    )
+    at_floor = judge(GateSettings(metric="accuracy", min_value=0.75), {"accuracy": Estimate(0.75, 0.7, 0.8)}, None, 0.5, ahead)
+    assert at_floor.reasons[0] == "accuracy 0.7500 reaches the floor of 0.7500."

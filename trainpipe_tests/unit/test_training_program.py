@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from trainpipe_assets.training.state import TrainingState
 from trainpipe_tests.unit.training_fixtures import make_spec, write_dataset, write_tiny_base
 
 PROGRAM = ("-m", "trainpipe_assets.training")
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *PROGRAM)
+RANKS = ("-m", "trainpipe_assets.training.ranks", "2")
 LONG_ENOUGH = {"training": {"epochs": 4}}  # to be met by three signals, whenever this process gets its turn
 PATIENCE_SECONDS = 400  # a bound, not a wish: met by a machine ten times slower than a laptop
 
@@ -57,15 +59,15 @@ def write_spec(root: Path, name: str, **changes: Any) -> TrainSpec:
     return spec
 
 
-def command(spec: TrainSpec, launcher: tuple[str, ...] = ()) -> list[str]:
-    return [sys.executable, *launcher, *PROGRAM, str(Path(spec.output_dir).parent / "spec.json")]
+def command(spec: TrainSpec, program: tuple[str, ...] = PROGRAM) -> list[str]:
+    return [sys.executable, *program, str(Path(spec.output_dir).parent / "spec.json")]
 
 
 def run_program(
-    spec: TrainSpec, launcher: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
+    spec: TrainSpec, program: tuple[str, ...] = PROGRAM, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(spec, launcher),
+        command(spec, program),
         env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
@@ -74,10 +76,10 @@ def run_program(
     )
 
 
-def start_until(spec: TrainSpec, step: int, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start_until(spec: TrainSpec, step: int, *options: str, program: tuple[str, ...] = PROGRAM) -> subprocess.Popen[str]:
     """The program, once a checkpoint of `step` or a later one is there."""
     pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*command(spec, launcher), *options], **pipes, text=True, start_new_session=True)
+    process = subprocess.Popen([*command(spec, program), *options], **pipes, text=True, start_new_session=True)
     deadline, work, wanted = time.monotonic() + PATIENCE_SECONDS, Path(spec.work_dir), TrainingState(step=step).name
     while not any(path.name >= wanted for path in work.glob("step-*[0-9]")):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -122,14 +124,38 @@ def test_it_does_not_outlive_its_parent(root: Path) -> None:
 
 def test_ranks_do_not_outlive_torchrun(root: Path) -> None:
     spec = write_spec(root, "orphaned ranks", training={"epochs": 500})
-    agent = start_until(spec, 2, launcher=TORCHRUN)
-    ranks = processes_of(spec) - {agent.pid}
-    assert len(ranks) == 2
+    agent = start_until(spec, 2, program=RANKS)
+    assert len(processes_of(spec) - {agent.pid}) == 2
     agent.kill()
     agent.communicate(timeout=PATIENCE_SECONDS)  # the ranks hold its standard error open: this waits for them
     assert not processes_of(spec)
     assert (newest := sorted(Path(spec.work_dir).glob("step-*")))
     assert not newest[-1].name.endswith(PARTIAL)
+
+
+def test_a_rank_that_is_killed_ends_the_others_and_is_told_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = write_spec(root, "killed rank", training={"epochs": 500})
+    temporary = Path(spec.output_dir).parent / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    agent = start_until(spec, 2, program=RANKS)
+    os.kill(max(processes_of(spec) - {agent.pid}), signal.SIGKILL)
+    _, said = agent.communicate(timeout=PATIENCE_SECONDS)
+    assert agent.returncode == 128 + signal.SIGKILL
+    assert re.search(r"^rank [01] was ended by SIGKILL$", said, re.MULTILINE)
+    assert "ChildFailedError" not in said
+    assert not processes_of(spec)
+    assert not list(temporary.glob("torchelastic*"))
+
+
+def test_a_rank_that_is_frozen_is_killed_when_the_training_is_stopped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = write_spec(root, "frozen rank", training={"epochs": 500})
+    agent = start_until(spec, 2, program=RANKS)
+    os.kill(min(processes_of(spec) - {agent.pid}), signal.SIGSTOP)
+    monkeypatch.setattr(launcher, "GRACE_SECONDS", 3.0)
+    launcher._stop(agent)
+    agent.communicate(timeout=PATIENCE_SECONDS)
+    assert not processes_of(spec)
 
 
 def processes_of(spec: TrainSpec) -> set[int]:
@@ -161,12 +187,19 @@ def test_a_checkpoint_that_the_disk_does_not_take_is_one_line_and_goes_on_where_
     assert run_program(spec).returncode == 0
 
 
-def test_too_little_address_space_is_one_line(root: Path) -> None:
-    spec = write_spec(root, "narrow")
-    limited = ["bash", "-c", 'ulimit -v 2200000 && exec "$@"', "bash", *command(spec)]
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("-v 2200000", "2.1 GiB of address space (ulimit -v), and a training takes 2.5"),
+        ("-d 1200000", "1.1 GiB of private memory (ulimit -d)"),
+    ],
+)
+def test_too_little_memory_to_begin_with_is_one_line(root: Path, limit: str, told: str) -> None:
+    spec = write_spec(root, f"narrow {limit}")
+    limited = ["bash", "-c", f'ulimit {limit} && exec "$@"', "bash", *command(spec)]
     refused = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: this process may have 2.1 GiB of address space (ulimit -v), and a training takes 2.5 GiB")
+    assert refused.stderr.startswith(f"error: this process may have {told}")
 
 
 def test_a_mistake_reaches_dagster(root: Path) -> None:
@@ -202,7 +235,7 @@ def test_two_processes_take_the_steps_of_one_and_dagster_hears_of_it_once(root: 
     assert [message["method"] for message in messages].count("closed") == 1
 
 
-def run_under_pipes(spec: TrainSpec, launcher: tuple[str, ...] = ()) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
+def run_under_pipes(spec: TrainSpec, program: tuple[str, ...] = PROGRAM) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
     """Run the program as Dagster would; what it said through Pipes."""
     messages = Path(spec.output_dir).with_name("messages")
     messages.touch()
@@ -219,7 +252,7 @@ def run_under_pipes(spec: TrainSpec, launcher: tuple[str, ...] = ()) -> tuple[su
         "DAGSTER_PIPES_CONTEXT": encode_param({"data": context}),
         "DAGSTER_PIPES_MESSAGES": encode_param({"path": str(messages)}),
     }
-    finished = run_program(spec, launcher, environment)
+    finished = run_program(spec, program, environment)
     return finished, [json.loads(line) for line in messages.read_text().splitlines()]
 
 
@@ -236,7 +269,9 @@ def test_what_any_rank_has_to_say_reaches_whoever_started_the_training(tmp_path:
         launcher._require_success(1, complaint, [], tmp_path, 2)
     with pytest.raises(ValueError, match="does not fit the memory"):
         launcher._require_success(1, Complaint("it does not fit the memory"), [], tmp_path, 2)
-    with pytest.raises(dg.Failure, match=r"one of the 2 training processes failed, .*, or was killed \(by hand, or because memory ran out"):
+    with pytest.raises(dg.Failure, match="one of the 2 training processes failed with exit code 1; its traceback is in the run's stderr"):
         launcher._require_success(1, None, [], tmp_path, 2)
+    with pytest.raises(dg.Failure, match=r"one of the 2 training processes was ended by SIGKILL \(by hand, or because memory ran out"):
+        launcher._require_success(137, None, [], tmp_path, 2)
     with pytest.raises(dg.Failure, match="stopped after step 3"):
         launcher._require_success(1, None, [{"interrupted": "stopped after step 3 of 9"}], tmp_path, 2)
