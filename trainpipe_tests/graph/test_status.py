@@ -97,3 +97,17 @@ def test_a_folder_of_a_pipeline_that_may_not_be_read_is_named(monkeypatch: pytes
             as_nobody(status.load_pipelines)
         (folder / "reviews").chmod(0o755)
         assert list(status.load_pipelines()) == ["reviews"]
+
+
+def test_texts_of_a_pipeline_are_what_is_written_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stars").mkdir()
+    written = "cleaning: {labels: ['1', '2', 'None', \"'a'\"]}\n  source: {text_column: '0', uri: '{{ env.YEAR }}'}\n"
+    (tmp_path / "stars" / "defs.yaml").write_text(f"type: trainpipe_assets.TrainingPipeline\nattributes:\n  {written}")
+    monkeypatch.setattr(status, "pipelines_folder", lambda: tmp_path)
+    monkeypatch.setenv("YEAR", "2026")
+    settings = status.load_pipelines()["stars"]
+    assert settings.cleaning.labels == ("1", "2", "None", "'a'")
+    assert (settings.source.text_column, settings.source.uri) == ("0", "2026")
+    monkeypatch.delenv("YEAR")
+    with pytest.raises(ValueError, match=r"stars/defs.yaml:4: source.uri: the template '{{ env.YEAR }}' names a variable that is not set"):
+        status.load_pipelines()

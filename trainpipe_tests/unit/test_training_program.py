@@ -23,7 +23,7 @@ from trainpipe_assets.training.durable import PARTIAL
 from trainpipe_assets.training.loop import run
 from trainpipe_assets.training.spec import TrainSpec, save_spec
 from trainpipe_assets.training.state import TrainingState
-from trainpipe_tests.unit.training_fixtures import make_spec, write_dataset, write_tiny_base
+from trainpipe_tests.unit.training_fixtures import make_rows, make_spec, write_dataset, write_tiny_base
 
 PROGRAM = ("-m", "trainpipe_assets.training")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *PROGRAM)
@@ -155,6 +155,17 @@ def test_a_rank_that_is_frozen_is_killed_when_the_training_is_stopped(root: Path
     monkeypatch.setattr(launcher, "GRACE_SECONDS", 3.0)
     launcher._stop(agent)
     agent.communicate(timeout=PATIENCE_SECONDS)
+    assert not processes_of(spec)
+
+
+def test_two_processes_that_are_stopped_in_a_validation_leave_a_checkpoint_at_once(root: Path) -> None:
+    write_dataset(root / "long validation", make_rows(train=8, validation=30_000))
+    spec = write_spec(root, "stopped validation", dataset_uri=str(root / "long validation"), training={"batch_tokens": 512})
+    agent = start_until(spec, 1, program=RANKS)  # the only one of the epoch
+    agent.terminate()
+    _, said = agent.communicate(timeout=PATIENCE_SECONDS)
+    assert agent.returncode == 128 + signal.SIGTERM
+    assert "stopped in the validation after step 1 of" in said
     assert not processes_of(spec)
 
 
