@@ -119,7 +119,7 @@ def test_checkpoints_go_once_the_model_is_published(bucket: str, tmp_path: Path)
     filesystem.pipe_file(f"{folder}/step-000000001-0000/tensors.pt", b"bytes")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
-    model = TrainedModel(tmp_path / "model", {"fingerprint": "f" * 32, "labels": []}, scratch=tmp_path / "model")
+    model = TrainedModel(tmp_path / "model", {"fingerprint": "f" * 32, "labels": [], "lake": {}}, scratch=tmp_path / "model")
     ModelIOManager(lake=lake).handle_output(dg.build_output_context(asset_key=key), model)
     assert [artifact.fingerprint for artifact in list_artifacts(lake.models_uri(key))] == ["f" * 32]
     assert not [path for path in filesystem.find(folder) if "/step-" in path]
