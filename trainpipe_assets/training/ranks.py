@@ -29,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _as_failed(codes: Mapping[int, int]) -> int:
-    """The exit code for those of the ranks that failed: one that was killed comes first, for it took the others along."""
-    rank, code = next(((rank, code) for rank, code in codes.items() if code < 0), next(iter(codes.items())))
+    """The exit code for those of the ranks that failed. One that was killed took the others along; torchrun ends those by SIGTERM."""
+    others = {rank: code for rank, code in codes.items() if code != -signal.SIGTERM} or codes
+    rank, code = min(others.items(), key=lambda failed: failed[1] >= 0)
     if code >= 0:
         return code
     print(f"rank {rank} was ended by {signal.Signals(-code).name}", file=sys.stderr)

@@ -21,6 +21,7 @@ from trainpipe_assets.storage.s3_problems import S3Unreachable
 from trainpipe_assets.training.complaint import Complaint, note, taken
 from trainpipe_assets.training.durable import PARTIAL
 from trainpipe_assets.training.loop import run
+from trainpipe_assets.training.ranks import _as_failed
 from trainpipe_assets.training.spec import TrainSpec, save_spec
 from trainpipe_assets.training.state import TrainingState
 from trainpipe_tests.unit.training_fixtures import make_rows, make_spec, write_dataset, write_tiny_base
@@ -141,11 +142,19 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_told_of(root: Path, monkey
     agent = start_until(spec, 2, program=RANKS)
     os.kill(max(processes_of(spec) - {agent.pid}), signal.SIGKILL)
     _, said = agent.communicate(timeout=PATIENCE_SECONDS)
-    assert agent.returncode == 128 + signal.SIGKILL
+    assert agent.returncode == 128 + signal.SIGKILL, said
     assert re.search(r"^rank [01] was ended by SIGKILL$", said, re.MULTILINE)
     assert "ChildFailedError" not in said
     assert not processes_of(spec)
     assert not list(temporary.glob("torchelastic*"))
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [({0: -15, 1: -9}, 137), ({0: 1, 1: -9}, 137), ({0: 2, 1: -15}, 2), ({0: -15, 1: -15}, 143), ({0: 143, 1: 2}, 143)],
+)
+def test_the_rank_that_took_the_others_along_decides(codes: dict[int, int], expected: int) -> None:
+    assert _as_failed(codes) == expected
 
 
 def test_a_rank_that_is_frozen_is_killed_when_the_training_is_stopped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
