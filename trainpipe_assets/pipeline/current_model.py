@@ -40,15 +40,9 @@ def passed_models(evaluations: pl.DataFrame) -> Iterator[Artifact]:
             yield model
 
 
-def trained_version(model: Artifact, table: str) -> int:
-    """The version of `table` (an asset's name) that a model was trained on."""
-    return int(model.manifest["lake"][table]["version"])
-
-
-def is_of_table(model: Artifact, name: str, table: Table) -> bool:
-    """Whether what a model came from, called `name`, is a version of just this `table`, as far as its manifest says."""
-    noted = model.manifest["lake"][name].get("table")
-    return noted is None or bool(noted == as_hex(table.identity))
+def trained_version(model: Artifact) -> int:
+    """The version of cleaned_features that a model was trained on."""
+    return int(model.manifest["lake"]["cleaned_features"]["version"])
 
 
 def version_in(model: Artifact, examples: Table) -> int | None:
@@ -56,8 +50,9 @@ def version_in(model: Artifact, examples: Table) -> int | None:
 
     A table that was deleted and made anew of the same files has that content in its first commit, and the model is not trained again.
     """
-    if is_of_table(model, "cleaned_features", examples):
-        return trained_version(model, "cleaned_features")
+    noted = model.manifest["lake"]["cleaned_features"].get("table")  # which an older version does not say
+    if noted in (None, as_hex(examples.identity)):
+        return trained_version(model)
     try:
         first = find(examples.uri, FIRST_COMMIT)
     except MissingTable:

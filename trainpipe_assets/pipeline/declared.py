@@ -24,14 +24,14 @@ def pipeline_files(folder: Path) -> list[Path]:
             pipelines have one name or one key prefix.
         OSError: a folder may not be looked into.
     """
-    files = _defs_files(folder)
-    documents = {path: _documents(path) for path in files}
+    texts = {path: _text(path) for path in _defs_files(folder)}
+    documents = {path: _documents(text) for path, text in texts.items()}
     for path, found in documents.items():
         _require_type(path, found)
     declared = {path: found for path, found in documents.items() if any(_type_of(document).endswith(f".{_NAME}") for document in found)}
     for path, found in declared.items():
-        _require_alone(path, found, files)
-        _require_keys_once(path)
+        _require_alone(path, found, texts)
+        _require_keys_once(path, texts[path])
     _require_apart({path: path.parent.name for path in declared}, "name", "rename the folder of one of them")
     prefixes = {path: _key_prefix(found[0]) for path, found in declared.items() if _is_enabled(found[0])}
     _require_apart(prefixes, "key_prefix", "every pipeline but one needs a key_prefix of its own")
@@ -48,9 +48,8 @@ def _defs_files(folder: Path) -> list[Path]:
     return sorted(Path(place, "defs.yaml") for place, _, names in walked if "defs.yaml" in names)
 
 
-def _documents(path: Path) -> list[Any]:
+def _documents(text: str) -> list[Any]:
     """What is written in a file; of one that is no YAML, whose mistake is told when it is loaded, only that it is to be a pipeline."""
-    text = _text(path)
     try:
         return [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError:
@@ -90,7 +89,7 @@ def _require_type(path: Path, documents: list[Any]) -> None:
             raise ValueError(f"{shortened(str(path))}: there is no component {found}; a pipeline is of `type: {TYPE}`")
 
 
-def _require_alone(path: Path, documents: list[Any], files: list[Path]) -> None:
+def _require_alone(path: Path, documents: list[Any], files: Iterable[Path]) -> None:
     where = shortened(str(path))
     if len(documents) > 1:
         raise ValueError(f"{where} declares {len(documents)} things; a pipeline is named after its folder, so give each its own")
@@ -99,10 +98,10 @@ def _require_alone(path: Path, documents: list[Any], files: list[Path]) -> None:
         raise ValueError(f"{where} lies below {above}, where Dagster looks for no other pipeline; put its folder beside that one")
 
 
-def _require_keys_once(path: Path) -> None:
+def _require_keys_once(path: Path, text: str) -> None:
     """YAML takes the last of two keys, so that a whole section would be lost without a word."""
     try:
-        nodes = list(yaml.compose_all(_text(path), yaml.SafeLoader))
+        nodes = list(yaml.compose_all(text, yaml.SafeLoader))
     except yaml.YAMLError:
         return
     while nodes:

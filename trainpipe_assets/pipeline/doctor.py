@@ -205,8 +205,13 @@ def check_writable(check: str, uri: str) -> Finding:
     return Finding(check, "ok", f"{uri}: reachable, writable")
 
 
+def _nearest(folder: Path) -> Path:
+    """What is there of `folder`: itself, or that in which it will be made."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def _check_folder(check: str, folder: Path) -> Finding:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = _nearest(folder)
     if not existing.is_dir():
         return Finding(check, "fail", f"{existing} is not a folder", "correct the variable that names it: a folder is expected")
     if not _is_open(existing):
@@ -225,9 +230,8 @@ def _closed(check: str, folder: Path) -> Finding:
 def check_landing(check: str, uri: str, source: SourceSettings) -> Finding:
     """Whether a landing folder is there and can be read; writing to it is only `trainpipe land`'s need."""
     if not is_s3(uri) and not Path(uri).is_dir():
-        found = _check_folder(check, Path(uri))
-        if found.verdict != "ok":
-            return found
+        if not _nearest(Path(uri)).is_dir():
+            return _check_folder(check, Path(uri))
         return Finding(check, "warn", f"{uri} is not there yet", "land a file: trainpipe land FILE")
     files = f"{uri}: {len(list_landed(uri, source)):,} file(s)"
     try:
@@ -268,7 +272,7 @@ def check_compute(launcher: LocalLauncher) -> Finding:
 
 def check_disk(check: str, folder: Path) -> Finding:
     """Free space where `folder` is or will be."""
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    existing = _nearest(folder.absolute())
     free = shutil.disk_usage(existing).free
     found = f"{free / 1024**3:.1f} GiB free at {existing}"
     verdict: Verdict = "fail" if free < FREE_FAIL_BYTES else "warn" if free < FREE_WARN_BYTES else "ok"

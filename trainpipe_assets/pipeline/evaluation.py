@@ -164,7 +164,7 @@ def _unseen(model: Artifact, tokens: Table, texts: Table, examples: pl.DataFrame
     """
     made_of, everything = model.manifest["dataset"], np.ones(examples.height, dtype=bool)
     try:
-        then, texts_then = find(tokens.uri, made_of["version"]), find(texts.uri, trained_version(model, "cleaned_features"))
+        then, texts_then = find(tokens.uri, made_of["version"]), find(texts.uri, trained_version(model))
     except MissingTable:
         then = texts_then = None
     if then is None or texts_then is None or then.upstream != texts_then.content or dataset_digest(then) != made_of["digest"]:

@@ -106,7 +106,8 @@ def _run_to_end(command: list[str], environment: Mapping[str, str]) -> int:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Ask for a stop, and kill what is left after the time for it: torchrun's ranks, too, which are in sessions of their own."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    launched = psutil.Process(process.pid)
+    family = [launched, *launched.children(recursive=True)]
     os.killpg(process.pid, signal.SIGTERM)
     _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
     for one in alive:

@@ -72,7 +72,7 @@ def _train(path: Path, rank: int, pipes: PipesContext | None, stop: StopRequest)
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     try:
         spec = load_spec(path)
-        _require_address_space()
+        _require_memory()
         _prepare_environment(spec, processes_here)
         if processes_here == 1 or spec.compute.sharding == "none":  # layers that are put together would be kept as often as there are
             _keep_freed_memory()
@@ -110,7 +110,7 @@ def _complain(complaint: Complaint, spec: Path, rank: int, pipes: PipesContext |
     return USER_MISTAKE
 
 
-def _require_address_space() -> None:
+def _require_memory() -> None:
     """Libraries that cannot start their threads for lack of memory wait for ever, or end the process without a word."""
     for kind, what, least in LEAST_MEMORY:
         limit, _ = resource.getrlimit(kind)

@@ -3,7 +3,6 @@
 What is scored, and what a validation makes of it, is the task's.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -38,25 +37,30 @@ def score(
         ValueError: memory does not suffice, of processes that have to stay in step.
     """
     scores = torch.zeros(len(examples), task.columns(model), device=model.device)
+
+    def scored(part: Indices) -> torch.Tensor:
+        inputs = task.micro_batch(examples, part, model.config.pad_token_id).to(model.device)
+        with autocast():
+            return task.score(model, inputs)
+
+    def fill(part: Indices) -> None:
+        try:
+            scores[torch.from_numpy(part).to(model.device)] = scored(part)
+            return
+        except (RuntimeError, MemoryError) as error:
+            if len(part) == 1 or not is_out_of_memory(error):
+                raise
+            if idle is not None:
+                advice = "set a lower training.micro_batch_tokens and run again to go on from the last checkpoint"
+                raise ValueError(f"{len(part)} examples of a validation do not fit the memory; {advice}") from error
+        for half in (part[: len(part) // 2], part[len(part) // 2 :]):  # once the error is gone, so are the tensors that it holds
+            fill(half)
+
     with inference(model):
         for batch in idle or ():
-            with autocast():
-                task.score(model, task.micro_batch(examples, batch, model.config.pad_token_id).to(model.device))
+            scored(batch)
             after_batch()
         for batch in batches:
-            left = deque([batch])
-            while left:
-                part = left.popleft()
-                try:
-                    inputs = task.micro_batch(examples, part, model.config.pad_token_id).to(model.device)
-                    with autocast():
-                        scores[torch.from_numpy(part).to(model.device)] = task.score(model, inputs)
-                except (RuntimeError, MemoryError) as error:
-                    if len(part) == 1 or not is_out_of_memory(error):
-                        raise
-                    if idle is not None:
-                        advice = "set a lower training.micro_batch_tokens and run again to go on from the last checkpoint"
-                        raise ValueError(f"{len(part)} examples of a validation do not fit the memory; {advice}") from error
-                    left.extendleft((part[len(part) // 2 :], part[: len(part) // 2]))
+            fill(batch)
             after_batch()
     return scores
