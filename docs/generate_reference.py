@@ -24,7 +24,9 @@ SETTINGS_INTRODUCTION = """\
 
 The `attributes` of a `defs.yaml`. Every one has a default, so a `defs.yaml` with no `attributes` at all is a pipeline. A key that is
 not listed here, or a value out of its bounds, is an error when the definitions load. The same in machine-readable form, for editors:
-[defs.schema.json](../defs.schema.json). A string may be a template, such as `"{{ env.REVIEWS_BUCKET }}"`.
+[defs.schema.json](../defs.schema.json). A free string, such as `source.uri` or `model.base`, may be a template,
+such as `"{{ env.REVIEWS_BUCKET }}"`; a number, a choice, or what is checked as it is written (owners, key prefix, encoding, region,
+schedules, time zone) may not.
 """
 
 RUN_CONFIG = """\

@@ -1,6 +1,8 @@
 """What all tests share: the turn in which files are taken, and a real S3 server for the tests that ask for one."""
 
+import faulthandler
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +10,9 @@ from uuid import uuid4
 
 import fsspec
 import pytest
+from _pytest.terminal import TerminalReporter
 from hypothesis import settings
+from xdist.workermanage import WorkerController
 
 from trainpipe_assets.storage import conditional_puts, s3_client
 from trainpipe_tests.s3_server import PROGRAM, S3Server, running_server
@@ -39,6 +43,38 @@ LONG_ONES_FIRST = (
 def pytest_xdist_auto_num_workers() -> int:
     """A process more than there are cores: some wait for a daemon, a browser or a timeout for half of their time."""
     return (os.cpu_count() or 1) + 1
+
+
+TOLD_BY_NOBODY = ("Extension modules:", "/_pytest/", "/pluggy/", "/xdist/", "/execnet/", '"<string>"')
+"""What each stack ends with, and hundreds of names."""
+
+
+class Crashes:
+    """Where each process among several stood when a library brought it down: told at the end, below what the others printed."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="trainpipe-crashes-")
+
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        node.workerinput["crash"] = str(Path(self.folder.name) / node.gateway.id)
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        for told in sorted(Path(self.folder.name).iterdir()):
+            for line in told.read_text().splitlines():
+                if not any(package in line for package in TOLD_BY_NOBODY):
+                    terminalreporter.write_line(f"{told.name}: {line}")
+
+    def pytest_unconfigure(self) -> None:
+        self.folder.cleanup()
+
+
+@pytest.hookimpl(trylast=True)  # after pytest itself, which has the same told in the midst of the output
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what there is to know of a process that crashes."""
+    if hasattr(config, "workerinput"):
+        faulthandler.enable(open(config.workerinput["crash"], "w"))  # noqa: SIM115  # open for as long as the process lives
+    elif config.pluginmanager.hasplugin("dsession"):
+        config.pluginmanager.register(Crashes())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -22,7 +22,7 @@ PACKAGE = "trainpipe_pipelines"
 class TrainingPipeline(dg.Component, dg.Resolvable):
     """A governed training pipeline: raw_data, cleaned_features, rejected_rows, tokenized_dataset, fine_tuned_model, eval_report.
 
-    Its attributes are `PipelineSettings`. A string may be a template, e.g. "{{ env.REVIEWS_BUCKET }}".
+    Its attributes are `PipelineSettings`. A free string, such as `source.uri`, may be a template, e.g. "{{ env.REVIEWS_BUCKET }}".
     """
 
     def __init__(self, settings: PipelineSettings | None = None) -> None:

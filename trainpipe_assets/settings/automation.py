@@ -63,12 +63,14 @@ class AutomationSettings(Settings):
     schedule: Cron | None = Field(
         default="0 3 * * *", description="Cron expression of the nightly run, which trains only with retrain: on_arrival; null for none."
     )
-    timezone: TimeZone = Field(default="UTC", description="Time zone of the schedule, e.g. Europe/Berlin.")
-    enabled: bool = Field(default=True, description="Start sensor and schedule switched on.")
+    timezone: TimeZone = Field(default="UTC", description="Time zone of the schedules, that of maintenance too, e.g. Europe/Berlin.")
+    enabled: bool = Field(default=True, description="Start the sensor and the schedules, that of maintenance too, switched on.")
     freshness_hours: float | None = Field(
         default=48.0, ge=0.02, le=87_600, description="The report is expected to be renewed within so many hours; null for no expectation."
     )
-    max_retries: int = Field(default=3, ge=0, le=20, description="Retries, with back-off, of a step that a storage fault broke.")
+    max_retries: int = Field(
+        default=3, ge=0, le=20, description="Retries, with back-off, of a step that failed for what no person has to mend."
+    )
 
 
 class MaintenanceSettings(Settings):
@@ -79,5 +81,6 @@ class MaintenanceSettings(Settings):
         default=168,
         ge=24,
         le=87_600,
-        description="Versions replaced within so many hours stay readable; those that a model was made from stay for ever.",
+        description="Versions replaced within so many hours stay readable; those that a model was made from, as long as its folder is "
+        "there; those that an evaluation read, always. Checkpoints that no training went on from for so long are removed.",
     )

@@ -64,7 +64,7 @@ class PipelineSettings(Settings):
             raise ValueError(f"task {self.task} needs source.kind {wanted}, found {kind}")
         balanced = [rule.name for rule in self.validation.rules if rule.kind == "class_balance"]
         if balanced and self.task != "text-classification":
-            raise ValueError(f"rule {balanced[0]} of validation.rules is about labels, which task {self.task} does not have")
+            raise ValueError(f"rule {balanced[0]} of validation.rules is about texts of one label each, and the task is {self.task}")
         if labelled and self.cleaning.max_chars is None and self.cleaning.min_chars > LONGEST_LABELLED:
             raise ValueError(
                 f"cleaning.min_chars is {self.cleaning.min_chars:,}, and by default no labelled text is longer than {LONGEST_LABELLED:,} "
@@ -121,6 +121,10 @@ def defs_schema() -> dict[str, object]:
         "type": "object",
         "required": ["type"],
         "additionalProperties": False,
-        "properties": {"type": {"const": "trainpipe_assets.TrainingPipeline"}, "attributes": attributes},
+        "properties": {
+            "type": {"const": "trainpipe_assets.TrainingPipeline"},
+            "attributes": attributes,
+            **{key: {"description": "Dagster's own."} for key in ("post_processing", "requirements", "template_vars_module")},
+        },
         "$defs": definitions,
     }

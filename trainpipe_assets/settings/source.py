@@ -18,7 +18,8 @@ class SourceSettings(Settings):
 
     uri: str = Field(
         default="",
-        description="Folder or bucket prefix where files arrive. A relative one lies under TRAINPIPE_LANDING.",
+        description="Folder or bucket prefix where files arrive. A relative one lies under TRAINPIPE_LANDING; empty is all of "
+        "TRAINPIPE_LANDING, the folders of other pipelines included.",
     )
     format: FileFormat | Literal["auto"] = Field(
         default="auto",

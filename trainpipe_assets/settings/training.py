@@ -21,8 +21,8 @@ class ModelSettings(Settings):
     base: str = Field(
         default="samples/all-MiniLM-L6-v2",
         min_length=1,
-        description="Base model: a local folder or GGUF file (relative ones lie under TRAINPIPE_MODELS), a folder on S3, or a Hugging Face "
-        "hub id. Safetensors only; a GGUF file is converted.",
+        description="Base model: a local folder or GGUF file (a relative one is looked for where the command is started, then under "
+        "TRAINPIPE_MODELS), a folder on S3, or a Hugging Face hub id. Safetensors only; a GGUF file is converted.",
     )
     max_length: int = Field(
         default=128,

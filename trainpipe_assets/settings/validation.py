@@ -63,7 +63,7 @@ class AllowedRule(Rule):
 
 
 class ClassBalanceRule(Rule):
-    """The share of each label among the cleaned examples."""
+    """text-classification: the share of each label among the cleaned examples."""
 
     kind: Literal["class_balance"]
     min_share: Fraction | None = Field(default=None, description="Smallest share that a label may have.")

@@ -36,7 +36,8 @@ class BaseModel:
 def resolve(name: str, models_folder: str, *, download: bool = True) -> BaseModel:
     """The base model `name`: a folder, a GGUF file, either also under `models_folder`, a folder on S3, or else a Hugging Face hub id.
 
-    What comes over the network is by default downloaded once; a folder on S3 again when one of its files changes.
+    What comes over the network is kept, and by default looked for anew: a folder on S3 is copied again when one of its files changes, and a
+    hub id is the newest version of it.
 
     Raises:
         ValueError: it is none of them, the hub cannot be reached, or there are no safetensors in it.
