@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -49,12 +49,17 @@ class Benchmarks:
             "data-plane": self._data_plane,
             "extremes": self._extremes,
             "training": lambda: training.measure(self.dataset, self.settings, self.folder / "training"),
-            NATIVE_BF16: lambda: training.measure(self.dataset, self.settings, self.folder / "training", "bf16"),
+            NATIVE_BF16: lambda: training.measure(self.dataset, self.settings, self.folder / "training", "bf16", self.seeds),
             "text-scoring": self._text_scoring,
             "language": self._language,
             "assets": lambda: assets.measure_assets(self.workplace),
             "no-op": lambda: assets.measure_no_op(self.workplace),
         }
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Those of all that is trained beside the shipped pipeline in float32, which has all three."""
+        return training.SEEDS[:1] if self.train_rows else training.SEEDS
 
     @cached_property
     def settings(self) -> PipelineSettings:
@@ -93,8 +98,7 @@ class Benchmarks:
     def _language(self) -> Section:
         corpus = self.corpus.parent / ASSISTANT_CORPUS
         documents = build_documents(corpus, self.assistant, self.models, self.folder / "documents", LANGUAGE_TOKENS)
-        seeds = training.SEEDS[:1] if self.train_rows else training.SEEDS
-        return language.measure(documents, self.assistant, self.folder / "language", seeds)
+        return language.measure(documents, self.assistant, self.folder / "language", self.seeds)
 
     def _extremes(self) -> Section:
         burst, large = (

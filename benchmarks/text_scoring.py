@@ -68,7 +68,7 @@ def _table(result: TextScoringResult) -> list[list[str]]:
 
 
 def _reading(result: TextScoringResult) -> str:
-    tried = ", ".join(f"{size}: {result.texts / seconds:.0f}" for size, seconds in result.tried.items())
+    tried = ", ".join(f"{size}: {speed:.0f}" for size, speed in result.tried.items())
     return _READING.format(texts=f"{result.texts:,}", rounds=len(result.rounds), tried=tried)
 
 
@@ -77,5 +77,6 @@ The {texts} texts of the test split, from a list of strings in memory to the pro
 both, loading the model and warming up with neither. Same model, threads and truncation, one process, {rounds} rounds in turn.
 Ours is what the assets do: tokens of all texts, batches of like length, the forward pass without what cannot reach the result. The
 peer is `pipeline("text-classification", ..., batch_size=...)` called on the whole list, as its users do: batches of texts in the order
-in which they come, each padded to its longest. Its batch size is the best of those tried once each (examples/s): {tried}.
+in which they come, each padded to its longest. Its batch size is the best of those tried once each on a third of the texts
+(examples/s): {tried}.
 """.strip()

@@ -24,7 +24,7 @@ class Round(BaseModel):
 
 
 class TextScoringResult(BaseModel):
-    """`tried` are the peer's seconds by batch size; `largest_difference` is that of any two probabilities of a label."""
+    """`tried` are the peer's examples per second by batch size; `largest_difference` is that of any two probabilities of a label."""
 
     texts: int
     tried: dict[int, float]

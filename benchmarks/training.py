@@ -5,6 +5,7 @@ In a round everything is measured once, in turn, so that a machine whose speed d
 
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -61,10 +62,12 @@ class Round:
         return 6.0 * self.encoder_parameters * self.timing["tokens_per_second"] / 1e9
 
 
-def measure(dataset: Dataset, settings: PipelineSettings, folder: Path, precision: Precision = "float32") -> Section:
+def measure(
+    dataset: Dataset, settings: PipelineSettings, folder: Path, precision: Precision = "float32", seeds: Sequence[int] = SEEDS
+) -> Section:
     """Train `dataset` with the shipped `settings`, one epoch for each seed, in `precision`, with both loops."""
-    rounds = [_round(dataset, settings, _folder(folder, precision, seed), seed, precision) for seed in SEEDS]
-    return Section(f"Training in {precision}", _reading(dataset, precision), _measurements(rounds, precision), _table(rounds))
+    rounds = [_round(dataset, settings, _folder(folder, precision, seed), seed, precision) for seed in seeds]
+    return Section(f"Training in {precision}", _reading(dataset, precision, seeds), _measurements(rounds, precision), _table(rounds))
 
 
 def finished_model(dataset: Dataset, settings: PipelineSettings, folder: Path) -> Path:
@@ -195,30 +198,29 @@ def _measurements(rounds: list[Round], precision: Precision) -> list[Measurement
         ),
         Measurement(
             f"{name}_test_accuracy_mean",
-            f"test accuracy against the same Trainer, mean over {len(SEEDS)} seeds",
+            f"test accuracy against the same Trainer, {_times(rounds)}",
             mean(accuracies),
             "fraction",
             mean(theirs),
             mean(accuracies) / mean(theirs),
         ),
-        Measurement(
-            f"{name}_test_accuracy_spread",
-            "spread of that accuracy, largest less smallest",
-            _spread(accuracies),
-            "fraction",
-            _spread(theirs),
-        ),
+        *(_spread(name, accuracies, theirs) if len(rounds) > 1 else ()),
         Measurement(f"{name}_padding", "padding among the tokens computed", _middle(rounds, "padding_fraction"), "fraction"),
         Measurement(f"{name}_data_wait", "time spent waiting for data", _middle(rounds, "data_wait_fraction"), "fraction"),
     ]
+
+
+def _times(of: Sequence[object]) -> str:
+    return "one seed" if len(of) == 1 else f"mean over {len(of)} seeds"
 
 
 def _middle(rounds: list[Round], name: str) -> float:
     return median(one.timing[name] for one in rounds)
 
 
-def _spread(values: list[float]) -> float:
-    return max(values) - min(values)
+def _spread(name: str, accuracies: Sequence[float], theirs: Sequence[float]) -> Iterator[Measurement]:
+    own, other = (max(values) - min(values) for values in (accuracies, theirs))
+    yield Measurement(f"{name}_test_accuracy_spread", "spread of that accuracy, largest less smallest", own, "fraction", other)
 
 
 def _table(rounds: list[Round]) -> list[list[str]]:
@@ -239,13 +241,13 @@ def _table(rounds: list[Round]) -> list[list[str]]:
     return [header, *rows]
 
 
-def _reading(dataset: Dataset, precision: Precision) -> str:
+def _reading(dataset: Dataset, precision: Precision, seeds: Sequence[int]) -> str:
     if precision != "float32":
-        return _READING_ALIKE.format(precision=precision)
+        return _READING_ALIKE.format(precision=precision, times=_times(seeds))
     return _READING.format(
         train_rows=f"{dataset.train_rows:,}",
         test_rows=f"{dataset.test_rows:,}",
-        seeds=len(SEEDS),
+        seeds=len(seeds),
         grouped_batch=GROUPED_BATCH,
         padded_batch=PADDED_BATCH,
         timed=PADDED_STEPS - UNTIMED_STEPS,
@@ -272,7 +274,7 @@ all. The loop, its batches and how it computes differ: `docs/log.md` tells what 
 """.strip()
 
 _READING_ALIKE = """
-The same once more with ours and the grouped Trainer in {precision} autocast, which this machine computes natively, so that the pipeline
-chooses it where nothing is set. The padded Trainer stays in float32, its own default, which tutorials leave as it is; the peak is that of
-{precision} products.
+The same once more ({times}) with ours and the grouped Trainer in {precision} autocast, which this machine computes natively, so that
+the pipeline chooses it where nothing is set. The padded Trainer stays in float32, its own default, which tutorials leave as it is; the
+peak is that of {precision} products.
 """.strip()
