@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch.distributed.fsdp import FSDPModule
 
+from trainpipe_assets.training.cgroups import memory_rooms
 from trainpipe_assets.training.distribution import local
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,6 @@ log = logging.getLogger(__name__)
 MOMENTS = 2
 """Numbers that AdamW keeps beside each parameter (Kingma and Ba, 2015, algorithm 1: the two moments), as large as the parameter."""
 
-CGROUP = Path("/sys/fs/cgroup")
 MEMINFO, STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
 
 
@@ -121,22 +121,11 @@ def available_bytes(device: torch.device, processes_here: int) -> int:
     return min([*(room // processes_here for room in _rooms_of_machine()), *_rooms_of_process()])
 
 
-def cgroup_room(folder: Path) -> int | None:
-    """Bytes below the limit of the cgroup v2 `folder`; files that it caches can be dropped, so they count as room. None without a limit."""
-    limit = folder / "memory.max"
-    if not limit.is_file() or limit.read_text().strip() == "max":
-        return None
-    statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    return int(limit.read_text()) - int((folder / "memory.current").read_text()) + int(statistics["inactive_file"])
-
-
 def _rooms_of_machine() -> Iterator[int]:
     if MEMINFO.is_file():
         lines = (line.split() for line in MEMINFO.read_text().splitlines())
         yield next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
-    room = cgroup_room(CGROUP)
-    if room is not None:
-        yield room
+    yield from memory_rooms()
 
 
 def _rooms_of_process() -> Iterator[int]:

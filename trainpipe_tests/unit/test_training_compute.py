@@ -1,14 +1,12 @@
 """What a machine offers, and that nothing falls back in silence."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from trainpipe_assets.settings import ComputeSettings
 from trainpipe_assets.training import compute
 from trainpipe_assets.training.compute import Compute, describe_hardware, library_versions, resolve_compute
-from trainpipe_assets.training.cores import available_cores, quota_cores
+from trainpipe_assets.training.cores import available_cores
 from trainpipe_assets.training.errors import is_out_of_memory
 
 
@@ -59,13 +57,6 @@ def test_what_is_asked_for_by_name_and_not_there_is_refused(
 def test_cores_are_shared_out_and_never_fewer_than_one() -> None:
     assert resolve_compute(ComputeSettings(device="cpu"), processes_here=1).threads == available_cores()
     assert resolve_compute(ComputeSettings(device="cpu"), processes_here=1000).threads == 1
-
-
-@pytest.mark.parametrize(("content", "cores"), [("max 100000", None), ("250000 100000", 2), ("50000 100000", 1)])
-def test_a_container_has_the_cores_of_its_quota(tmp_path: Path, content: str, cores: int | None) -> None:
-    (tmp_path / "cpu.max").write_text(content)
-    assert quota_cores(tmp_path / "cpu.max") == cores
-    assert quota_cores(tmp_path / "absent") is None
 
 
 def test_hardware_and_versions_are_described_without_blanks() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainpipe_assets.training import job, memory
+from trainpipe_assets.training import cgroups, job, memory
 from trainpipe_assets.training.distribution import Distribution
 from trainpipe_assets.training.loop import Interrupted, run
-from trainpipe_assets.training.memory import Need, available_bytes, cgroup_room, fitting_micro_batch, measure_need
+from trainpipe_assets.training.memory import Need, available_bytes, fitting_micro_batch, measure_need
 from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.spec import TrainSpec, save_spec
 from trainpipe_assets.training.step import Stepper
@@ -61,20 +61,11 @@ def test_a_training_of_which_no_example_fits_is_refused_with_what_it_needs() -> 
         fitting_micro_batch(NEED, NEED.bytes_for(1) - 1, None, batch_tokens=80)
 
 
-@pytest.mark.parametrize(("limit", "room"), [("max\n", None), ("1000\n", 1000 - 700 + 50)])
-def test_the_limit_of_a_container_is_read_and_cached_files_are_room(tmp_path: Path, limit: str, room: int | None) -> None:
-    (tmp_path / "memory.max").write_text(limit)
-    (tmp_path / "memory.current").write_text("700\n")
-    (tmp_path / "memory.stat").write_text("anon 600\ninactive_file 50\n")
-    assert cgroup_room(tmp_path) == room
-    assert cgroup_room(tmp_path / "no cgroup v2") is None
-
-
 def test_processes_share_what_the_machine_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 9000 kB\nMemAvailable: 4000 kB\n")
     monkeypatch.setattr(memory, "MEMINFO", meminfo)
-    monkeypatch.setattr(memory, "CGROUP", tmp_path / "no cgroup v2")
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path / "no control groups")
     cpu = torch.device("cpu")
     assert [available_bytes(cpu, processes) for processes in (1, 2)] == [4000 * 1024, 2000 * 1024]
 
