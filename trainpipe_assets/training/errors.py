@@ -10,6 +10,14 @@ class Interrupted(Exception):
     """The training was asked to stop, or cannot go on in these processes, and there is a checkpoint to go on from."""
 
 
+class MemoryRanOut(Exception):
+    """Memory did not suffice, and the processes are no longer in step: the training has to be started again, in these micro-batches."""
+
+    def __init__(self, message: str, micro_batch_tokens: int) -> None:
+        super().__init__(message)
+        self.micro_batch_tokens = micro_batch_tokens
+
+
 def first_line(error: Exception) -> str:
     """What an error says first, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -6,8 +6,8 @@ process is accelerate's.
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from trainpipe_assets.training.batching import share_of
 from trainpipe_assets.training.checkpoint import clear_checkpoints
 from trainpipe_assets.training.compute import resolve_compute
 from trainpipe_assets.training.durable import exclusive
-from trainpipe_assets.training.errors import Interrupted
+from trainpipe_assets.training.errors import Interrupted, MemoryRanOut
 from trainpipe_assets.training.finished import FinishedModel, find_finished, write_finished
 from trainpipe_assets.training.job import Job, prepare
 from trainpipe_assets.training.micro_batches import PreparedBatch
@@ -23,17 +23,13 @@ from trainpipe_assets.training.optimizer import learning_rate
 from trainpipe_assets.training.processes import agree, join_processes, wait_for_all
 from trainpipe_assets.training.progress import Report
 from trainpipe_assets.training.record import describe_training
-from trainpipe_assets.training.scoring import score
+from trainpipe_assets.training.scoring import VALIDATION_TOKENS, score
 from trainpipe_assets.training.spec import GRACE_SECONDS, TrainSpec
 from trainpipe_assets.training.state import StepRecord
-from trainpipe_assets.training.step import MemoryRanOut
 from trainpipe_assets.training.symptoms import spike, unmoved, weights_sample
 from trainpipe_assets.training.timeline import Phase
 
 log = logging.getLogger(__name__)
-
-VALIDATION_TOKENS = 4
-"""A scoring batch holds so many times the tokens of a forward pass in training: without gradients each takes far less memory."""
 
 LOCK_PATIENCE_SECONDS = 30.0
 """How long to wait for a training that was stopped in the same work folder to leave it."""
@@ -87,17 +83,24 @@ def _train(job: Job, report: Report) -> FinishedModel:
 def _take_step(job: Job, batch: PreparedBatch) -> StepRecord:
     state, epoch = job.state, job.epoch + 1
     rate = learning_rate(job.spec.training, state.step, job.total_steps)
-    try:
+    with _smaller_next_time(job, state.step + 1):
         loss, norm = job.stepper.take(batch, state.step + 1, rate)
-    except MemoryRanOut as error:
-        job.checkpoints.note_shrunk(state.step + 1, error.micro_batch_tokens)
-        how = f"in micro-batches of {error.micro_batch_tokens} tokens, with the same effective batch"
-        raise Interrupted(f"{error}; run again to go on from the last checkpoint {how}") from error
     state.step += 1
     record = StepRecord(step=state.step, epoch=epoch, loss=loss, learning_rate=rate, grad_norm=norm)
     job.warn(spike=spike(state.history, record))
     state.record(record, job.total_steps)
     return record
+
+
+@contextmanager
+def _smaller_next_time(job: Job, step: int) -> Iterator[None]:
+    """End the training where memory runs out within the block, of processes that have to stay in step, and keep what the next one needs."""
+    try:
+        yield
+    except MemoryRanOut as error:
+        job.checkpoints.note_shrunk(step, error.micro_batch_tokens)
+        how = f"in micro-batches of {error.micro_batch_tokens} tokens, with the same effective batch"
+        raise Interrupted(f"{error}; run again to go on from the last checkpoint {how}") from error
 
 
 def _checkpoint_if_due(job: Job) -> None:
@@ -136,7 +139,8 @@ def _validate(job: Job) -> None:
         own, first = (share_of(batches, rank, job.accelerator.num_processes) for rank in (job.accelerator.process_index, 0))
         fewer = len(first) - len(own)
         idle = batches[-1:] * fewer if job.distribution.in_step else None
-        scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_asked(job), job.task, idle)
+        with _smaller_next_time(job, job.state.step):
+            scores = score(job.model, job.validation, own, job.accelerator.autocast, lambda: _leave_if_asked(job), job.task, idle)
         for _ in range(fewer if idle is None else 0):
             _leave_if_asked(job)  # as often as the others ask
         everything = job.accelerator.reduce(scores, "sum")

@@ -11,11 +11,14 @@ import torch
 from transformers import PreTrainedModel
 
 from trainpipe_assets.training.batching import Indices
-from trainpipe_assets.training.errors import is_out_of_memory
+from trainpipe_assets.training.errors import MemoryRanOut, is_out_of_memory
 from trainpipe_assets.training.inference import inference
 from trainpipe_assets.training.sequences import Sequences
 from trainpipe_assets.training.tasks.classification import CLASSIFICATION
 from trainpipe_assets.training.tasks.task import Task
+
+VALIDATION_TOKENS = 4
+"""A batch that is scored holds so many times the tokens of a forward pass in training: without gradients each takes far less memory."""
 
 
 def score(
@@ -34,7 +37,7 @@ def score(
     `idle` is given, batches whose scores count for nothing.
 
     Raises:
-        ValueError: memory does not suffice, of processes that have to stay in step.
+        MemoryRanOut: memory did not suffice, of processes that have to stay in step.
     """
     scores = torch.zeros(len(examples), task.columns(model), device=model.device)
 
@@ -51,8 +54,9 @@ def score(
             if len(part) == 1 or not is_out_of_memory(error):
                 raise
             if idle is not None:
-                advice = "set a lower training.micro_batch_tokens and run again to go on from the last checkpoint"
-                raise ValueError(f"{len(part)} examples of a validation do not fit the memory; {advice}") from error
+                tokens = len(part) * int(examples.lengths_of(part).max())
+                message = f"{len(part)} examples of a validation, {tokens} tokens, do not fit the memory"
+                raise MemoryRanOut(message, max(1, tokens // 2 // VALIDATION_TOKENS)) from error
         for half in (part[: len(part) // 2], part[len(part) // 2 :]):  # once the error is gone, so are the tensors that it holds
             fill(half)
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from trainpipe_assets.settings import TrainingSettings
 from trainpipe_assets.training.batching import Indices, share_of
 from trainpipe_assets.training.distribution import Distribution
-from trainpipe_assets.training.errors import first_line, is_out_of_memory
+from trainpipe_assets.training.errors import MemoryRanOut, first_line, is_out_of_memory
 from trainpipe_assets.training.memory import Need, measure_need
 from trainpipe_assets.training.micro_batches import MicroBatch, PreparedBatch
 from trainpipe_assets.training.optimizer import clip_gradients, gradient_norm
@@ -33,14 +33,6 @@ NAMED_ROWS = 20
 
 class NonFiniteLoss(ValueError):
     """The loss or its gradients overflowed; the step was not applied."""
-
-
-class MemoryRanOut(Exception):
-    """Memory did not suffice, and the processes are no longer in step: the training has to be started again, in these micro-batches."""
-
-    def __init__(self, message: str, micro_batch_tokens: int) -> None:
-        super().__init__(message)
-        self.micro_batch_tokens = micro_batch_tokens
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from trainpipe_assets.training import cgroups, job, memory
 from trainpipe_assets.training.distribution import Distribution
@@ -16,6 +17,7 @@ from trainpipe_assets.training.memory import Need, available_bytes, fitting_micr
 from trainpipe_assets.training.micro_batches import MicroBatch
 from trainpipe_assets.training.spec import TrainSpec, save_spec
 from trainpipe_assets.training.step import Stepper
+from trainpipe_assets.training.tasks.classification import Classification
 from trainpipe_tests.unit.training_fixtures import make_rows, make_spec, write_dataset, write_tiny_base
 
 NEED = Need(parameters=100, gradients=100, moments=200, activations_anyway=20, activations_each=10, longest=8)
@@ -162,6 +164,27 @@ def test_processes_in_step_end_when_memory_runs_out_and_go_on_in_smaller_micro_b
         run(spec, lambda _progress: None)
     assert losses(spec) == pytest.approx(whole, abs=1e-4)
     assert {path.name for path in (tmp_path / "work").iterdir()} == {"lock"}
+
+
+def test_processes_in_step_end_when_memory_runs_out_in_a_validation_and_go_on_in_smaller_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_base(tmp_path / "base", dropout=0.0)
+    write_dataset(tmp_path / "dataset")
+    whole = losses(make_spec(tmp_path, output_dir=str(tmp_path / "whole")))
+    compute_scores = Classification.score
+
+    def limited(task: Classification, model: PreTrainedModel, inputs: MicroBatch) -> torch.Tensor:
+        if inputs.input_ids.numel() > 128:
+            raise torch.OutOfMemoryError("no room")
+        return compute_scores(task, model, inputs)
+
+    monkeypatch.setattr(job, "distribution_of", lambda accelerator, _sharding: InStep(accelerator))
+    monkeypatch.setattr(Classification, "score", limited)
+    spec = make_spec(tmp_path)
+    with pytest.raises(Interrupted, match=r"of a validation, \d+ tokens, do not fit .* the last checkpoint in micro-batches of \d+ tokens"):
+        run(spec, lambda _progress: None)
+    assert losses(spec) == pytest.approx(whole, abs=1e-4)
 
 
 @pytest.mark.parametrize("rooms", [("10000000", "1000"), ("1000", "10000000")])
