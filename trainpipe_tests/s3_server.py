@@ -102,6 +102,7 @@ def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
         "-master.telemetry=false",
         "-master.electionTimeout=1s",
         "-master.volumeSizeLimitMB=1024",
+        "-volume.max=10000",  # each bucket takes one at least; by default there are as many as would fit the free space if full
         "-volume.preStopSeconds=0",
         f"-s3.config={configuration}",
         "-s3.concurrentUploadLimitMB=64",

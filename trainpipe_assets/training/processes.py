@@ -5,10 +5,13 @@ checkpoint alone. What is no tensor goes from host to host, so that no device wa
 """
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import environment
 
 from trainpipe_assets.training.compute import Compute
 
@@ -21,15 +24,28 @@ _ALL = torch.iinfo(torch.int64).max  # stands for a budget of None: everything a
 def join_processes(compute: Compute, *, deterministic: bool) -> Accelerator:
     """This process on its device, in contact with the others; on a GPU with kernels that are `deterministic` alone, where asked for."""
     torch.set_num_threads(compute.threads)
-    accelerator = Accelerator(
-        cpu=compute.device == "cpu",
-        mixed_precision="bf16" if compute.precision == "bf16" else "no",
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-    )
+    with _environment_left_alone():
+        accelerator = Accelerator(
+            cpu=compute.device == "cpu",
+            mixed_precision="bf16" if compute.precision == "bf16" else "no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
     if accelerator.device.type == "cuda":
         torch.use_deterministic_algorithms(deterministic)  # with `warn_only` the fused kernels of attention would stay as they are
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
     return accelerator
+
+
+@contextmanager
+def _environment_left_alone() -> Iterator[None]:
+    """Keep accelerate from emptying this process's environment for a moment, to learn its own defaults: threads that read it then, such as
+    those of Polars and NCCL, would bring the process down."""
+    emptied = environment.clear_environment
+    environment.clear_environment = nullcontext
+    try:
+        yield
+    finally:
+        environment.clear_environment = emptied
 
 
 def agree(accelerator: Accelerator, budget: int | None, *flags: bool) -> tuple[int | None, list[bool]]:

@@ -218,7 +218,7 @@ def test_numbers_come_back_in_their_own_units() -> None:
         ({"evaluation": {"gate": {"metric": "rmse", "min_value": 0.9}}}, "lower is better for rmse: set max_value"),
         ({"evaluation": {"gate": {"min_value": 0.9}}}, "lower is better for rmse: set max_value"),
         ({"evaluation": {"gate": {"metric": "r2", "max_value": 0.9}}}, "higher is better for r2: set min_value"),
-        ({"validation": {"rules": [{"kind": "class_balance", "name": "even", "min_share": 0.1}]}}, "is about labels"),
+        ({"validation": {"rules": [{"kind": "class_balance", "name": "even", "min_share": 0.1}]}}, "about texts of one label each"),
     ],
 )
 def test_settings_that_make_no_sense_for_numbers_are_refused(changes: dict[str, object], said: str) -> None:

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from accelerate.utils import environment
 
 from trainpipe_assets.settings import ComputeSettings
 from trainpipe_assets.training import compute
 from trainpipe_assets.training.compute import Compute, describe_hardware, library_versions, resolve_compute
 from trainpipe_assets.training.cores import available_cores
 from trainpipe_assets.training.errors import is_out_of_memory
+from trainpipe_assets.training.processes import join_processes
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *, gpus: int = 0, cpu_features: tuple[str, ...] = ()) -> None:
@@ -57,6 +59,15 @@ def test_what_is_asked_for_by_name_and_not_there_is_refused(
 def test_cores_are_shared_out_and_never_fewer_than_one() -> None:
     assert resolve_compute(ComputeSettings(device="cpu"), processes_here=1).threads == available_cores()
     assert resolve_compute(ComputeSettings(device="cpu"), processes_here=1000).threads == 1
+
+
+def test_accelerate_does_not_empty_the_environment_that_other_threads_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def emptied() -> None:
+        raise AssertionError("a thread that reads it now brings the process down")
+
+    monkeypatch.setattr(environment, "clear_environment", emptied)
+    join_processes(resolve_compute(ComputeSettings(device="cpu", precision="float32"), processes_here=1), deterministic=True)
+    assert environment.clear_environment is emptied
 
 
 def test_hardware_and_versions_are_described_without_blanks() -> None:

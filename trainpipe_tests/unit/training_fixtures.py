@@ -1,12 +1,10 @@
 """A BERT of a few thousand weights, a dataset that it can learn, and specs that train it in a second."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from accelerate.utils import environment
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
@@ -14,10 +12,6 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_see
 from trainpipe_assets.schemas import TOKENIZED_DATASET
 from trainpipe_assets.training.spec import TrainSpec
 from trainpipe_assets.training.tasks.examples import Examples, from_frame
-
-environment.clear_environment = nullcontext
-"""accelerate empties the environment of its process and fills it again whenever it is set up. In a training's own process nobody reads it
-meanwhile; in that of the tests threads of Polars do, and crash."""
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 VOCABULARY = 64
