@@ -3,7 +3,9 @@
 Also the lock that keeps two trainings out of one work folder. Knows nothing of what is in the folders.
 """
 
+import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,8 +42,11 @@ def exclusive(folder: Path, patience: float = 0.0) -> Iterator[None]:
         ValueError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / "holder"  # not in the lock itself, which each who asks for it empties
     try:
         with FileLock(folder / "lock", timeout=patience):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
             yield
     except Timeout as error:
-        raise ValueError(f"another training is running in {folder}; wait for it, or stop it first") from error
+        who = holder.read_text() if holder.is_file() else "a process that has just begun"
+        raise ValueError(f"another training is running in {folder}: {who}; wait for it, or stop it first") from error
