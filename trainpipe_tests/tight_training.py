@@ -16,6 +16,7 @@ import torch
 
 from trainpipe_assets.training import __main__ as program
 from trainpipe_assets.training.complaint import Complaint
+from trainpipe_assets.training.heap import keep_freed_memory
 from trainpipe_assets.training.loop import run
 from trainpipe_assets.training.micro_batches import PreparedBatch
 from trainpipe_assets.training.progress import Progress
@@ -69,7 +70,7 @@ def main() -> int:
     thief = Thief(robbed if rank == processes - 1 else {})
     Stepper.prepare = thief.undisturbed(Stepper.prepare)  # type: ignore[method-assign]
     program._start_logging(rank, None)
-    program._keep_freed_memory()
+    keep_freed_memory()
     torch.backends.mkldnn.enabled = False  # it compiles code for each new shape, which fails without memory however small the batch is
     try:
         run(load_spec(Path(path)), thief, processes_here=processes)

@@ -4,7 +4,6 @@ Arguments, environment, signals, logging, exit codes, and the Dagster Pipes sess
 """
 
 import argparse
-import ctypes
 import logging
 import os
 import resource
@@ -25,6 +24,7 @@ from trainpipe_assets.storage.s3_problems import S3Unreachable
 from trainpipe_assets.training.complaint import Complaint, note
 from trainpipe_assets.training.cores import threads_of_each
 from trainpipe_assets.training.errors import Interrupted, lack_of_determinism, lack_of_memory
+from trainpipe_assets.training.heap import keep_freed_memory
 from trainpipe_assets.training.progress import Report, bar_report, periodic_log
 from trainpipe_assets.training.spec import GRACE_SECONDS, TrainSpec, load_spec
 
@@ -35,7 +35,6 @@ LEAST_MEMORY = (
     (resource.RLIMIT_DATA, "private memory (ulimit -d)", 3 * 2**29),  # with 1.2 GiB it hangs, with 1.4 a library aborts
 )
 """What the libraries and their threads take or reserve, whatever the model."""
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 
 log = logging.getLogger("trainpipe_assets.training")
 
@@ -75,7 +74,7 @@ def _train(path: Path, rank: int, pipes: PipesContext | None, stop: StopRequest)
         _require_memory()
         _prepare_environment(spec, processes_here)
         if processes_here == 1 or spec.compute.sharding == "none":  # layers that are put together would be kept as often as there are
-            _keep_freed_memory()
+            keep_freed_memory()
         from trainpipe_assets.training import loop  # with transformers, which must see the environment above
 
         finished = loop.run(spec, _report(rank, pipes), stop, processes_here)
@@ -126,17 +125,6 @@ def _prepare_environment(spec: TrainSpec, processes_here: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what cuBLAS needs to give the same bits every time
     os.environ.update({"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"})
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep the memory of one step for the next: getting it back from the system, page by page, costs a tenth of the time."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # another C library, or another system
-        return
-    mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(M_TOP_PAD, 64 * 2**20)
 
 
 def _stop_with_parent(stop: StopRequest, parent: int, holds_input: bool) -> None:

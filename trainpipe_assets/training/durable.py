@@ -46,7 +46,10 @@ def exclusive(folder: Path, patience: float = 0.0) -> Iterator[None]:
     try:
         with FileLock(folder / "lock", timeout=patience):
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-            yield
+            try:
+                yield
+            finally:
+                holder.unlink(missing_ok=True)
     except Timeout as error:
         who = holder.read_text() if holder.is_file() else "a process that has just begun"
         raise ValueError(f"another training is running in {folder}: {who}; wait for it, or stop it first") from error

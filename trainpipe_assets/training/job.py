@@ -18,6 +18,7 @@ from trainpipe_assets.training.crowding import Cores
 from trainpipe_assets.training.distribution import Distribution, distribution_of
 from trainpipe_assets.training.dropout import use_fast_dropout
 from trainpipe_assets.training.efficiency import matmul_rate
+from trainpipe_assets.training.heap import GROWTH, give_freed_memory_back
 from trainpipe_assets.training.memory import available_bytes, fitting_micro_batch
 from trainpipe_assets.training.micro_batches import PreparedBatch
 from trainpipe_assets.training.model import frozen_digest, load_tokenizer, longest_input
@@ -118,8 +119,7 @@ def prepare(spec: TrainSpec, accelerator: Accelerator, stop: Callable[[], bool])
     state = _restore(checkpoints, distribution, model, optimizer, smaller)
     stepper = Stepper(distribution, model, optimizer, train, spec.training, state.micro_batch_tokens, timeline, task)
     stepper.shrunk_at = shrunk_at
-    if state.step == 0:
-        state.micro_batch_tokens = stepper.micro_batch_tokens = _fitting(stepper)
+    state.micro_batch_tokens = stepper.micro_batch_tokens = _fitting(stepper, begins=state.step == 0)
     meter = Meter(timeline, earlier=checkpoints.seconds(state.name) if state.step else 0.0)
     rate = together(accelerator, _matmul_rate(accelerator))
     return Job(spec, distribution, model, task, train, validation, stepper, checkpoints, state, stop, meter, rate, began_with)
@@ -166,12 +166,25 @@ def _restore(
     return state
 
 
-def _fitting(stepper: Stepper) -> int | None:
-    """The micro-batches that fit the memory of every process."""
-    processes, settings, advice = stepper.accelerator.num_processes, stepper.settings, stepper.distribution.advice
-    available = available_bytes(stepper.accelerator.device, processes)
-    own = fitting_micro_batch(stepper.need(), available, stepper.micro_batch_tokens, settings.batch_tokens // processes, advice)
-    return agree(stepper.accelerator, own)[0]
+def _fitting(stepper: Stepper, *, begins: bool) -> int | None:
+    """The micro-batches that fit the memory of every process; of a training that goes on, those that it has.
+
+    On a CPU without room for the gaps that kept memory leaves, none is kept.
+    """
+    device, processes, asked = stepper.accelerator.device, stepper.accelerator.num_processes, stepper.micro_batch_tokens
+    at_once = stepper.settings.batch_tokens // processes
+    available, need = available_bytes(device, processes), stepper.need()
+    if device.type == "cpu" and available < GROWTH * need.bytes_for(need.examples_of(asked or at_once)):
+        give_freed_memory_back()
+        log.warning(
+            "the memory is less than %d times what the tensors take (%s): what is freed goes back to the system at once, and steps may "
+            "take 1.6 times as long. A lower training.micro_batch_tokens takes less",
+            GROWTH,
+            need,
+        )
+    if not begins:
+        return asked
+    return agree(stepper.accelerator, fitting_micro_batch(need, available, asked, at_once, stepper.distribution.advice))[0]
 
 
 def _matmul_rate(accelerator: Accelerator) -> float:

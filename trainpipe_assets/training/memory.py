@@ -45,6 +45,10 @@ class Need:
         """Bytes to add for micro-batches of so many examples."""
         return self.gradients + self.moments + self.whole_at_once + self.activations_anyway + examples * self.activations_each
 
+    def examples_of(self, tokens: int) -> int:
+        """How many of the longest examples a micro-batch of so many tokens has."""
+        return max(1, tokens // self.longest)
+
     def examples_within(self, available: int) -> int:
         """How many examples fit into so many bytes; negative where not even gradients and moments do."""
         return (available - self.bytes_for(0)) // max(1, self.activations_each)
@@ -92,7 +96,7 @@ def fitting_micro_batch(need: Need, available: int, micro_batch_tokens: int | No
     Raises:
         ValueError: not even a single example fits.
     """
-    examples = max(1, (micro_batch_tokens or batch_tokens) // need.longest)
+    examples = need.examples_of(micro_batch_tokens or batch_tokens)
     found = f"{need}; beside the parameters {_readable(available)} are there"
     if need.bytes_for(examples) <= available:
         log.info("memory: %s", found)

@@ -23,6 +23,14 @@ from trainpipe_tests.unit.training_fixtures import make_rows, make_spec, write_d
 NEED = Need(parameters=100, gradients=100, moments=200, activations_anyway=20, activations_each=10, longest=8)
 
 
+@pytest.fixture(autouse=True)
+def given_back(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What would be noted each time that a training decides to keep no freed memory: the process of the tests stays as it is."""
+    noted: list[str] = []
+    monkeypatch.setattr(job, "give_freed_memory_back", lambda: noted.append("given back"))
+    return noted
+
+
 class Layer(torch.nn.Module):
     """Keeps for the backward pass its input and the output of the sigmoid, and nothing else but its parameters."""
 
@@ -120,18 +128,21 @@ def test_when_one_process_of_two_runs_out_of_memory_both_go_on_in_smaller_micro_
 
 
 def test_a_training_knows_before_its_first_step_that_a_batch_will_not_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given_back: list[str]
 ) -> None:
     write_tiny_base(tmp_path / "base", dropout=0.0)
     write_dataset(tmp_path / "dataset")
     training = {"batch_tokens": 512, "checkpoint_seconds": 3600}
     whole = losses(make_spec(tmp_path, output_dir=str(tmp_path / "whole"), training=training))
+    assert given_back == []
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemAvailable: 1000 kB\n")
     monkeypatch.setattr(memory, "MEMINFO", meminfo)
     with caplog.at_level(logging.WARNING):
         split = losses(make_spec(tmp_path, output_dir=str(tmp_path / "split"), training=training))
     assert "a batch does not fit the memory at once" in caplog.text
+    assert "the memory is less than 5 times what the tensors take" in caplog.text
+    assert given_back == ["given back"]
     assert split == pytest.approx(whole, abs=1e-3)
     meminfo.write_text("MemAvailable: 100 kB\n")
     with pytest.raises(ValueError, match=r"the training does not fit the memory: parameters 0\.1 MiB"):
@@ -189,7 +200,7 @@ def test_processes_in_step_end_when_memory_runs_out_in_a_validation_and_go_on_in
 
 @pytest.mark.parametrize("rooms", [("10000000", "1000"), ("1000", "10000000")])
 def test_a_resumed_training_keeps_its_micro_batches_whatever_memory_is_there_by_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rooms: tuple[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rooms: tuple[str, str], given_back: list[str]
 ) -> None:
     write_tiny_base(tmp_path / "base")  # with dropout: other micro-batches would draw other random numbers
     write_dataset(tmp_path / "dataset")
@@ -205,9 +216,11 @@ def test_a_resumed_training_keeps_its_micro_batches_whatever_memory_is_there_by_
     with pytest.raises(Interrupted):
         run(spec_of("killed"), lambda _progress: None, lambda: True)
     memory.MEMINFO.write_text(after)
+    given_back.clear()
     resumed = run(spec_of("killed"), lambda _progress: None)
     assert resumed.record["resumed_from_step"] == 1
     assert resumed.weights_sha256 == unkilled.weights_sha256
+    assert bool(given_back) == (rooms[1] == "1000"), "what is there now decides whether freed memory is kept"
 
 
 def test_a_training_under_way_goes_on_in_smaller_micro_batches_where_the_settings_ask_for_them(tmp_path: Path) -> None:
