@@ -51,5 +51,11 @@ def exclusive(folder: Path, patience: float = 0.0) -> Iterator[None]:
             finally:
                 holder.unlink(missing_ok=True)
     except Timeout as error:
-        who = holder.read_text() if holder.is_file() else "a process that has just begun"
-        raise ValueError(f"another training is running in {folder}: {who}; wait for it, or stop it first") from error
+        raise ValueError(f"another training is running in {folder}: {_named_in(holder)}; wait for it, or stop it first") from error
+
+
+def _named_in(holder: Path) -> str:
+    try:
+        return holder.read_text()
+    except OSError:  # it has just come or gone, or is another user's
+        return "a process that cannot be told"
